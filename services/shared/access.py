@@ -1,0 +1,121 @@
+"""Access rules: read from the protos, decided on the decoded request."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+
+from services.shared.errors import PermissionDenied, Unauthenticated
+from services.shared.identity import Principal
+from strongroom.options.v1 import options_pb2
+
+# Methods that carry no rule because their protos are not ours: what anyone may ask, and Envoy's question to auth.
+PROTOCOL_METHODS = re.compile(
+    r"/grpc\.health\.v1\.Health/\w+|/grpc\.reflection\.v1(alpha)?\.ServerReflection/\w+|/envoy\.service\.auth\.v3\.Authorization/Check"
+)
+
+_FIELD = re.compile(r"\{([a-z_.]+)\}")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method, the rules that guard it and what its success looks like over HTTP.
+
+    `protocol` methods (health, reflection, Envoy's check) have no rules and are open to who can reach the port.
+    """
+
+    path: str
+    rules: tuple[options_pb2.AccessRule, ...] = ()
+    protocol: bool = False
+    http_status: int = 0
+    request_type: type[Message] | None = None
+
+    @property
+    def public(self) -> bool:
+        """Whether anyone may call it, without a credential."""
+        return self.protocol or any(rule.public for rule in self.rules)
+
+
+def methods_of(service_names: Iterable[str]) -> dict[str, Method]:
+    """The methods of the named services, by their path `/package.Service/Method`."""
+    pool = descriptor_pool.Default()
+    methods = {}
+    for name in service_names:
+        for descriptor in pool.FindServiceByName(name).methods:
+            method = _method(descriptor)
+            methods[method.path] = method
+    return methods
+
+
+def _method(descriptor: MethodDescriptor) -> Method:
+    options: Any = descriptor.GetOptions()
+    return Method(
+        path=f"/{descriptor.containing_service.full_name}/{descriptor.name}",
+        rules=tuple(options.Extensions[options_pb2.access]),
+        http_status=options.Extensions[options_pb2.http_status],
+        request_type=message_factory.GetMessageClass(descriptor.input_type),
+    )
+
+
+def authorize(method: Method, principal: Principal | None, request: Message) -> None:
+    """Lets a call pass that satisfies every rule of its method.
+
+    Args:
+        method: the method called.
+        principal: the caller, or None without a credential.
+        request: the decoded request; of a stream its first message.
+
+    Raises:
+        Unauthenticated: a credential is needed and there is none.
+        PermissionDenied: the caller may not; the message names the missing permission.
+    """
+    if method.public:
+        return
+    if principal is None:
+        raise Unauthenticated("Authentication required", reason="CREDENTIAL_MISSING")
+    if not method.rules:
+        raise PermissionDenied("This method has no access rule, so nobody may call it.", reason="ACCESS_RULE_MISSING")
+    for rule in method.rules:
+        _check(rule, principal, request)
+
+
+def _check(rule: options_pb2.AccessRule, principal: Principal, request: Message) -> None:
+    if rule.services:
+        if not (principal.service and principal.id in rule.services):
+            raise PermissionDenied("Only services of this installation may call this method.", reason="SERVICE_ONLY")
+    elif principal.service:
+        raise PermissionDenied("Services may not call this method.", reason="SERVICE_NOT_ALLOWED")
+    elif rule.filtered:
+        if not principal.allows_anywhere(rule.permission):
+            raise _missing(rule.permission, "any resource")
+    elif rule.permission:
+        resource = fill(rule.resource, request)
+        if not principal.allows(rule.permission, resource):
+            raise _missing(rule.permission, resource)
+    elif not rule.authenticated:
+        raise PermissionDenied("This method's access rule is empty: nobody may call it.", reason="ACCESS_RULE_MISSING")
+
+
+def _missing(permission: str, resource: str) -> PermissionDenied:
+    return PermissionDenied(
+        f"Permission {permission} on {resource} is missing. Ask an administrator for a key that has it.",
+        reason="PERMISSION_MISSING",
+        permission=permission,
+        resource=resource,
+    )
+
+
+def fill(template: str, request: Message) -> str:
+    """`managers/{manager_id}` with the fields of the request in place of their names."""
+
+    def value(match: re.Match[str]) -> str:
+        item: Any = request
+        for name in match.group(1).split("."):
+            item = getattr(item, name)
+        return str(item)
+
+    return _FIELD.sub(value, template)

@@ -1,0 +1,52 @@
+"""What the interceptors know of a call, for the servicer that handles it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from services.shared.access import Method
+from services.shared.identity import Principal
+
+ANONYMOUS = Principal(id="anonymous")
+_ATTRIBUTE = "strongroom_call"
+
+
+@dataclass
+class Call:
+    """One call on its way through the layers."""
+
+    method: Method
+    context: grpc.ServicerContext
+    metadata: dict[str, str] = field(repr=False)
+    # The request, or the iterator of a stream's messages.
+    request: Any = field(repr=False)
+    # The request, or the first message of a stream, decoded; None until a layer asks for it.
+    first: Message | None = field(default=None, repr=False)
+    request_id: str = ""
+    principal: Principal = ANONYMOUS
+    # Whether a valid credential was presented.
+    identified: bool = False
+    # gRPC code of the outcome, for log and metrics.
+    outcome: str = "OK"
+
+    def attach(self) -> None:
+        """Makes the call known to `caller` and `request_id`."""
+        setattr(self.context, _ATTRIBUTE, self)
+
+
+def _call(context: grpc.ServicerContext) -> Call:
+    call: Any = getattr(context, _ATTRIBUTE)
+    assert isinstance(call, Call)
+    return call
+
+
+def caller(context: grpc.ServicerContext) -> Principal:
+    """Who makes the call; ANONYMOUS for public methods."""
+    return _call(context).principal
+
+
+def request_id(context: grpc.ServicerContext) -> str:
+    """The id under which the call stands in the logs of gateway and services."""
+    return _call(context).request_id

@@ -1,0 +1,87 @@
+"""Domain errors: what went wrong, by who can mend it. Nothing here knows gRPC; `status.py` maps classes to codes."""
+
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    """An error a caller may see.
+
+    Args:
+        message: a sentence that says what to do; never a key, a token or a value of a secret.
+        reason: UPPER_SNAKE_CASE, stable, for programs; the class's own if omitted.
+        metadata: names and ids that belong to the error, for programs.
+    """
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, reason: str | None = None, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.error_reason = reason or type(self).reason
+        self.metadata = metadata
+
+
+class InvalidArgument(DomainError):
+    """The request can never succeed as it is."""
+
+    reason = "INVALID_ARGUMENT"
+
+
+class Unauthenticated(DomainError):
+    """No credential, or not a valid one."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(DomainError):
+    """The caller is known and may not do this."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class NotFound(DomainError):
+    """What the request names does not exist, or the caller may not know that it does."""
+
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(DomainError):
+    """What the request would create is there already."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class FailedPrecondition(DomainError):
+    """The request is fine, the state is not: change the state, then repeat."""
+
+    reason = "FAILED_PRECONDITION"
+
+
+class Aborted(DomainError):
+    """Somebody else was faster: read again, then repeat."""
+
+    reason = "ABORTED"
+
+
+class OutOfRange(DomainError):
+    """Beyond the end."""
+
+    reason = "OUT_OF_RANGE"
+
+
+class ResourceExhausted(DomainError):
+    """A limit or quota is reached."""
+
+    reason = "RESOURCE_EXHAUSTED"
+
+
+class Unavailable(DomainError):
+    """Something this service needs does not answer: repeat later."""
+
+    reason = "UNAVAILABLE"
+
+
+class DataLoss(DomainError):
+    """Stored bytes are damaged or gone."""
+
+    reason = "DATA_LOSS"

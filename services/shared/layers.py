@@ -1,0 +1,243 @@
+"""What surrounds every method of every service, in one list.
+
+A layer is a context manager around the rest of the call. It may replace `call.request` on the way in and look at the
+outcome on the way out. Unary and streaming methods pass through the same layers: for a stream to its end.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import chain
+from typing import Any
+
+import grpc
+import protovalidate
+import structlog
+from google.protobuf.message import DecodeError, Message
+from grpc_status import rpc_status
+from prometheus_client import Counter, Histogram
+
+from services.shared import access, errors, status
+from services.shared.call import Call
+from services.shared.channels import IDENTITY_HEADER
+from services.shared.ids import new_id
+from services.shared.tokens import TokenVerifier
+
+Layer = Callable[[Call], AbstractContextManager[None]]
+
+REQUEST_ID_HEADER = "x-request-id"
+
+_REQUESTS = Counter("strongroom_requests_total", "Requests by method and gRPC code.", ["method", "code"])
+_SECONDS = Histogram(
+    "strongroom_request_seconds",
+    "Seconds from the first byte of a request to the end of its answer.",
+    ["method"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
+)
+# A dependency's codes for which the caller should try again.
+_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+_log = structlog.get_logger()
+_validator = protovalidate.Validator()
+
+
+def layers(verifier: TokenVerifier) -> list[Layer]:
+    """The layers, outermost first."""
+    return [
+        log_request,  # outermost: whatever happens below gets an id and ends as one line
+        measure,  # next: counts what the caller sees, so outside of the translation of errors
+        translate_errors,  # outside of every check, whose refusals are domain errors too
+        identify(verifier),  # who calls: everything below may ask
+        authorize,  # before validation: a stranger learns nothing about what is valid
+        validate,  # the servicer sees valid requests only
+        hint_http_status,  # innermost: only a success may say 201
+    ]
+
+
+class LayerInterceptor(grpc.ServerInterceptor):
+    """Puts the layers around the handler of every method."""
+
+    def __init__(self, methods: dict[str, access.Method], stack: list[Layer]) -> None:
+        self._methods = methods
+        self._layers = stack
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None:
+            return None
+        method = self._methods.get(details.method)
+        if method is None:
+            # Not one of ours: with no rules it is refused, unless it is a protocol's.
+            protocol = access.PROTOCOL_METHODS.fullmatch(details.method) is not None
+            method = access.Method(details.method, protocol=protocol)
+        metadata = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
+        return self._wrap(handler, method, metadata)
+
+    def _wrap(self, handler: Any, method: access.Method, metadata: dict[str, str]) -> Any:
+        def answer(behavior: Callable[..., Any]) -> Callable[..., Any]:
+            def run(request: Any, context: grpc.ServicerContext) -> Any:
+                call = Call(method, context, metadata, request)
+                with self._entered(call):
+                    return behavior(call.request, context)
+
+            return run
+
+        def stream(behavior: Callable[..., Any]) -> Callable[..., Any]:
+            def run(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+                call = Call(method, context, metadata, request)
+                with self._entered(call):
+                    yield from behavior(call.request, context)
+
+            return run
+
+        kinds = {
+            (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler, answer),
+            (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler, stream),
+            (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler, answer),
+            (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler, stream),
+        }
+        attribute, make, around = kinds[handler.request_streaming, handler.response_streaming]
+        return make(around(getattr(handler, attribute)), handler.request_deserializer, handler.response_serializer)
+
+    @contextmanager
+    def _entered(self, call: Call) -> Iterator[None]:
+        with ExitStack() as stack:
+            for layer in self._layers:
+                stack.enter_context(layer(call))
+            yield
+
+
+@contextmanager
+def log_request(call: Call) -> Iterator[None]:
+    """One log line a request, with its id; never anything of the payload."""
+    # The gateway makes the id. One from elsewhere is kept if it is short and plain: it goes into our logs.
+    given = call.metadata.get(REQUEST_ID_HEADER, "")
+    call.request_id = given if given.isascii() and given.replace("-", "").isalnum() and len(given) <= 64 else new_id()
+    call.attach()
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        quiet = call.method.protocol and call.outcome == "OK"
+        (_log.debug if quiet else _log.info)(
+            "request",
+            method=call.method.path,
+            code=call.outcome,
+            seconds=round(time.perf_counter() - started, 6),
+            request_id=call.request_id,
+            principal=call.principal.id,
+            key_prefix=call.principal.key_prefix,
+        )
+
+
+@contextmanager
+def measure(call: Call) -> Iterator[None]:
+    """Counts requests and the time they take."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        _REQUESTS.labels(call.method.path, call.outcome).inc()
+        _SECONDS.labels(call.method.path).observe(time.perf_counter() - started)
+
+
+@contextmanager
+def translate_errors(call: Call) -> Iterator[None]:
+    """Turns domain errors into a status with one ErrorInfo, and the unforeseen into "internal" and an id."""
+    try:
+        yield
+    except errors.DomainError as error:
+        _abort(call, status.status_of(error, call.request_id))
+    except Exception as error:
+        if not call.context.is_active():
+            # The caller has gone; what was raised is the broken stream.
+            call.outcome = "CANCELLED"
+            raise
+        if isinstance(error, grpc.Call) and error.code() in _NO_ANSWER:
+            message = "A service that this request needs does not answer. Try again."
+            unavailable = errors.Unavailable(message, reason="DEPENDENCY_UNAVAILABLE")
+            _abort(call, status.status_of(unavailable, call.request_id))
+        _log.exception("unforeseen error", method=call.method.path, request_id=call.request_id)
+        _abort(call, status.internal_status(call.request_id))
+
+
+def _abort(call: Call, rpc: Any) -> None:
+    converted = rpc_status.to_status(rpc)
+    call.outcome = converted.code.name
+    call.context.abort_with_status(converted)
+
+
+def identify(verifier: TokenVerifier) -> Layer:
+    """Establishes who calls, from a token alone: an API key is accepted at the gateway, never here."""
+
+    @contextmanager
+    def layer(call: Call) -> Iterator[None]:
+        if not call.method.public:
+            token = call.metadata.get(IDENTITY_HEADER) or _bearer(call.metadata)
+            if token:
+                call.principal = verifier.verify(token)
+                call.identified = True
+        yield
+
+    return layer
+
+
+def _bearer(metadata: dict[str, str]) -> str:
+    scheme, _, token = metadata.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+@contextmanager
+def authorize(call: Call) -> Iterator[None]:
+    """Decides by the method's access rules on the decoded request; of a stream on its first message."""
+    if not call.method.public:
+        access.authorize(call.method, call.principal if call.identified else None, _first_message(call))
+    yield
+
+
+@contextmanager
+def validate(call: Call) -> Iterator[None]:
+    """Checks the rules in the protos; of a stream those of its first message, the header."""
+    if not call.method.protocol:
+        violations = _validator.collect_violations(_first_message(call))
+        if violations:
+            lines = [f"{_path(violation)}: {violation.proto.message}" for violation in violations[:10]]
+            raise errors.InvalidArgument("; ".join(lines), reason="FIELD_INVALID", field=_path(violations[0]))
+    yield
+
+
+def _path(violation: protovalidate.Violation) -> str:
+    return (
+        ".".join(element.field_name for element in violation.proto.field.elements)
+        if violation.proto.field
+        else "request"
+    )
+
+
+@contextmanager
+def hint_http_status(call: Call) -> Iterator[None]:
+    """Tells the gateway the HTTP status of a success that is not 200."""
+    yield
+    if call.method.http_status:
+        call.context.send_initial_metadata((("x-http-code", str(call.method.http_status)),))
+
+
+def _first_message(call: Call) -> Message:
+    """The request, or the first message of a stream, which stays in it. Raw handlers get bytes: those are decoded."""
+    if call.first is None:
+        first = call.request
+        if not isinstance(first, Message | bytes):
+            first = next(call.request, None)
+            if first is None:
+                raise errors.InvalidArgument("The stream ended before its first message.", reason="STREAM_EMPTY")
+            call.request = chain((first,), call.request)
+        if isinstance(first, bytes):
+            assert call.method.request_type is not None
+            try:
+                first = call.method.request_type.FromString(first)
+            except DecodeError:
+                raise errors.InvalidArgument(
+                    "The message is not of the method's type.", reason="MESSAGE_MALFORMED"
+                ) from None
+        call.first = first
+    return call.first

@@ -1,0 +1,40 @@
+"""Settings of a service: read once from the environment, frozen, secrets never in their repr."""
+
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """What every service needs to know. Each field is the variable `STRONGROOM_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="STRONGROOM_", frozen=True, extra="ignore")
+
+    # Where a service keeps files of its own; folders 0700, files 0600.
+    data_dir: Path = Path(".strongroom")
+    # `sqlite:///FILE` (each service adds its name to FILE) or `postgresql://…` (each has a schema). It may hold a
+    # password.
+    database_url: SecretStr = SecretStr("sqlite:///.strongroom/db/strongroom.db")
+    # host:port to bind; port 0 takes a free one.
+    auth_listen: str = "127.0.0.1:0"
+    models_listen: str = "127.0.0.1:0"
+    secrets_listen: str = "127.0.0.1:0"
+    # host:port under which the other services are reached.
+    auth_addr: str = "127.0.0.1:8091"
+    models_addr: str = "127.0.0.1:8092"
+    secrets_addr: str = "127.0.0.1:8093"
+    # Folder of the service identities: `<name>.pem` (this service's private key, 0600) and `<name>.pub.pem` of all.
+    identity_dir: Path = Path(".strongroom/keys")
+    # host:port of the Prometheus endpoint; none if empty.
+    metrics_listen: str = ""
+    # debug, info, warning or error.
+    log_level: str = "info"
+    # Requests handled at the same time; more wait in the queue of the server.
+    workers: int = 32
+    # Seconds that requests in flight get to finish when the service stops.
+    drain_seconds: float = 20.0
+
+    def listen_address(self, service: str) -> str:
+        """The host:port that the named service binds."""
+        return str(getattr(self, f"{service}_listen"))

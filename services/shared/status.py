@@ -1,0 +1,46 @@
+"""The one table from domain errors to gRPC codes."""
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from services.shared import errors
+
+ERROR_DOMAIN = "strongroom"
+
+CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
+    errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Aborted: grpc.StatusCode.ABORTED,
+    errors.OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
+    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.DataLoss: grpc.StatusCode.DATA_LOSS,
+    errors.DomainError: grpc.StatusCode.INTERNAL,
+}
+
+
+def code_of(error: errors.DomainError) -> grpc.StatusCode:
+    """The code of the error's nearest class that the table names."""
+    return next(CODES[cls] for cls in type(error).__mro__ if cls in CODES)
+
+
+def status_of(error: errors.DomainError, request_id: str) -> status_pb2.Status:
+    """The `google.rpc.Status` of an error, with one ErrorInfo."""
+    return _status(code_of(error), error.message, error.error_reason, {**error.metadata, "request_id": request_id})
+
+
+def internal_status(request_id: str) -> status_pb2.Status:
+    """What a caller learns of an error nobody foresaw: an id to find it in the log by."""
+    message = f"Internal error. The service's log has the details under request id {request_id}."
+    return _status(grpc.StatusCode.INTERNAL, message, "INTERNAL", {"request_id": request_id})
+
+
+def _status(code: grpc.StatusCode, message: str, reason: str, metadata: dict[str, str]) -> status_pb2.Status:
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata))
+    return status_pb2.Status(code=code.value[0], message=message, details=[info])
