@@ -1,0 +1,56 @@
+"""One running Strongroom for the whole session, whatever the number of workers."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack import RunningStack, Stack
+
+_RUNNING = pytest.StashKey[RunningStack]()
+_STACK = pytest.StashKey[Stack]()
+
+
+def _started(config: pytest.Config) -> Stack:
+    """Starts the stack at the first call in this process, the controller's if there are workers."""
+    if _STACK not in config.stash:
+        folder = Path(tempfile.mkdtemp(prefix="strongroom-"))
+        config.stash[_RUNNING] = running = RunningStack(folder / "data", STRONGROOM_RATE_LIMIT="off")
+        config.stash[_STACK] = running.start()
+    return config.stash[_STACK]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tells each worker where the stack is."""
+    node.workerinput["stack"] = _started(node.config).dump()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    running = session.config.stash.get(_RUNNING, None)
+    if running is not None:
+        status = running.stop()
+        if status != 0:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            print(f"strongroom up ended with status {status}:\n{running.report()}")  # noqa: T201
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """The running Strongroom. Tests share it: give what you create names of your own."""
+    workerinput = getattr(request.config, "workerinput", None)
+    return Stack.load(workerinput["stack"]) if workerinput else _started(request.config)
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """No STRONGROOM_ variable of the caller's, and a home folder of the test's own."""
+    for name in list(os.environ):
+        if name.startswith("STRONGROOM_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    yield tmp_path
