@@ -45,6 +45,8 @@ class Principal:
     key_prefix: str = ""
     grants: tuple[Grant, ...] = ()
     service: bool = False
+    # `typ` of the token that told; empty before there is one.
+    token_type: str = ""
 
     def allows(self, permission: str, resource: str) -> bool:
         """Whether some grant allows it and none denies it."""

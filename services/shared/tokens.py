@@ -150,12 +150,13 @@ class TokenVerifier:
             kind, key_id = header.get("typ"), str(header.get("kid", ""))
             if kind == SERVICE_TYPE:
                 claims = self._decode(token, self._service_keys.get(key_id), issuer=key_id, audience=self._audience)
-                return Principal(id=claims["sub"], name=claims["sub"], service=True), float(claims["exp"])
+                principal = Principal(id=claims["sub"], name=claims["sub"], service=True, token_type=SERVICE_TYPE)
+                return principal, float(claims["exp"])
             audience = {ACCESS_TYPE: ACCESS_AUDIENCE, IDENTITY_TYPE: self._audience}.get(str(kind))
             if audience is None:
                 raise InvalidToken
             claims = self._decode(token, self._access_keys(key_id), issuer=ISSUER, audience=audience)
-            return _principal(claims), float(claims["exp"])
+            return _principal(claims, str(kind)), float(claims["exp"])
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
             raise InvalidToken from None
 
@@ -178,7 +179,7 @@ class TokenVerifier:
         return claims
 
 
-def _principal(claims: Mapping[str, Any]) -> Principal:
+def _principal(claims: Mapping[str, Any], token_type: str) -> Principal:
     grants = tuple(
         Grant(effect, tuple(permissions), tuple(resources)) for effect, permissions, resources in claims["grants"]
     )
@@ -190,4 +191,5 @@ def _principal(claims: Mapping[str, Any]) -> Principal:
         credential_id=str(claims["cred"]),
         key_prefix=str(claims["kpx"]),
         grants=grants,
+        token_type=token_type,
     )
