@@ -1,0 +1,143 @@
+"""What the edge asks about a request before it lets it in: by whose credential?
+
+Only API keys are judged here. The edge has verified access tokens itself and does not ask about requests that carry
+one; a bearer token that it does ask about is none of ours.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+
+from services.auth import key_format
+from services.auth.api_keys import ApiKey, ApiKeys
+from services.auth.bootstrap_key import MAX_CHARACTERS
+from services.auth.issuer import TokenIssuer
+from services.auth.usage import Usage
+from services.shared.access import PROTOCOL_METHODS, Method
+from services.shared.identity import Principal
+
+# Envoy's own question; nobody asks it through the gateway.
+CHECK_METHOD = "/envoy.service.auth.v3.Authorization/Check"
+
+_METHOD = re.compile(r"/strongroom\.(?P<service>[a-z]+)\.v1\.\w+/\w+")
+# Where the ML service's documented answer to a missing key applies; the registry's applies elsewhere.
+_NAMED_HEADER_PATHS = "/api/v1/"
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A request at the edge.
+
+    `method` is the gRPC path after transcoding, `original_path` the REST path before it, empty for gRPC. Header values
+    are None where the header is missing; HTTP joins repeated headers with a comma, and no key of ours is two keys and a
+    comma.
+    """
+
+    method: str
+    original_path: str = ""
+    api_key: str | None = field(default=None, repr=False)
+    authorization: str | None = field(default=None, repr=False)
+    request_id: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Let in; the token, if any, tells the upstream service who calls."""
+
+    identity_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Kept out, with an HTTP status, a sentence and a reason."""
+
+    status: int
+    message: str
+    reason: str
+
+
+_INVALID = Refused(401, "Invalid authentication credentials", "CREDENTIAL_INVALID")
+_NO_SUCH_METHOD = Refused(404, "There is no such method.", "METHOD_UNKNOWN")
+
+
+class Admission:
+    """Decides on attempts. Reads the key's row at every one: a revoked key fails at the next request, through every
+    replica.
+
+    Args:
+        methods: every method that the gateway may be asked for, by path.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        api_keys: ApiKeys,
+        issuer: TokenIssuer,
+        usage: Usage,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._methods = methods
+        self._api_keys = api_keys
+        self._issuer = issuer
+        self._usage = usage
+        self._clock = clock
+
+    def decide(self, attempt: Attempt) -> Admitted | Refused:
+        """Whether the request may pass, and as whom. A credential sent along with a public method is not looked at."""
+        method = self._methods.get(attempt.method)
+        if method.public if method else _open_protocol(attempt.method):
+            return Admitted()
+        if attempt.api_key is None and attempt.authorization is None:
+            return _missing(attempt)
+        principal = self._authenticate(attempt)
+        if principal is None:
+            return _INVALID
+        service = _METHOD.fullmatch(attempt.method)
+        if method is None or service is None:
+            return _NO_SUCH_METHOD
+        return Admitted(self._issuer.identity_token(principal, service["service"]))
+
+    def _authenticate(self, attempt: Attempt) -> Principal | None:
+        key, cause = self._judge(attempt)
+        if key is None or cause:
+            given = key_format.parse(attempt.api_key or "")
+            prefix = given.prefix if given else ""
+            _log.warning("auth.invalid_key", cause=cause, key_prefix=prefix, **_where(attempt))
+            return None
+        self._usage.record(key.id)
+        return key.principal()
+
+    def _judge(self, attempt: Attempt) -> tuple[ApiKey | None, str]:
+        """The key presented, and what is wrong with it if something is; for the log, callers are not told."""
+        # One credential: whoever sends a second, wrong one must learn that it is wrong.
+        if attempt.api_key is None or attempt.authorization is not None:
+            return None, "authorization unknown"
+        if not 0 < len(attempt.api_key) <= MAX_CHARACTERS:
+            return None, "malformed"
+        key = self._api_keys.find(attempt.api_key)
+        if key is None:
+            return None, "unknown"
+        if key.revoked_at is not None:
+            return key, "revoked"
+        return key, "" if key.active(self._clock()) else "expired"
+
+
+def _open_protocol(method: str) -> bool:
+    return method != CHECK_METHOD and PROTOCOL_METHODS.fullmatch(method) is not None
+
+
+def _missing(attempt: Attempt) -> Refused:
+    _log.info("auth.missing_key", **_where(attempt))
+    named = attempt.original_path.startswith(_NAMED_HEADER_PATHS)
+    message = "Missing authentication header: X-API-Key" if named else "Authentication required"
+    return Refused(401, message, "CREDENTIAL_MISSING")
+
+
+def _where(attempt: Attempt) -> dict[str, str]:
+    return {"method": attempt.method, "request_id": attempt.request_id, "address": attempt.address}

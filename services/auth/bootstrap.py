@@ -1,0 +1,106 @@
+"""The composition root of the auth service."""
+
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import grpc
+
+from services.auth import bootstrap_key, contract, ext_authz
+from services.auth.admission import Admission
+from services.auth.api_key_servicer import ApiKeyServicer
+from services.auth.api_keys import ApiKeys
+from services.auth.health import Health
+from services.auth.info_servicer import InfoServicer
+from services.auth.issuer import TokenIssuer
+from services.auth.key_service import remote_envelope
+from services.auth.pepper import Pepper
+from services.auth.settings import AuthSettings
+from services.auth.signing_keys import SigningKeys
+from services.auth.timestamps import Clock
+from services.auth.token_servicer import TokenServicer
+from services.auth.usage import Usage
+from services.shared.access import methods_of
+from services.shared.channels import service_channel
+from services.shared.database import Database
+from services.shared.service import Service
+from services.shared.tokens import ServiceIdentity, TokenVerifier, load_service_keys
+from strongroom.auth.v1 import api_keys_pb2_grpc, info_pb2_grpc, tokens_pb2_grpc
+
+_NAME = "auth"
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
+    """Wires the service. Nothing is asked of the other services before its `start`.
+
+    Raises ValueError or PermissionError, without the value, for a bootstrap key that can't be used.
+    """
+    first_key = _bootstrap_key(settings)
+    identity = ServiceIdentity.load(_NAME, settings.identity_dir)
+    database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
+    addresses = {"models": settings.models_addr, "secrets": settings.secrets_addr}
+    channels = {name: service_channel(address, name, identity) for name, address in addresses.items()}
+    envelope = remote_envelope(channels["secrets"])
+
+    pepper = Pepper(database, envelope, clock)
+    signing_keys = SigningKeys(database, envelope, clock)
+    api_keys = ApiKeys(database, pepper, clock)
+    issuer = TokenIssuer(signing_keys, api_keys, clock)
+    usage = Usage(database, clock)
+    admission = Admission(methods_of(contract.contract_services()), api_keys, issuer, usage, clock)
+    health = Health(database, signing_keys.current, channels)
+
+    def register(server: grpc.Server) -> None:
+        api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server(ApiKeyServicer(api_keys, clock), server)
+        tokens_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(issuer, signing_keys, api_keys, clock), server)
+        info_pb2_grpc.add_InfoServiceServicer_to_server(InfoServicer(_version(), health, clock), server)
+        ext_authz.register(server, admission)
+
+    def start() -> None:
+        pepper.load()
+        signing_keys.load()
+        if first_key:
+            bootstrap_key.ensure(database, pepper, first_key, clock())
+        usage.start()
+
+    def close() -> None:
+        usage.close()
+        for channel in channels.values():
+            channel.close()
+        database.close()
+
+    return Service(
+        name=_NAME,
+        services=[name for name in contract.contract_services() if name.startswith("strongroom.auth.")],
+        register=register,
+        verifier=TokenVerifier(
+            audience=_NAME,
+            access_keys=signing_keys.public_key,
+            service_keys=load_service_keys(settings.identity_dir),
+            revoked=api_keys.unusable,
+            clock=lambda: clock().timestamp(),
+        ),
+        start=start,
+        # Looks at the database, and finds signing keys that another replica has made.
+        ready=signing_keys.load,
+        close=close,
+        reflected=contract.described_services(),
+    )
+
+
+def _bootstrap_key(settings: AuthSettings) -> str:
+    value, file = settings.bootstrap_api_key.get_secret_value(), settings.bootstrap_api_key_file
+    if value and file:
+        raise ValueError("Set STRONGROOM_BOOTSTRAP_API_KEY or STRONGROOM_BOOTSTRAP_API_KEY_FILE, not both.")
+    if file:
+        return bootstrap_key.read_file(file)
+    return bootstrap_key.check(value) if value else ""
+
+
+def _version() -> str:
+    return metadata.version("strongroom")

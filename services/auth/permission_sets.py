@@ -1,0 +1,106 @@
+"""Permissions and the named sets of them that API keys are created with."""
+
+from dataclasses import dataclass
+
+from services.shared.errors import InvalidArgument
+from services.shared.identity import Grant
+
+# Everything a key may be allowed; a proto's access rule names one of these.
+PERMISSIONS = frozenset(
+    {
+        "models.read",
+        "models.write",
+        "models.delete",
+        "secrets.read",
+        "secrets.list",
+        "secrets.write",
+        "secrets.delete",
+        "keys.read",
+        "keys.write",
+        "system.maintain",
+    }
+)
+PERMISSION_PATTERNS = PERMISSIONS | {f"{permission.partition('.')[0]}.*" for permission in PERMISSIONS} | {"*"}
+
+EVERYWHERE = "**"
+
+
+class PermissionSetUnknown(InvalidArgument):
+    reason = "PERMISSION_SET_UNKNOWN"
+
+
+class PermissionsRequired(InvalidArgument):
+    reason = "PERMISSIONS_REQUIRED"
+
+
+class PermissionUnknown(InvalidArgument):
+    reason = "PERMISSION_UNKNOWN"
+
+
+class ScopeInvalid(InvalidArgument):
+    reason = "SCOPE_INVALID"
+
+
+@dataclass(frozen=True)
+class PermissionSet:
+    """A named list of permissions."""
+
+    name: str
+    description: str
+    permissions: tuple[str, ...]
+
+
+FULL_ACCESS = PermissionSet("full_access", "Everything, keys and maintenance included: for administrators.", ("*",))
+
+PERMISSION_SETS = {
+    permission_set.name: permission_set
+    for permission_set in (
+        PermissionSet("read_only", "Reads models; no secrets, no keys.", ("models.read",)),
+        PermissionSet("training_pipeline", "Reads and writes models.", ("models.read", "models.write")),
+        PermissionSet(
+            "prefect_workflows",
+            "Reads, writes and deletes models, and reads secrets.",
+            ("models.read", "models.write", "models.delete", "secrets.read", "secrets.list"),
+        ),
+        FULL_ACCESS,
+        PermissionSet("train", "Trains: reads and writes models.", ("models.read", "models.write")),
+        PermissionSet("predict", "Predicts: reads models.", ("models.read",)),
+    )
+}
+
+
+def resolve(permission_set: str, permissions: tuple[str, ...], scopes: tuple[str, ...]) -> Grant:
+    """The grant that a request for a key describes.
+
+    Args:
+        permission_set: a name from PERMISSION_SETS, or empty.
+        permissions: permission patterns, or none. Exactly one of the two is given.
+        scopes: resource patterns that limit the grant; none means no limit.
+    """
+    if permission_set and permissions:
+        raise PermissionsRequired("Give either permission_set or permissions, not both.")
+    if permission_set:
+        permissions = _named(permission_set).permissions
+    if not permissions:
+        raise PermissionsRequired("Give permission_set or at least one permission.")
+    for permission in permissions:
+        if permission not in PERMISSION_PATTERNS:
+            raise PermissionUnknown(
+                f"There is no permission {permission}. There are: {', '.join(sorted(PERMISSIONS))}.",
+                permission=permission,
+            )
+    for scope in scopes:
+        # Resources have no empty segments, so such a pattern could only ever match by mistake.
+        if not all(scope.split("/")):
+            raise ScopeInvalid(f"The scope {scope} has an empty segment. Write it like managers/fraud/**.", scope=scope)
+    return Grant("allow", tuple(dict.fromkeys(permissions)), tuple(dict.fromkeys(scopes)) or (EVERYWHERE,))
+
+
+def _named(name: str) -> PermissionSet:
+    try:
+        return PERMISSION_SETS[name]
+    except KeyError:
+        known = ", ".join(PERMISSION_SETS)
+        raise PermissionSetUnknown(
+            f"There is no permission set {name}. There are: {known}.", permission_set=name
+        ) from None
