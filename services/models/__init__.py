@@ -1,0 +1,1 @@
+"""The models service: managers, models, versions and their weights."""
