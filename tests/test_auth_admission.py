@@ -1,0 +1,157 @@
+"""What the edge is told about a request: Envoy's external authorization."""
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from structlog.testing import capture_logs
+
+from services.auth import key_format
+from services.shared.errors import Unauthenticated
+from services.shared.tokens import ServiceIdentity, TokenVerifier
+from services.shared.trust import verifier_for
+from strongroom.edge.v1 import external_auth_pb2 as edge
+from tests.auth_installation import BOOTSTRAP_KEY, LIST_MODELS, Auth, Installation, auth_settings, installation
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with installation(tmp_path_factory.mktemp("auth")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def auth(installed: Installation) -> Iterator[Auth]:
+    with installed.auth() as running:
+        yield running
+
+
+def _verifier(installed: Installation, auth: Auth, name: str) -> TokenVerifier:
+    settings = auth_settings(installed.folder, auth_addr=auth.address)
+    return verifier_for(name, settings, ServiceIdentity.load(name, settings.identity_dir))[0]
+
+
+def _reason(denied: edge.DeniedHttpResponse) -> str:
+    headers = {option.header.key: option.header.value for option in denied.headers}
+    status = status_pb2.Status.FromString(base64.b64decode(headers["grpc-status-details-bin"]))
+    assert status.message == denied.body
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return info.reason
+
+
+def test_a_key_becomes_an_identity_for_the_upstream_service_alone(installed: Installation, auth: Auth) -> None:
+    made = auth.create(permission_set="predict", scopes=["managers/fraud/**"])
+    answer = auth.check_key(made.key)
+    assert answer.status.code == 0
+    assert set(answer.ok_response.headers_to_remove) == {"x-api-key", "authorization"}
+    [(_, token)] = auth.identity(made.key, LIST_MODELS)
+    principal = _verifier(installed, auth, "models").verify(token)
+    assert (principal.id, principal.credential_id) == (f"key:{made.id}", made.id)
+    assert principal.key_prefix == made.key_prefix
+    assert principal.allows("models.read", "managers/fraud/models/scorer")
+    assert not principal.allows("models.read", "managers/other/models/scorer")
+    assert not principal.allows("models.write", "managers/fraud/models/scorer")
+    with pytest.raises(Unauthenticated):
+        _verifier(installed, auth, "secrets").verify(token)
+
+
+def test_the_key_given_by_the_environment_may_do_everything(installed: Installation, auth: Auth) -> None:
+    [(_, token)] = auth.identity(BOOTSTRAP_KEY, LIST_MODELS)
+    principal = _verifier(installed, auth, "models").verify(token)
+    assert principal.name == "administrator"
+    assert principal.allows("system.maintain", "system/garbage")
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        ({"x-envoy-original-path": "/api/v1/configs"}, "Missing authentication header: X-API-Key"),
+        ({"x-envoy-original-path": "/api/managers"}, "Authentication required"),
+        ({}, "Authentication required"),
+    ],
+)
+def test_no_credential_is_401_in_the_words_of_the_path(auth: Auth, headers: dict[str, str], text: str) -> None:
+    with capture_logs() as logs:
+        answer = auth.check(LIST_MODELS, headers)
+    assert answer.status.code == 16
+    assert (answer.denied_response.status.code, answer.denied_response.body) == (401, text)
+    assert [entry["event"] for entry in logs if entry["event"].startswith("auth.")] == ["auth.missing_key"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-api-key": ""},
+        {"x-api-key": "nonsense"},
+        {"x-api-key": BOOTSTRAP_KEY + "x"},
+        {"x-api-key": BOOTSTRAP_KEY[:-1]},
+        {"x-api-key": f"{BOOTSTRAP_KEY},{BOOTSTRAP_KEY}"},
+        {"x-api-key": "ключ".encode().decode()},
+        {"x-api-key": "k" * 100_000},
+        {"authorization": "Bearer nonsense"},
+        {"authorization": f"Bearer {BOOTSTRAP_KEY}"},
+        {"authorization": ""},
+        {"authorization": "Basic dXNlcjpwYXNz"},
+        {"x-api-key": BOOTSTRAP_KEY, "authorization": "Bearer nonsense"},
+    ],
+)
+def test_a_bad_credential_is_401_and_stays_out_of_the_log(auth: Auth, headers: dict[str, str]) -> None:
+    with capture_logs() as logs:
+        denied = auth.check(LIST_MODELS, headers).denied_response
+    assert (denied.status.code, denied.body) == (401, "Invalid authentication credentials")
+    assert _reason(denied) == "CREDENTIAL_INVALID"
+    [event] = [entry for entry in logs if entry["event"] == "auth.invalid_key"]
+    assert event["key_prefix"] == ""
+    assert BOOTSTRAP_KEY not in repr(logs)
+    assert "nonsense" not in repr(logs)
+
+
+def test_the_log_names_a_bad_key_of_our_format_by_its_prefix(auth: Auth) -> None:
+    key = key_format.generate()
+    with capture_logs() as logs:
+        auth.check_key(key.text)
+    [event] = [entry for entry in logs if entry["event"] == "auth.invalid_key"]
+    assert (event["key_prefix"], event["cause"]) == (key.prefix, "unknown")
+    assert key.text not in repr(logs)
+
+
+def test_rest_denials_carry_no_grpc_details(auth: Auth) -> None:
+    denied = auth.check(LIST_MODELS, {"x-envoy-original-path": "/api/managers"}).denied_response
+    assert [option.header.key for option in denied.headers] == ["www-authenticate"]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/strongroom.auth.v1.InfoService/GetHealth",
+        "/strongroom.auth.v1.TokenService/GetKeySet",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    ],
+)
+def test_public_methods_pass_without_a_credential_and_ignore_one(auth: Auth, method: str) -> None:
+    for headers in ({}, {"x-api-key": "nonsense"}, {"x-api-key": BOOTSTRAP_KEY}):
+        answer = auth.check(method, headers)
+        assert answer.HasField("ok_response")
+        assert not answer.ok_response.headers
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/strongroom.models.v1.ModelService/Nonsense",
+        "/other.Service/Method",
+        "/envoy.service.auth.v3.Authorization/Check",
+    ],
+)
+def test_unknown_methods_are_closed_with_a_key_and_without(auth: Auth, method: str) -> None:
+    assert auth.check(method).denied_response.status.code == 401
+    assert auth.check_key(BOOTSTRAP_KEY, method).denied_response.status.code == 404
+
+
+def test_an_identity_is_used_again_while_it_is_fresh(auth: Auth) -> None:
+    made = auth.create(permission_set="read_only")
+    tokens = {auth.identity(made.key, LIST_MODELS)[0][1] for _ in range(3)}
+    assert len(tokens) == 1
