@@ -4,7 +4,8 @@ Writes, below `--root` (default: the repository):
 
 - `strongroom/{options,auth,models,secrets,edge}/v1/*_pb2*.py*` and `strongroom/buf/validate/*_pb2.py*`: stubs;
 - `gateway/strongroom.binpb`: the descriptor set that Envoy transcodes by;
-- `build/image.binpb`: the same with comments, which `buf lint` and `buf breaking` read.
+- `build/image.binpb`: the same with comments, which `buf lint` and `buf breaking` read;
+- `docs/rest.md`: every REST path with what its comment says.
 
 The validation rules' own proto, `buf/validate/validate.proto`, ships as a descriptor inside `protovalidate`;
 protoc takes it from there, so that rules and engine are of one version.
@@ -17,6 +18,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import rest_reference
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 from protovalidate._gen.buf.validate import validate_pb
@@ -52,6 +54,8 @@ def generate(root: Path) -> None:
     _protoc([*descriptor_set, f"-o{root / 'gateway' / 'strongroom.binpb'}", *sources, "google/rpc/error_details.proto"])
     _protoc([*descriptor_set, "--include_source_info", f"-o{build / 'image.binpb'}", *sources])
     _finish_packages(root / "strongroom")
+    (root / "docs").mkdir(exist_ok=True)
+    (root / "docs" / "rest.md").write_text(rest_reference.render((build / "image.binpb").read_bytes()))
 
 
 def _protoc(arguments: list[str]) -> None:

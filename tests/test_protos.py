@@ -106,7 +106,7 @@ def test_generated_files_are_up_to_date(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     generated = {
         path.relative_to(tmp_path): path.read_bytes()
-        for folder in ("strongroom", "gateway")
+        for folder in ("strongroom", "gateway", "docs")
         for path in (tmp_path / folder).rglob("*")
         if path.is_file() and path.name != "__init__.py"
     }
