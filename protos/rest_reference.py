@@ -33,15 +33,10 @@ def render(image: bytes) -> str:
                 verb = http.WhichOneof("pattern")
                 if verb is None:
                     continue
-                rules = method.options.Extensions[options.access]
+                path = f"`{verb.upper()} {getattr(http, verb)}`"
+                needs = _needs(method.options.Extensions[access])
                 comment = comments.get((_SERVICE, number, _METHOD, index), "")
-                cells = (
-                    f"`{verb.upper()} {getattr(http, verb)}`",
-                    _needs(rules),
-                    _first_sentence(comment),
-                    method.name,
-                )
-                rows.append("| " + " | ".join(cells) + " |")
+                rows.append(f"| {path} | {needs} | {_first_sentence(comment)} | {method.name} |")
             if rows:
                 heading = f"\n## {file.package}.{service.name}\n\n{_first_sentence(comments[_SERVICE, number])}\n"
                 parts += [heading, "| path | needs | what it does | method |", "|---|---|---|---|", *rows]
