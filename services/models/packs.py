@@ -1,9 +1,39 @@
-"""Packs: immutable objects of about 64 MiB that hold encrypted chunks (docs/format.md)."""
+"""Packs: immutable objects of at most 64 MiB of encrypted chunks and an index (docs/format.md).
 
+Nothing in a pack says what it holds: blobs have random ids, and neither chunk ids nor salts are in it. The index finds
+blobs and finds damage by accident; whoever can write packs can forge it, and is found out by the chunks' own tags.
+"""
+
+import struct
 from dataclasses import dataclass
 
-from services.models.chunk_keys import Domain
-from services.models.store_local import LocalStore
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from services.models.chunk_keys import BLOB_ID_BYTES, Domain
+from services.models.store_local import LocalStore, ObjectNotFound
+from services.shared.errors import DataLoss
+from strongroom.chunking import MAX_CHUNK, Buffer
+
+FORMAT_VERSION = 1
+PACK_ID_BYTES = 16
+TAG_BYTES = 16
+BLOCK = 4096  # everything begins at a multiple of this, as O_DIRECT wants it
+MAX_PACK = 64 * 1024 * 1024  # header and blobs; the index comes on top
+
+_MAGIC = b"STRGPACK"
+_HEADER = struct.Struct("<8sI16s")  # magic, format version, pack id
+_ENTRY = struct.Struct("<16sQQ32s")  # blob id, offset, stored length, BLAKE3 of the stored bytes
+_TRAILER = struct.Struct("<32sQQII8s")  # digest, offset of the index, size of the pack, count, format version, magic
+_MAX_ENTRIES = MAX_PACK // BLOCK - 1
+
+# GCM must not see a nonce twice under one key (NIST SP 800-38D, section 8). A chunk key comes from a fresh random salt
+# of 256 bits and encrypts one chunk, once; so its one nonce may be any constant.
+_NONCE = bytes(12)
+# How plaintext became the bytes that are encrypted: 0 is as it is. Other codecs are reserved.
+_CODEC = 0
+_AAD = struct.Struct("<19sB16s")
 
 
 @dataclass(frozen=True)
@@ -26,25 +56,131 @@ class PackIndex:
 
 
 def pack_key(pack_id: bytes) -> str:
-    """The store's key of a pack: `packs/ab/<32 hexadecimal digits>`."""
-    raise NotImplementedError
+    """The store's key of a pack: `packs/ab/<32 hexadecimal digits>`, where `ab` are the first two."""
+    name = pack_id.hex()
+    return f"packs/{name[:2]}/{name}"
+
+
+def aligned(length: int) -> int:
+    """The next multiple of 4096."""
+    return -(-length // BLOCK) * BLOCK
 
 
 def read_index(store: LocalStore, pack_id: bytes) -> PackIndex:
     """Reads header and index from the pack itself. DataLoss with reason PACK_DAMAGED or PACK_MISSING."""
-    raise NotImplementedError
+    key = pack_key(pack_id)
+    try:
+        size = store.size(key)
+        trailer = store.read(key, max(0, size - _TRAILER.size), _TRAILER.size)
+        if len(trailer) != _TRAILER.size:
+            raise _damaged_pack(pack_id)
+        _, offset, stated_size, count, version, magic = _TRAILER.unpack(trailer)
+        if (
+            (magic, version, stated_size) != (_MAGIC, FORMAT_VERSION, size)
+            or not 1 <= count <= _MAX_ENTRIES
+            or not 2 * BLOCK <= offset <= MAX_PACK
+            or size != offset + aligned(count * _ENTRY.size + _TRAILER.size)
+        ):
+            raise _damaged_pack(pack_id)
+        table = store.read(key, offset, size - offset)
+        header = store.read(key, 0, BLOCK)
+    except ObjectNotFound:
+        raise _missing_pack(pack_id) from None
+    index = PackIndex(pack_id, size, tuple(PackEntry(*row) for row in _ENTRY.iter_unpack(table[: count * _ENTRY.size])))
+    # One form only: what an index says must be what writing it again would give, byte for byte.
+    if header != encode_header(pack_id) or not _contiguous(index.entries, offset) or table != encode_index(index):
+        raise _damaged_pack(pack_id)
+    return index
 
 
-def read_blob(store: LocalStore, pack_id: bytes, offset: int, stored_length: int) -> bytes:
+def read_blob(store: LocalStore, pack_id: bytes, offset: int, stored_length: int) -> memoryview:
     """Ciphertext and tag, not yet authenticated. DataLoss with reason CHUNK_DAMAGED or PACK_MISSING."""
-    raise NotImplementedError
-
-
-def decrypt(domain: Domain, chunk_id: bytes, salt: bytes, blob_id: bytes, stored: bytes) -> bytes:
-    """The chunk's plaintext. DataLoss with reason CHUNK_DAMAGED: not a byte of it is returned then."""
-    raise NotImplementedError
+    if offset < BLOCK or offset % BLOCK or not TAG_BYTES < stored_length <= MAX_CHUNK + TAG_BYTES:
+        raise _damaged_chunk()
+    try:
+        data = memoryview(store.read(pack_key(pack_id), offset, aligned(stored_length)))
+    except ObjectNotFound:
+        raise _missing_pack(pack_id) from None
+    if len(data) != aligned(stored_length) or any(data[stored_length:]):
+        raise _damaged_chunk()
+    return data[:stored_length]
 
 
 def damaged(store: LocalStore, pack_id: bytes) -> list[PackEntry]:
-    """Reads the whole pack and says which blobs are not as the index says; needs no key. DataLoss as `read_index`."""
-    raise NotImplementedError
+    """Reads the whole pack and says which blobs are not as its index says; needs no key. DataLoss as `read_index`."""
+    found = []
+    for entry in read_index(store, pack_id).entries:
+        try:
+            stored = read_blob(store, pack_id, entry.offset, entry.stored_length)
+            sound = blake3(stored).digest() == entry.ciphertext_digest
+        except DataLoss:
+            sound = False
+        if not sound:
+            found.append(entry)
+    return found
+
+
+def encrypt_into(
+    domain: Domain, chunk_id: bytes, salt: bytes, blob_id: bytes, plain: Buffer, stored: memoryview
+) -> None:
+    """Encrypts a chunk into `stored`, 16 bytes longer. `salt` and `blob_id` are random and fresh for every call."""
+    AESGCM(domain.chunk_key(chunk_id, salt)).encrypt_into(_NONCE, plain, _associated_data(blob_id), stored)
+
+
+def decrypt(domain: Domain, chunk_id: bytes, salt: bytes, blob_id: bytes, stored: Buffer) -> bytes:
+    """The chunk's plaintext. DataLoss with reason CHUNK_DAMAGED, and not a byte of it, where it is not authentic."""
+    try:
+        return AESGCM(domain.chunk_key(chunk_id, salt)).decrypt(_NONCE, stored, _associated_data(blob_id))
+    except InvalidTag:
+        raise _damaged_chunk() from None
+
+
+def encode_header(pack_id: bytes) -> bytes:
+    """The first block of a pack."""
+    return _HEADER.pack(_MAGIC, FORMAT_VERSION, pack_id).ljust(BLOCK, b"\0")
+
+
+def encode_index(index: PackIndex) -> bytes:
+    """The end of a pack: its entries, zeros up to a trailer that ends a block, the trailer."""
+    rows = b"".join(
+        _ENTRY.pack(entry.blob_id, entry.offset, entry.stored_length, entry.ciphertext_digest)
+        for entry in index.entries
+    )
+    length = aligned(len(rows) + _TRAILER.size)
+    fields = (index.size - length, index.size, len(index.entries), FORMAT_VERSION, _MAGIC)
+    unsigned = _TRAILER.pack(bytes(32), *fields)
+    digest = blake3(index.pack_id + rows + unsigned).digest()
+    return rows.ljust(length - _TRAILER.size, b"\0") + _TRAILER.pack(digest, *fields)
+
+
+def index_size(count: int) -> int:
+    """How many bytes the end of a pack takes that holds `count` blobs."""
+    return aligned(count * _ENTRY.size + _TRAILER.size)
+
+
+def _contiguous(entries: tuple[PackEntry, ...], end: int) -> bool:
+    """Whether the blobs fill the pack from the header to the index, and have distinct ids and possible lengths."""
+    position = BLOCK
+    for entry in entries:
+        if entry.offset != position or not TAG_BYTES < entry.stored_length <= MAX_CHUNK + TAG_BYTES:
+            return False
+        position += aligned(entry.stored_length)
+    return position == end and len({entry.blob_id for entry in entries}) == len(entries)
+
+
+def _associated_data(blob_id: bytes) -> bytes:
+    if len(blob_id) != BLOB_ID_BYTES:
+        raise ValueError("a blob id has 16 bytes")
+    return _AAD.pack(b"strongroom chunk v1", _CODEC, blob_id)
+
+
+def _damaged_chunk() -> DataLoss:
+    return DataLoss("Stored bytes are damaged: restore them from a copy.", reason="CHUNK_DAMAGED")
+
+
+def _damaged_pack(pack_id: bytes) -> DataLoss:
+    return DataLoss("A pack is damaged: restore it from a copy.", reason="PACK_DAMAGED", pack_id=pack_id.hex())
+
+
+def _missing_pack(pack_id: bytes) -> DataLoss:
+    return DataLoss("A pack is missing: restore it from a copy.", reason="PACK_MISSING", pack_id=pack_id.hex())

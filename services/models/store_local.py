@@ -1,11 +1,29 @@
-"""Objects on a local disk: complete and durable, or absent."""
+"""Objects on a local disk: complete and durable, or absent.
 
-from collections.abc import Iterator
+An object is written under a temporary name, flushed, linked to its own name and its folder flushed: whoever sees it
+sees all of it, now and after a power failure. `link` refuses a name that exists, so of several writers one wins and no
+object ever changes.
+"""
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from services.shared.errors import AlreadyExists, NotFound
 from strongroom.chunking import Buffer
+
+_TEMPORARY = ".tmp"  # no key begins with a dot
+_PART = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+# Nothing is followed: a link in the store is not ours, and is an error (ELOOP, ENOTDIR).
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ObjectNotFound(NotFound):
@@ -30,55 +48,212 @@ class StoredObject:
 
 
 class LocalStore:
-    """Keys look like `packs/ab/<id>`: lower-case letters, digits, `.`, `_` and `-`, in parts between `/`. ValueError for others."""
+    """Objects below a folder, which is made if it is not there; files 0600, folders 0700.
+
+    Keys look like `packs/ab/<id>`: parts of lower-case letters, digits, `.`, `_` and `-`, none of which begins with
+    `.`, `_` or `-`. Any other raises ValueError. All methods may raise OSError, and may be called from any thread.
+    """
 
     def __init__(self, root: Path) -> None:
-        raise NotImplementedError
+        self._root = root
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._folder([_TEMPORARY], create=True):
+            pass
 
     def create(self, key: str) -> "LocalWriter":
-        """Begins an object. Nothing is visible until `commit`. A context manager: leaving it without commit discards."""
-        raise NotImplementedError
+        """Begins an object, unseen until it is committed. A context manager: leaving it uncommitted discards."""
+        _parts(key)
+        name = os.urandom(16).hex()
+        with self._folder([_TEMPORARY]) as folder:
+            return LocalWriter(self, key, name, _open_direct(name, folder))
 
     def put(self, key: str, data: Buffer) -> None:
-        """Stores a small object. ObjectExists if there is one: of several writers exactly one wins."""
-        raise NotImplementedError
+        """Stores an object at once. ObjectExists if there is one already."""
+        with self.create(key) as writer:
+            writer.append(data)
+            writer.commit()
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Reads a range, shorter only where the object ends. ObjectNotFound."""
-        raise NotImplementedError
+        """Reads a range of an object, all of it by default; shorter only where the object ends. ObjectNotFound."""
+        with self._opened(key) as descriptor:
+            left = os.fstat(descriptor).st_size - offset
+            left = max(0, left if length is None else min(left, length))
+            data = os.pread(descriptor, left, offset)
+            while len(data) < left and (more := os.pread(descriptor, left - len(data), offset + len(data))):
+                data += more  # Linux reads at most 2 GiB at a time
+            return data
 
     def size(self, key: str) -> int:
-        """Bytes of the object. ObjectNotFound."""
-        raise NotImplementedError
+        """Bytes of an object. ObjectNotFound."""
+        with self._opened(key) as descriptor:
+            return os.fstat(descriptor).st_size
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Objects below a folder such as `packs/`, or all."""
-        raise NotImplementedError
+        """Objects in a folder such as `packs/` and below, in no order; all by default."""
+        if prefix and not prefix.endswith("/"):
+            raise ValueError("a prefix names a folder and ends in /")
+        with suppress(FileNotFoundError), self._folder(_parts(prefix[:-1]) if prefix else []) as folder:
+            yield from _walk(folder, prefix)
 
     def delete(self, key: str) -> bool:
-        """Removes an object, durably; False if there was none."""
-        raise NotImplementedError
+        """Removes an object, durably; False if there is none."""
+        *folders, name = _parts(key)
+        try:
+            with self._folder(folders) as folder:
+                os.unlink(name, dir_fd=folder)
+                os.fsync(folder)
+        except FileNotFoundError:
+            return False
+        return True
 
     def temporaries(self) -> Iterator[StoredObject]:
-        """What unfinished writers hold, and crashed ones left: `modified` tells which."""
-        raise NotImplementedError
+        """What unfinished writers hold, and what crashed ones left; their age tells which."""
+        with self._folder([_TEMPORARY]) as folder:
+            yield from _walk(folder, "")
 
     def delete_temporary(self, key: str) -> bool:
-        """Removes one of `temporaries()`; False if there is none by now."""
-        raise NotImplementedError
+        """Removes one of `temporaries`; False if it is gone already."""
+        (name,) = _parts(key)
+        try:
+            with self._folder([_TEMPORARY]) as folder:
+                os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _publish(self, temporary: str, key: str) -> None:
+        """Gives a flushed temporary its key as well, durably. ObjectExists."""
+        *folders, name = _parts(key)
+        with self._folder([_TEMPORARY]) as source, self._folder(folders, create=True) as target:
+            try:
+                os.link(temporary, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+            except FileExistsError:
+                raise ObjectExists("The store has this object already.", key=key) from None
+            os.fsync(target)
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[int]:
+        *folders, name = _parts(key)
+        try:
+            with self._folder(folders) as folder:
+                descriptor = os.open(name, _READ, dir_fd=folder)
+        except FileNotFoundError:
+            raise ObjectNotFound("The store has no such object.", key=key) from None
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _folder(self, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
+        """A descriptor of a folder below the root, walked to without following links."""
+        descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in parts:
+                if create:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, mode=0o700, dir_fd=descriptor)
+                    os.fsync(descriptor)  # also if another made it: it may not have come so far
+                below = os.open(part, _FOLDER, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
 
 class LocalWriter:
-    """Writes one object from its beginning to its end."""
+    """Writes one object from its beginning to its end. One thread at a time."""
+
+    def __init__(self, store: LocalStore, key: str, temporary: str, descriptor: int) -> None:
+        self._store = store
+        self._key = key
+        self._temporary = temporary
+        self._descriptor: int | None = descriptor
+        self._size = 0
 
     def append(self, data: Buffer) -> None:
-        """Writes the next bytes; fast if they begin on a page and are a multiple of 4096."""
-        raise NotImplementedError
+        """Writes the next bytes.
+
+        Past the page cache, which halves the cost, as long as each piece begins on a page of memory and is a multiple
+        of 4096 bytes long (`open(2)`, O_DIRECT); from the first that does not, through it.
+        """
+        if self._descriptor is None:
+            raise ValueError("the writer is closed")
+        view = memoryview(data).cast("B")
+        while view:
+            try:
+                written = os.pwrite(self._descriptor, view, self._size)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not _make_buffered(self._descriptor):
+                    raise
+                continue
+            self._size += written
+            view = view[written:]
 
     def commit(self) -> None:
-        """Makes the object durable, then visible. ObjectExists if another was faster. Always closes the writer, even on error."""
-        raise NotImplementedError
+        """Makes the object durable, then visible. ObjectExists if another was faster. Closes the writer even so."""
+        try:
+            if self._descriptor is None:
+                raise ValueError("the writer is closed")
+            os.fsync(self._descriptor)
+            self._store._publish(self._temporary, self._key)
+        finally:
+            self.discard()
 
     def discard(self) -> None:
-        """Removes what was written. Does nothing after `commit`."""
-        raise NotImplementedError
+        """Removes what was written; does nothing after `commit`, or a second time."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._store.delete_temporary(self._temporary)
+
+    def __enter__(self) -> "LocalWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+def _parts(key: str) -> list[str]:
+    parts = key.split("/")
+    if not all(_PART.fullmatch(part) for part in parts):
+        raise ValueError("not a key of an object")
+    return parts
+
+
+def _open_direct(name: str, folder: int) -> int:
+    try:
+        return os.open(name, _CREATE | os.O_DIRECT, mode=0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without O_DIRECT, which may have left the name behind
+            raise
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    return os.open(name, _CREATE, mode=0o600, dir_fd=folder)
+
+
+def _make_buffered(descriptor: int) -> bool:
+    """Turns O_DIRECT off; False if it is off already."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+    return bool(flags & os.O_DIRECT)
+
+
+def _walk(folder: int, prefix: str) -> Iterator[StoredObject]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not _PART.fullmatch(entry.name):
+                continue
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                if entry.is_file(follow_symlinks=False):
+                    found = entry.stat(follow_symlinks=False)
+                    yield StoredObject(prefix + entry.name, found.st_size, found.st_mtime)
+                elif entry.is_dir(follow_symlinks=False):
+                    below = os.open(entry.name, _FOLDER, dir_fd=folder)
+                    try:
+                        yield from _walk(below, f"{prefix}{entry.name}/")
+                    finally:
+                        os.close(below)
