@@ -25,6 +25,7 @@ CHECK_METHOD = "/envoy.service.auth.v3.Authorization/Check"
 _METHOD = re.compile(r"/strongroom\.(?P<service>[a-z]+)\.v1\.\w+/\w+")
 # Where the ML service's documented answer to a missing key applies; the registry's applies elsewhere.
 _NAMED_HEADER_PATHS = "/api/v1/"
+_LOGGED_CHARACTERS = 128
 
 _log = structlog.get_logger()
 
@@ -55,15 +56,14 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Kept out, with an HTTP status, a sentence and a reason."""
+    """Kept out, with an HTTP status and a sentence."""
 
     status: int
     message: str
-    reason: str
 
 
-_INVALID = Refused(401, "Invalid authentication credentials", "CREDENTIAL_INVALID")
-_NO_SUCH_METHOD = Refused(404, "There is no such method.", "METHOD_UNKNOWN")
+_INVALID = Refused(401, "Invalid authentication credentials")
+_NO_SUCH_METHOD = Refused(404, "There is no such method.")
 
 
 class Admission:
@@ -104,28 +104,28 @@ class Admission:
         return Admitted(self._issuer.identity_token(principal, service["service"]))
 
     def _authenticate(self, attempt: Attempt) -> Principal | None:
-        key, cause = self._judge(attempt)
-        if key is None or cause:
-            given = key_format.parse(attempt.api_key or "")
-            prefix = given.prefix if given else ""
-            _log.warning("auth.invalid_key", cause=cause, key_prefix=prefix, **_where(attempt))
-            return None
-        self._usage.record(key.id)
-        return key.principal()
+        judged = self._judge(attempt)
+        if isinstance(judged, ApiKey):
+            self._usage.record(judged.id)
+            return judged.principal()
+        # What has our format is named by its prefix; of anything else not a character is logged.
+        given = key_format.parse(attempt.api_key or "")
+        _log.warning("auth.invalid_key", cause=judged, key_prefix=given.prefix if given else "", **_where(attempt))
+        return None
 
-    def _judge(self, attempt: Attempt) -> tuple[ApiKey | None, str]:
-        """The key presented, and what is wrong with it if something is; for the log, callers are not told."""
+    def _judge(self, attempt: Attempt) -> ApiKey | str:
+        """The key presented, or what is wrong with it: for the log alone, callers are not told."""
         # One credential: whoever sends a second, wrong one must learn that it is wrong.
         if attempt.api_key is None or attempt.authorization is not None:
-            return None, "authorization unknown"
+            return "authorization unknown"
         if not 0 < len(attempt.api_key) <= MAX_CHARACTERS:
-            return None, "malformed"
+            return "malformed"
         key = self._api_keys.find(attempt.api_key)
         if key is None:
-            return None, "unknown"
+            return "unknown"
         if key.revoked_at is not None:
-            return key, "revoked"
-        return key, "" if key.active(self._clock()) else "expired"
+            return "revoked"
+        return key if key.active(self._clock()) else "expired"
 
 
 def _open_protocol(method: str) -> bool:
@@ -136,8 +136,13 @@ def _missing(attempt: Attempt) -> Refused:
     _log.info("auth.missing_key", **_where(attempt))
     named = attempt.original_path.startswith(_NAMED_HEADER_PATHS)
     message = "Missing authentication header: X-API-Key" if named else "Authentication required"
-    return Refused(401, message, "CREDENTIAL_MISSING")
+    return Refused(401, message)
 
 
 def _where(attempt: Attempt) -> dict[str, str]:
-    return {"method": attempt.method, "request_id": attempt.request_id, "address": attempt.address}
+    # A caller chooses path and request id: long ones do not fill the log.
+    return {
+        "method": attempt.method[:_LOGGED_CHARACTERS],
+        "request_id": attempt.request_id[:_LOGGED_CHARACTERS],
+        "address": attempt.address,
+    }

@@ -21,6 +21,9 @@ from services.shared.ids import new_id
 # Rows read at a time while looking for those that the caller may see.
 _BATCH = 500
 _DEFAULT_PAGE = 100
+# Asked at every request: building the statement anew would cost more than running it.
+_BY_ID = sa.select(api_keys).where(api_keys.c.id == sa.bindparam("id"))
+_BY_HASH = sa.select(api_keys).where(api_keys.c.key_hash == sa.bindparam("key_hash"))
 
 
 class ApiKeyNotFound(NotFound):
@@ -105,7 +108,7 @@ class ApiKeys:
     def get(self, key_id: str) -> ApiKey:
         """The key of that id. Raises ApiKeyNotFound."""
         with self._database.read() as connection:
-            row = connection.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
+            row = connection.execute(_BY_ID, {"id": key_id}).one_or_none()
         if row is None:
             raise ApiKeyNotFound(f"There is no API key {key_id}.", id=key_id)
         return _api_key(row)
@@ -114,7 +117,7 @@ class ApiKeys:
         """The key that somebody presents, whatever its state; None if nobody was given it."""
         key_hash = self._pepper.hash(text)
         with self._database.read() as connection:
-            row = connection.execute(sa.select(api_keys).where(api_keys.c.key_hash == key_hash)).one_or_none()
+            row = connection.execute(_BY_HASH, {"key_hash": key_hash}).one_or_none()
         # The index has compared already, in a time that tells at most about a hash under the pepper; this one is exact.
         return _api_key(row) if row is not None and hmac.compare_digest(row.key_hash, key_hash) else None
 

@@ -20,7 +20,7 @@ api_keys = sa.Table(
     sa.Column("permissions", sa.JSON, nullable=False),
     sa.Column("scopes", sa.JSON, nullable=False),
     # A principal, such as `key:01J…`.
-    sa.Column("created_by", sa.String(320), nullable=False, index=True),
+    sa.Column("created_by", sa.String(320), nullable=False),
     # The administrator's key that the environment gives.
     sa.Column("bootstrap", sa.Boolean, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),

@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("permission_set", sa.String(64), nullable=False),
         sa.Column("permissions", sa.JSON, nullable=False),
         sa.Column("scopes", sa.JSON, nullable=False),
-        sa.Column("created_by", sa.String(320), nullable=False, index=True),
+        sa.Column("created_by", sa.String(320), nullable=False),
         sa.Column("bootstrap", sa.Boolean, nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
         sa.Column("expires_at", UtcDateTime),

@@ -1,0 +1,93 @@
+"""Auth before its keys can be decrypted, and a database that fails for a while."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import pytest
+import sqlalchemy as sa
+
+from services.auth import bootstrap
+from services.auth.api_keys import NewApiKey, new_row
+from services.auth.permission_sets import resolve
+from services.auth.tables import api_keys
+from services.auth.usage import Usage
+from services.shared.database import Database
+from services.shared.service import Server
+from strongroom.auth.v1 import tokens_pb2 as pb
+from strongroom.auth.v1 import tokens_pb2_grpc
+from tests.auth_installation import BOOTSTRAP_KEY, Auth, auth_settings, reason_of
+from tests.serving import make_identities
+
+MIGRATIONS = Path(bootstrap.__file__).parent / "migrations"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def starting(tmp_path: Path) -> Iterator[Auth]:
+    """An auth service that no secrets service answers."""
+    make_identities(tmp_path / "keys")
+    url = f"sqlite:///{tmp_path}/db/starting.db"
+    settings = auth_settings(tmp_path, database_url=url, secrets_addr="127.0.0.1:1", bootstrap_api_key=BOOTSTRAP_KEY)
+    server = Server(bootstrap.build(settings), settings)
+    server.start()
+    address = f"127.0.0.1:{server.port}"
+    with grpc.insecure_channel(address) as channel:
+        yield Auth(address, channel, tmp_path / "db" / "starting-auth.db")
+    server.stop(grace=0)
+
+
+def test_nobody_gets_in_before_the_keys_are_there(starting: Auth) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        starting.check_key(BOOTSTRAP_KEY)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert reason_of(caught.value) == "AUTH_STARTING"
+    assert starting.check().denied_response.status.code == 401
+    with pytest.raises(grpc.RpcError) as caught:
+        tokens_pb2_grpc.TokenServiceStub(starting.channel).GetKeySet(pb.GetKeySetRequest())
+    assert reason_of(caught.value) == "AUTH_STARTING"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database.open(f"sqlite:///{tmp_path}/usage.db", service="auth", migrations=MIGRATIONS)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.row("S2.7")
+def test_the_migrations_make_the_declared_tables(database: Database) -> None:
+    inspector = sa.inspect(database.engine)
+    for table in api_keys.metadata.sorted_tables:
+        made = {column["name"]: column for column in inspector.get_columns(table.name)}
+        assert {name: column["nullable"] for name, column in made.items()} == {
+            column.name: column.nullable for column in table.columns
+        }
+    indexes = {tuple(index["column_names"]) for index in inspector.get_indexes("api_keys")}
+    assert ("revoked_at",) in indexes
+    unique = {tuple(constraint["column_names"]) for constraint in inspector.get_unique_constraints("api_keys")}
+    assert unique == {("prefix",), ("key_hash",)}
+
+
+def test_uses_that_cannot_be_written_are_written_later(database: Database) -> None:
+    row = new_row(NewApiKey("used"), resolve("read_only", (), ()), created_by="test", created_at=_now())
+    with database.write() as connection:
+        connection.execute(sa.insert(api_keys).values(row | {"prefix": "12345678", "key_hash": bytes(32)}))
+    usage = Usage(database, _now)
+    usage.record(row["id"])
+    _rename(database, "api_keys", "hidden")
+    usage.flush()
+    usage.record(row["id"])
+    _rename(database, "hidden", "api_keys")
+    usage.close()
+    with database.read() as connection:
+        assert connection.scalar(sa.select(api_keys.c.usage_count)) == 2
+
+
+def _rename(database: Database, old: str, new: str) -> None:
+    with database.write() as connection:
+        connection.execute(sa.text(f"ALTER TABLE {old} RENAME TO {new}"))
