@@ -38,7 +38,6 @@ def _reporting(state: "health_pb2.HealthCheckResponse.ServingStatus") -> Iterato
         server.stop(None).wait()
 
 
-@pytest.mark.row("S1.6")
 def test_anyone_may_ask_for_name_and_version(installed: Installation) -> None:
     with installed.auth() as auth:
         answer = auth.info.GetInfo(pb.GetInfoRequest())
@@ -47,7 +46,6 @@ def test_anyone_may_ask_for_name_and_version(installed: Installation) -> None:
         assert answer.docs_url == "/docs"
 
 
-@pytest.mark.row("S1.6")
 def test_health_names_every_part(installed: Installation) -> None:
     with _reporting(SERVING) as models, installed.auth(models_addr=models) as auth:
         answer = auth.info.GetHealth(pb.GetHealthRequest())

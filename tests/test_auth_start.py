@@ -59,7 +59,6 @@ def database(tmp_path: Path) -> Iterator[Database]:
     opened.close()
 
 
-@pytest.mark.row("S2.7")
 def test_the_migrations_make_the_declared_tables(database: Database) -> None:
     inspector = sa.inspect(database.engine)
     for table in api_keys.metadata.sorted_tables:
