@@ -1,0 +1,37 @@
+"""The repository as a user and an engineer find it."""
+
+import secrets
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def test_secrets_is_the_standard_library() -> None:
+    """Our service is only ever `services.secrets`."""
+    assert Path(secrets.__file__).is_relative_to(sysconfig.get_paths()["stdlib"])
+
+
+def test_importing_the_services_does_nothing() -> None:
+    """No engine, no thread and no file is made by an import."""
+    script = (
+        "import threading, os; before = set(os.listdir('.'))\n"
+        "import services.auth.bootstrap, services.models.bootstrap, services.secrets.bootstrap\n"
+        "assert threading.active_count() == 1, threading.enumerate()\n"
+        "assert set(os.listdir('.')) == before"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=REPOSITORY, timeout=60)
+
+
+def test_the_locks_name_no_host() -> None:
+    for lock in REPOSITORY.glob("*.lock"):
+        assert "http" not in lock.read_text()
+
+
+def test_every_pinned_package_has_a_hash() -> None:
+    for lock in REPOSITORY.glob("*.lock"):
+        entries = [entry for entry in lock.read_text().split("\n") if "==" in entry]
+        assert entries
+        assert all(entry.rstrip().endswith("\\") for entry in entries)
