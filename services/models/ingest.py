@@ -114,6 +114,7 @@ class Ingest:
         self._groups: SimpleQueue[_Group | None] = SimpleQueue()
         self._threads: list[Thread] = []
         self._error: BaseException | None = None
+        self._recording = Lock()
         self._lock = Lock()  # of everything below
         self._unsealed: set[bytes] = set()
         self._received = self._bytes_received = self._deduplicated = self._bytes_stored = 0
@@ -123,7 +124,7 @@ class Ingest:
         view = memoryview(chunk).cast("B")
         if not 0 < len(view) <= MAX_CHUNK:
             raise InvalidArgument(f"A chunk has 1 to {MAX_CHUNK} bytes.", reason="CHUNK_LENGTH")
-        if not self._threads:
+        if not self._threads and self._error is None:
             self._start()
         self._share.acquire(stored_size(len(view)))
         if self._error is not None:
@@ -164,6 +165,7 @@ class Ingest:
         for thread in self._threads:
             thread.join()
         self._share.close()
+        self._chunks, self._groups = SimpleQueue(), SimpleQueue()  # after an error they hold chunks
 
     def _guarded(self, target: Callable[[], None]) -> None:
         try:
@@ -249,8 +251,9 @@ class Ingest:
     def _seal(self, writer: PackWriter) -> None:
         with self._budget.buffer() as scratch:
             pack = writer.seal(scratch)
-        with self._lock:
+        with self._recording:
             self._sealed(pack)
+        with self._lock:
             self._unsealed.difference_update(chunk.chunk_id for chunk in pack.chunks)
             self._bytes_stored += pack.size
 

@@ -23,6 +23,7 @@ _PART = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 # Nothing is followed: a link in the store is not ours, and is an error (ELOOP, ENOTDIR).
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_RESERVED = 16 * 1024 * 1024
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -171,6 +172,7 @@ class LocalWriter:
         self._temporary = temporary
         self._descriptor: int | None = descriptor
         self._size = 0
+        self._reserved = 0
 
     def append(self, data: Buffer) -> None:
         """Writes the next bytes.
@@ -181,6 +183,8 @@ class LocalWriter:
         if self._descriptor is None:
             raise ValueError("the writer is closed")
         view = memoryview(data).cast("B")
+        if len(view) * 16 >= _RESERVED and self._size + len(view) > self._reserved:
+            self._reserve(self._descriptor)
         while view:
             try:
                 written = os.pwrite(self._descriptor, view, self._size)
@@ -196,6 +200,8 @@ class LocalWriter:
         try:
             if self._descriptor is None:
                 raise ValueError("the writer is closed")
+            if self._reserved > self._size:
+                os.ftruncate(self._descriptor, self._size)
             os.fsync(self._descriptor)
             self._store._publish(self._temporary, self._key)
         finally:
@@ -207,6 +213,15 @@ class LocalWriter:
             os.close(self._descriptor)
             self._descriptor = None
             self._store.delete_temporary(self._temporary)
+
+    def _reserve(self, descriptor: int) -> None:
+        """Takes space ahead: large objects written side by side stay in one piece, and a full disk says so early."""
+        try:
+            os.posix_fallocate(descriptor, self._reserved, _RESERVED)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+                raise
+        self._reserved += _RESERVED
 
     def __enter__(self) -> "LocalWriter":
         return self
