@@ -184,8 +184,7 @@ class Ingest:
     def _hash(self) -> None:
         try:
             for batch in self._batches():
-                present = self._known(list(batch)) if batch else set()
-                for chunk_id in present & batch.keys():
+                for chunk_id in self._known(list(batch)) & batch.keys():
                     self._drop(batch.pop(chunk_id))
                 with self._lock:
                     self._unsealed |= batch.keys()
@@ -195,35 +194,38 @@ class Ingest:
             self._groups.put(None)
 
     def _batches(self) -> Iterator[dict[bytes, Buffer]]:
-        """Distinct new chunks by id, as they come. A batch ends also when nothing comes for a moment: whoever waits for
-        the budget must not be waited for."""
-        ended = False
-        while not ended and (chunk := self._chunks.get()) is not None:
-            batch: dict[bytes, Buffer] = {}
-            size = 0
-            while self._error is None:
-                chunk_id = self._domain.chunk_id(digest(chunk))
-                # Before `known` is asked: a chunk leaves this set only when it is recorded, and `known` knows it.
-                with self._lock:
-                    duplicate = chunk_id in batch or chunk_id in self._unsealed
-                if duplicate:
-                    self._drop(chunk)
-                else:
-                    batch[chunk_id] = chunk
-                    size += len(chunk)
-                if size >= _BATCH_BYTES or len(batch) >= _BATCH_CHUNKS:
-                    break
-                try:
-                    following = self._chunks.get(timeout=_BATCH_PAUSE)
-                except Empty:
-                    break
-                if following is None:
-                    ended = True
-                    break
-                chunk = following
-            if self._error is not None:
-                return
+        """New chunks by id, as they come, because one question for each would be slow.
+
+        A batch ends also when nothing comes for a moment: who waits for the budget must not be waited for.
+        """
+        batch: dict[bytes, Buffer] = {}
+        size = 0
+        while self._error is None:
+            try:
+                chunk = self._chunks.get(timeout=_BATCH_PAUSE if batch else None)
+            except Empty:
+                chunk = b""
+            if chunk is None:
+                break
+            if chunk:
+                size += self._collect(chunk, batch)
+            if batch and (not chunk or size >= _BATCH_BYTES or len(batch) >= _BATCH_CHUNKS):
+                yield batch
+                batch, size = {}, 0
+        if batch and self._error is None:
             yield batch
+
+    def _collect(self, chunk: Buffer, batch: dict[bytes, Buffer]) -> int:
+        """Hashes a chunk and adds it to the batch, unless this stream has it already; returns the bytes added."""
+        chunk_id = self._domain.chunk_id(digest(chunk))
+        # Before `known` is asked: a chunk leaves this set only when it is recorded, and then `known` knows it.
+        with self._lock:
+            duplicate = chunk_id in batch or chunk_id in self._unsealed
+        if duplicate:
+            self._drop(chunk)
+            return 0
+        batch[chunk_id] = chunk
+        return len(chunk)
 
     def _drop(self, duplicate: Buffer) -> None:
         self._deduplicated += 1
