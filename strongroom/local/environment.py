@@ -1,0 +1,66 @@
+"""The environment of each service: everything it needs, and no secret that is another's."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from strongroom.local.contract import SERVICES
+from strongroom.local.credentials import BOOTSTRAP_KEY, BOOTSTRAP_KEY_FILE, ROOT_KEY_FILE, Credentials
+from strongroom.local.layout import Layout
+
+# Variables that carry or point to secrets, and the one service that may see each.
+_OWNERS = {
+    BOOTSTRAP_KEY: "",  # passed on as a file
+    BOOTSTRAP_KEY_FILE: "auth",
+    ROOT_KEY_FILE: "secrets",
+    "STRONGROOM_KMS": "secrets",
+    "STRONGROOM_API_KEY": "",  # the client's
+    "STRONGROOM_API_KEYS": "auth",
+    "STRONGROOM_API_KEYS_FILE": "auth",
+    "STRONGROOM_AUTH_TOKEN": "auth",
+    "API_KEYS": "auth",
+    "CHAPKIT_API_KEYS": "auth",
+    "AUTH_TOKEN": "auth",
+    "JWT_SECRET": "auth",
+}
+
+_PACKAGES = Path(__file__).resolve().parents[2]
+
+
+def service_environment(
+    service: str,
+    outer: Mapping[str, str],
+    layout: Layout,
+    credentials: Credentials,
+    ports: Mapping[str, int],
+    metrics_port: int,
+) -> dict[str, str]:
+    """The variables of one service; what the user set and does not concern where parts are stays."""
+    values = {name: value for name, value in outer.items() if _OWNERS.get(name, service) == service}
+    values.setdefault("STRONGROOM_DATABASE_URL", f"sqlite:///{layout.databases / 'strongroom.db'}")
+    values |= {f"STRONGROOM_{name.upper()}_ADDR": f"127.0.0.1:{ports[name]}" for name in SERVICES}
+    values |= {
+        f"STRONGROOM_{service.upper()}_LISTEN": f"127.0.0.1:{ports[service]}",
+        "STRONGROOM_DATA_DIR": str(layout.root),
+        "STRONGROOM_IDENTITY_DIR": str(layout.identities),
+        "STRONGROOM_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if service == "auth" and credentials.admin_key_file:
+        values[BOOTSTRAP_KEY_FILE] = str(credentials.admin_key_file)
+    if service == "secrets":
+        values[ROOT_KEY_FILE] = str(credentials.root_key_file)
+    if _PACKAGES.name not in ("site-packages", "dist-packages"):
+        # `python -P` leaves out the current folder, where a user's `types.py` or `secrets.py` may lie.
+        values["PYTHONPATH"] = ":".join(filter(None, (str(_PACKAGES), outer.get("PYTHONPATH"))))
+    return values
+
+
+def service_command(service: str) -> list[str]:
+    """The command line that runs a service."""
+    return [sys.executable, "-P", "-m", f"services.{service}"]
+
+
+def gateway_environment(outer: Mapping[str, str]) -> dict[str, str]:
+    """Envoy needs nothing of ours."""
+    return {name: outer[name] for name in ("PATH", "HOME", "TZ", "LD_LIBRARY_PATH") if name in outer}

@@ -1,0 +1,46 @@
+"""`strongroom gateway`: Envoy alone, in front of services that run elsewhere."""
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from strongroom.local import gateway
+from strongroom.local.contract import Contract
+from strongroom.local.environment import gateway_environment
+from strongroom.local.layout import write_private
+from strongroom.local.process import Part
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
+    """Runs Envoy until it ends or SIGTERM or SIGINT comes, and returns its exit status."""
+    os.umask(0o077)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*_ENDING, signal.SIGCHLD))
+    with tempfile.TemporaryDirectory(prefix="strongroom-") as folder:
+        sockets = Path(folder)
+        settings = gateway.GatewaySettings(host, port, addresses, sockets / "admin.sock", sockets / "jwks.sock")
+        config = sockets / "envoy.yaml"
+        write_private(config, gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
+        # Its log is this process's own output.
+        envoy = Part("gateway", gateway.command(config), gateway_environment(os.environ), lambda _: os.dup(1))
+        envoy.start()
+        while envoy.running:
+            taken = signal.sigwait((*_ENDING, signal.SIGCHLD))
+            if taken in _ENDING:
+                _drain(gateway.Admin(settings.admin_socket))
+                envoy.send(signal.SIGTERM)
+        assert envoy.process is not None
+        return max(0, envoy.process.returncode)
+
+
+def _drain(admin: gateway.Admin) -> None:
+    deadline = time.monotonic() + 2 * gateway.DRAIN_SECONDS
+    with suppress(OSError):
+        admin.start_draining()
+        while admin.active_requests() and time.monotonic() < deadline:
+            time.sleep(0.05)

@@ -1,0 +1,99 @@
+"""`strongroom up`: from a data directory to a running Strongroom, and back."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from strongroom.local import gateway
+from strongroom.local.console import Console, Report
+from strongroom.local.contract import SERVICES, Contract
+from strongroom.local.credentials import Credentials, provide
+from strongroom.local.environment import gateway_environment, service_command, service_environment
+from strongroom.local.layout import Layout, write_private
+from strongroom.local.ports import check_free, free_ports
+from strongroom.local.process import Part
+from strongroom.local.state import State, end_leftovers, remove_sockets
+from strongroom.local.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose. Port 0 takes a free one."""
+
+    data_dir: Path = Path(".strongroom")
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+def up(options: Options, environment: Mapping[str, str], console: Console) -> None:
+    """Runs Strongroom until SIGINT, SIGTERM or SIGHUP. Raises StartError with a sentence for the user."""
+    began = time.monotonic()
+    os.umask(0o077)
+    layout = Layout(options.data_dir.absolute())
+    layout.create()
+    with layout.locked():
+        end_leftovers(layout)
+        port = options.port or free_ports(1)[0]
+        check_free(options.host, port)
+        credentials = provide(layout, environment)
+        state = _new_state(layout, options.host, port)
+        try:
+            _supervisor(layout, options.host, state, credentials, environment, console, began).run()
+        finally:
+            remove_sockets(layout, Path(state.sockets))
+            layout.state.unlink(missing_ok=True)
+
+
+def _new_state(layout: Layout, host: str, port: int) -> State:
+    chosen = free_ports(2 * len(SERVICES))
+    ports = dict(zip(SERVICES, chosen, strict=False)) | {"gateway": port}
+    metrics = dict(zip(SERVICES, chosen[len(SERVICES) :], strict=True))
+    name = f"[{host}]" if ":" in host else host
+    state = State(f"http://{name}:{port}", str(layout.sockets()), ports, metrics)
+    state.save(layout)
+    return state
+
+
+def _supervisor(
+    layout: Layout,
+    host: str,
+    state: State,
+    credentials: Credentials,
+    environment: Mapping[str, str],
+    console: Console,
+    began: float,
+) -> Supervisor:
+    def started(part: Part) -> None:
+        state.record(part.name, part.pid)
+        state.save(layout)
+
+    def ready() -> None:
+        seconds = time.monotonic() - began
+        console.ready(Report(state.url, layout.root, seconds, credentials.admin_key_file, credentials.shown_key))
+
+    settings = _gateway_settings(host, state)
+    write_private(layout.envoy_config, gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
+    edge = Part("gateway", gateway.command(layout.envoy_config), gateway_environment(environment), layout.open_log)
+    services = {
+        name: Part(
+            name,
+            service_command(name),
+            service_environment(name, environment, layout, credentials, state.ports, state.metrics[name]),
+            layout.open_log,
+        )
+        for name in SERVICES
+    }
+    # Nobody is cut off from what it needs: callers stop before those they call.
+    stages = [[edge], [services["auth"], services["models"]], [services["secrets"]]]
+    admin = gateway.Admin(settings.admin_socket)
+    return Supervisor(stages, host, settings.port, admin, console, started, ready)
+
+
+def _gateway_settings(host: str, state: State) -> gateway.GatewaySettings:
+    sockets = Path(state.sockets)
+    addresses = {name: f"127.0.0.1:{state.ports[name]}" for name in SERVICES}
+    return gateway.GatewaySettings(
+        host, state.ports["gateway"], addresses, sockets / "admin.sock", sockets / "jwks.sock"
+    )
