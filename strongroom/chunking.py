@@ -33,7 +33,7 @@ _FILE_WINDOW = 16 * 1024 * 1024
 
 
 def digest(chunk: Buffer) -> bytes:
-    """The BLAKE3-256 digest of a chunk, 32 bytes. Computed without the interpreter's lock: threads do it in parallel."""
+    """The BLAKE3-256 digest of a chunk, 32 bytes. Computed without the interpreter's lock: threads run in parallel."""
     return blake3(chunk).digest()
 
 

@@ -198,7 +198,7 @@ _IMPOSSIBLE = [
     "a\0b",
     "a\n",
 ]
-_IMPOSSIBLE += ["A", "ä", "-a", "a b", "a\\b", "x" * 129, ".."]
+_IMPOSSIBLE += ["ä", "-a", "a b", "a\\b", "x" * 129, ".."]
 
 
 @pytest.mark.parametrize("key", _IMPOSSIBLE)

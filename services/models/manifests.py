@@ -91,6 +91,11 @@ class Reference:
     ciphertext_digest: bytes
 
 
+def manifest_key(version_id: str) -> str:
+    """The store's key of a version's manifest."""
+    return f"manifests/{version_id}"
+
+
 def valid_path(path: str) -> bool:
     """Whether a file of a version may have this path.
 
@@ -177,7 +182,9 @@ def _table(manifest: Manifest) -> dict[ChunkRef, int]:
         raise ValueError("a path is both a file and a folder")
     table: dict[ChunkRef, int] = {}
     for file in manifest.files:
-        if len(file.sha256) != 32 or sum(chunk.length for chunk in file.chunks) != file.size:
+        if len(file.sha256) != 32:
+            raise ValueError("a sha256 has 32 bytes")
+        if sum(chunk.length for chunk in file.chunks) != file.size:
             raise ValueError("a file's size is not the sum of its chunks")
         for chunk in file.chunks:
             table.setdefault(chunk, len(table))

@@ -19,7 +19,7 @@ from services.shared.errors import AlreadyExists, NotFound
 from strongroom.chunking import Buffer
 
 _TEMPORARY = ".tmp"  # no key begins with a dot
-_PART = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # Nothing is followed: a link in the store is not ours, and is an error (ELOOP, ENOTDIR).
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -51,7 +51,7 @@ class StoredObject:
 class LocalStore:
     """Objects below a folder, which is made if it is not there; files 0600, folders 0700.
 
-    Keys look like `packs/ab/<id>`: parts of lower-case letters, digits, `.`, `_` and `-`, none of which begins with
+    Keys look like `packs/ab/<id>`: parts of letters, digits, `.`, `_` and `-`, none of which begins with
     `.`, `_` or `-`. Any other raises ValueError. All methods may raise OSError, and may be called from any thread.
     """
 
