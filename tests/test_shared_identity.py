@@ -26,6 +26,7 @@ from services.shared.identity import Grant, Principal, decide, permission_matche
         ("managers/**/champion", "managers/champion", True),
         ("keys", "keys", True),
         ("keys/*", "keys", False),
+        ("keys/*", "keys/", False),
         ("keys.", "keysx", False),
         ("", "keys", False),
     ],

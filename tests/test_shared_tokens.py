@@ -160,6 +160,15 @@ def test_a_service_proves_itself_with_its_own_key(case: _Case) -> None:
     assert case.refused(ServiceIdentity("secrets", identity.key).token("models", now=NOW))
 
 
+def test_a_service_can_not_sign_as_another(case: _Case) -> None:
+    """Its key proves its own name: neither `sub` nor `iss` may say another."""
+    key = ServiceIdentity.load("secrets", case.identities).key
+    claims = {"iss": "secrets", "sub": "auth", "aud": "models", "iat": NOW, "exp": NOW + 60}
+    header = {"typ": SERVICE_TYPE, "kid": "secrets"}
+    assert case.refused(jwt.encode(claims, key, "ES256", header))
+    assert case.refused(jwt.encode(claims | {"iss": "auth"}, key, "ES256", header))
+
+
 def test_an_identity_that_others_may_read_is_not_used(case: _Case) -> None:
     (case.identities / "auth.pem").chmod(0o640)
     with pytest.raises(PermissionError, match="chmod 600"):

@@ -81,7 +81,8 @@ def resource_matches(pattern: str, resource: str) -> bool:
 
 
 def _segment_matches(pattern: str, segment: str) -> bool:
-    return _wildcard(pattern, segment, star="*", matches=str.__eq__)
+    # An empty segment names nothing, so no star stands for it.
+    return bool(segment) and _wildcard(pattern, segment, star="*", matches=str.__eq__)
 
 
 def _wildcard(pattern: Sequence[str], text: Sequence[str], *, star: str, matches: Callable[[str, str], bool]) -> bool:

@@ -1,0 +1,63 @@
+"""KeyService: requests of the other services to the keyring and back. The owner is the service that calls."""
+
+import grpc
+
+from services.secrets.keyring import Keyring, WrappedKey
+from services.shared.call import caller
+from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc
+
+_PAGE_SIZE = 1000
+
+
+class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
+    """Serves wrapped keys."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def CreateKek(
+        self, request: keys_pb2.CreateKekRequest, context: grpc.ServicerContext
+    ) -> keys_pb2.CreateKekResponse:
+        version = self._keyring.create_kek(caller(context).id, request.kek_id)
+        return keys_pb2.CreateKekResponse(kek_id=request.kek_id, version=version)
+
+    def GenerateKeys(
+        self, request: keys_pb2.GenerateKeysRequest, context: grpc.ServicerContext
+    ) -> keys_pb2.GenerateKeysResponse:
+        made = self._keyring.generate(caller(context).id, request.kek_id, request.contexts)
+        return keys_pb2.GenerateKeysResponse(keys=map(_key, made))
+
+    def UnwrapKeys(
+        self, request: keys_pb2.UnwrapKeysRequest, context: grpc.ServicerContext
+    ) -> keys_pb2.UnwrapKeysResponse:
+        references = [(reference.key_id, reference.context) for reference in request.keys]
+        found = self._keyring.unwrap(caller(context).id, references)
+        return keys_pb2.UnwrapKeysResponse(keys=map(_key, found))
+
+    def DestroyKeys(
+        self, request: keys_pb2.DestroyKeysRequest, context: grpc.ServicerContext
+    ) -> keys_pb2.DestroyKeysResponse:
+        return keys_pb2.DestroyKeysResponse(destroyed=self._keyring.destroy(caller(context).id, request.key_ids))
+
+    def ListKeys(self, request: keys_pb2.ListKeysRequest, context: grpc.ServicerContext) -> keys_pb2.ListKeysResponse:
+        ids = self._keyring.list_ids(
+            caller(context).id,
+            request.kek_id,
+            after=request.page_token,
+            min_age_seconds=request.min_age_seconds,
+            limit=_PAGE_SIZE + 1,
+        )
+        token = ids[_PAGE_SIZE - 1] if len(ids) > _PAGE_SIZE else ""
+        return keys_pb2.ListKeysResponse(key_ids=ids[:_PAGE_SIZE], next_page_token=token)
+
+    def Encrypt(self, request: keys_pb2.EncryptRequest, context: grpc.ServicerContext) -> keys_pb2.EncryptResponse:
+        ciphertext = self._keyring.encrypt(caller(context).id, request.kek_id, request.plaintext, request.context)
+        return keys_pb2.EncryptResponse(ciphertext=ciphertext)
+
+    def Decrypt(self, request: keys_pb2.DecryptRequest, context: grpc.ServicerContext) -> keys_pb2.DecryptResponse:
+        plaintext = self._keyring.decrypt(caller(context).id, request.ciphertext, request.context)
+        return keys_pb2.DecryptResponse(plaintext=plaintext)
+
+
+def _key(key: WrappedKey) -> keys_pb2.Key:
+    return keys_pb2.Key(key_id=key.id, key=key.key)

@@ -1,0 +1,231 @@
+"""Key-encryption keys (KEKs), versioned and wrapped by the root key, and the keys wrapped under them.
+
+    root key ──wraps──► KEK, version n ──wraps──► key, bound to owner, id and context
+
+Each wrapping is bound to all that names it, so that a row moved to another place in the database opens nothing.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from services.secrets import envelope
+from services.secrets.envelope import EnvelopeError
+from services.secrets.tables import kek_versions, keks, keys, root_check
+from services.shared.database import Database
+from services.shared.errors import InvalidArgument, NotFound
+from services.shared.ids import new_id
+
+_FORMAT = 1
+
+
+class KekNotFound(NotFound):
+    reason = "KEK_NOT_FOUND"
+
+    def __init__(self, kek_id: str) -> None:
+        super().__init__(f"There is no key-encryption key {kek_id!r} of this service. Create it first.", kek_id=kek_id)
+
+
+class KeyNotFound(NotFound):
+    """Destroyed, unknown, another service's or bound to another context: which, is not told."""
+
+    reason = "KEY_NOT_FOUND"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"There is no key {key_id!r} for this context.", key_id=key_id)
+
+
+class CiphertextInvalid(InvalidArgument):
+    reason = "CIPHERTEXT_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("The ciphertext or its context is not what was encrypted.")
+
+
+class WrongRootKey(Exception):
+    """The database was written under another root key."""
+
+
+@dataclass(frozen=True)
+class WrappedKey:
+    """A plaintext key, and the id under which it can be unwrapped again."""
+
+    id: str
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Kek:
+    owner: str
+    id: str
+    version: int
+    key: bytes = field(repr=False)
+
+    def aad(self, key_id: str, context: str) -> bytes:
+        return envelope.bind("key", _FORMAT, self.owner, self.id, self.version, key_id, context)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Keyring:
+    """The KEKs and wrapped keys of all services. Every method names the owner, the service that asks."""
+
+    def __init__(self, database: Database, root_key: bytes, clock: Callable[[], datetime] = _now) -> None:
+        self._database = database
+        self._root_key = root_key
+        self._clock = clock
+
+    def check_root_key(self) -> None:
+        """Raises WrongRootKey if the database was written under another root key; marks a new database."""
+        aad = envelope.bind("root-check", _FORMAT)
+        with self._database.write() as connection:
+            sealed = connection.execute(sa.select(root_check.c.sealed)).scalar()
+            if sealed is None:
+                connection.execute(sa.insert(root_check).values(sealed=envelope.seal(self._root_key, b"", aad)))
+                return
+        try:
+            envelope.unseal(self._root_key, sealed, aad)
+        except EnvelopeError:
+            message = "The database was encrypted under another root key. Restore that one from your copy."
+            raise WrongRootKey(message) from None
+
+    def create_kek(self, owner: str, kek_id: str) -> int:
+        """Creates version 1 of a KEK, unless it exists. Its current version."""
+        with self._database.write() as connection:
+            current = self._current_version(connection, owner, kek_id)
+            if current is not None:
+                return current
+            now = self._clock()
+            wrapped = envelope.seal(self._root_key, envelope.new_key(), _kek_aad(owner, kek_id, 1))
+            connection.execute(sa.insert(keks).values(owner=owner, id=kek_id, version=1, created_at=now))
+            version = {"owner": owner, "kek_id": kek_id, "version": 1, "wrapped": wrapped, "created_at": now}
+            connection.execute(sa.insert(kek_versions).values(version))
+            return 1
+
+    def generate(self, owner: str, kek_id: str, contexts: Sequence[str]) -> list[WrappedKey]:
+        """New keys, one for each context, durable when this returns. Raises KekNotFound."""
+        with self._database.write() as connection:
+            return self.generate_in(connection, owner, kek_id, contexts)
+
+    def generate_in(self, connection: Connection, owner: str, kek_id: str, contexts: Sequence[str]) -> list[WrappedKey]:
+        """As `generate`, as a part of the caller's transaction."""
+        kek = self._current(connection, owner, kek_id)
+        made = [WrappedKey(new_id(), envelope.new_key()) for _ in contexts]
+        now = self._clock()
+        rows = [
+            {
+                "id": key.id,
+                "owner": owner,
+                "kek_id": kek_id,
+                "kek_version": kek.version,
+                "wrapped": envelope.seal(kek.key, key.key, kek.aad(key.id, context)),
+                "created_at": now,
+            }
+            for key, context in zip(made, contexts, strict=True)
+        ]
+        connection.execute(sa.insert(keys), rows)
+        return made
+
+    def unwrap(self, owner: str, references: Sequence[tuple[str, str]]) -> list[WrappedKey]:
+        """The keys of (id, context), in that order. Raises KeyNotFound for the first that can't be had."""
+        with self._database.read() as connection:
+            return self.unwrap_in(connection, owner, references)
+
+    def unwrap_in(self, connection: Connection, owner: str, references: Sequence[tuple[str, str]]) -> list[WrappedKey]:
+        """As `unwrap`, as a part of the caller's transaction."""
+        wanted = sa.select(keys).where(keys.c.owner == owner, keys.c.id.in_({key_id for key_id, _ in references}))
+        rows = {row.id: row for row in connection.execute(wanted)}
+        opened: dict[tuple[str, int], _Kek] = {}
+        found = []
+        for key_id, context in references:
+            row = rows.get(key_id)
+            if row is None:
+                raise KeyNotFound(key_id)
+            place = (row.kek_id, row.kek_version)
+            kek = opened.get(place) or opened.setdefault(place, self._kek(connection, owner, *place))
+            try:
+                found.append(WrappedKey(key_id, envelope.unseal(kek.key, row.wrapped, kek.aad(key_id, context))))
+            except EnvelopeError:
+                raise KeyNotFound(key_id) from None
+        return found
+
+    def destroy(self, owner: str, key_ids: Sequence[str]) -> int:
+        """Deletes wrapped keys; how many there were. What they encrypted is lost for good."""
+        with self._database.write() as connection:
+            destroyed = self.destroy_in(connection, owner, key_ids)
+        if destroyed:
+            self._database.forget_deleted()
+        return destroyed
+
+    def destroy_in(self, connection: Connection, owner: str, key_ids: Sequence[str]) -> int:
+        """As `destroy`, as a part of the caller's transaction, after which it calls `Database.forget_deleted`."""
+        done = connection.execute(sa.delete(keys).where(keys.c.owner == owner, keys.c.id.in_(key_ids)))
+        return done.rowcount
+
+    def list_ids(self, owner: str, kek_id: str, *, after: str, min_age_seconds: int, limit: int) -> list[str]:
+        """The ids of a KEK's keys, in order, from behind `after`."""
+        made_before = self._clock() - timedelta(seconds=min_age_seconds)
+        wanted = (
+            sa.select(keys.c.id)
+            .where(keys.c.owner == owner, keys.c.kek_id == kek_id, keys.c.id > after, keys.c.created_at <= made_before)
+            .order_by(keys.c.id)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return list(connection.execute(wanted).scalars())
+
+    def encrypt(self, owner: str, kek_id: str, plaintext: bytes, context: str) -> bytes:
+        """Encrypts a small value under the KEK's current version. Raises KekNotFound."""
+        with self._database.read() as connection:
+            kek = self._current(connection, owner, kek_id)
+        name = kek_id.encode()
+        head = struct.pack(">BHI", _FORMAT, len(name), kek.version) + name
+        return head + envelope.seal(kek.key, plaintext, _value_aad(kek, context))
+
+    def decrypt(self, owner: str, ciphertext: bytes, context: str) -> bytes:
+        """Reverses `encrypt`. Raises CiphertextInvalid."""
+        head = struct.calcsize(">BHI")
+        try:
+            version_of_format, length, version = struct.unpack(">BHI", ciphertext[:head])
+            kek_id = ciphertext[head : head + length].decode()
+            if version_of_format != _FORMAT:
+                raise CiphertextInvalid
+            with self._database.read() as connection:
+                kek = self._kek(connection, owner, kek_id, version)
+            return envelope.unseal(kek.key, ciphertext[head + length :], _value_aad(kek, context))
+        except (struct.error, UnicodeDecodeError, KekNotFound, EnvelopeError):
+            raise CiphertextInvalid from None
+
+    def _current(self, connection: Connection, owner: str, kek_id: str) -> _Kek:
+        version = self._current_version(connection, owner, kek_id)
+        if version is None:
+            raise KekNotFound(kek_id)
+        return self._kek(connection, owner, kek_id, version)
+
+    @staticmethod
+    def _current_version(connection: Connection, owner: str, kek_id: str) -> int | None:
+        wanted = sa.select(keks.c.version).where(keks.c.owner == owner, keks.c.id == kek_id)
+        return connection.execute(wanted).scalar()
+
+    def _kek(self, connection: Connection, owner: str, kek_id: str, version: int) -> _Kek:
+        wanted = sa.select(kek_versions.c.wrapped).where(
+            kek_versions.c.owner == owner, kek_versions.c.kek_id == kek_id, kek_versions.c.version == version
+        )
+        wrapped = connection.execute(wanted).scalar()
+        if wrapped is None:
+            raise KekNotFound(kek_id)
+        return _Kek(owner, kek_id, version, envelope.unseal(self._root_key, wrapped, _kek_aad(owner, kek_id, version)))
+
+
+def _kek_aad(owner: str, kek_id: str, version: int) -> bytes:
+    return envelope.bind("kek", _FORMAT, owner, kek_id, version)
+
+
+def _value_aad(kek: _Kek, context: str) -> bytes:
+    return envelope.bind("value", _FORMAT, kek.owner, kek.id, kek.version, context)

@@ -1,0 +1,118 @@
+"""SecretService: requests to the vault and back."""
+
+import base64
+import binascii
+from datetime import datetime
+
+import grpc
+from google.protobuf import json_format, struct_pb2, timestamp_pb2
+
+from services.secrets.vault import SecretSummary, SecretVersion, Vault
+from services.shared.call import caller
+from services.shared.errors import InvalidArgument
+from strongroom.secrets.v1 import secrets_pb2, secrets_pb2_grpc
+
+_PAGE_SIZE = 100
+
+
+class SecretServicer(secrets_pb2_grpc.SecretServiceServicer):
+    """Serves secrets of the embedded provider."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def CreateSecret(
+        self, request: secrets_pb2.CreateSecretRequest, context: grpc.ServicerContext
+    ) -> secrets_pb2.SecretVersion:
+        return _version(self._vault.create(request.name, _data(request.data), caller(context).id))
+
+    def UpdateSecret(
+        self, request: secrets_pb2.UpdateSecretRequest, context: grpc.ServicerContext
+    ) -> secrets_pb2.SecretVersion:
+        version = self._vault.update(
+            request.name,
+            _data(request.data),
+            caller(context).id,
+            expected_version=request.expected_version if request.HasField("expected_version") else None,
+            allow_missing=request.allow_missing,
+        )
+        return _version(version)
+
+    def GetSecret(
+        self, request: secrets_pb2.GetSecretRequest, context: grpc.ServicerContext
+    ) -> secrets_pb2.GetSecretResponse:
+        value = self._vault.get(request.name, request.version)
+        about = value.about
+        return secrets_pb2.GetSecretResponse(
+            name=about.name,
+            version=about.version,
+            data=json_format.ParseDict(dict(value.data), struct_pb2.Struct()),
+            created_at=_timestamp(about.created_at),
+            created_by=about.created_by,
+        )
+
+    def ListSecretVersions(
+        self, request: secrets_pb2.ListSecretVersionsRequest, context: grpc.ServicerContext
+    ) -> secrets_pb2.ListSecretVersionsResponse:
+        versions = self._vault.history(request.name)
+        return secrets_pb2.ListSecretVersionsResponse(versions=[_version(version) for version in versions])
+
+    def ListSecrets(
+        self, request: secrets_pb2.ListSecretsRequest, context: grpc.ServicerContext
+    ) -> secrets_pb2.ListSecretsResponse:
+        principal, size = caller(context), request.page_size or _PAGE_SIZE
+        page = self._vault.listing(
+            visible=lambda name: principal.allows("secrets.list", f"secrets/{name}"),
+            prefix=request.prefix,
+            after=_after(request.page_token),
+            limit=size + 1,
+        )
+        token = _token(page[size - 1].name) if len(page) > size else ""
+        return secrets_pb2.ListSecretsResponse(secrets=map(_summary, page[:size]), next_page_token=token)
+
+    def DeleteSecret(
+        self, request: secrets_pb2.DeleteSecretRequest, context: grpc.ServicerContext
+    ) -> secrets_pb2.DeleteSecretResponse:
+        destroyed = self._vault.delete(request.name)
+        return secrets_pb2.DeleteSecretResponse(name=request.name, destroyed_versions=destroyed)
+
+
+def _data(struct: struct_pb2.Struct) -> dict[str, object]:
+    data: dict[str, object] = json_format.MessageToDict(struct)
+    return data
+
+
+def _version(version: SecretVersion) -> secrets_pb2.SecretVersion:
+    return secrets_pb2.SecretVersion(
+        name=version.name,
+        version=version.version,
+        created_at=_timestamp(version.created_at),
+        created_by=version.created_by,
+    )
+
+
+def _summary(secret: SecretSummary) -> secrets_pb2.SecretSummary:
+    return secrets_pb2.SecretSummary(
+        name=secret.name,
+        current_version=secret.current_version,
+        created_at=_timestamp(secret.created_at),
+        updated_at=_timestamp(secret.updated_at),
+    )
+
+
+def _timestamp(moment: datetime) -> timestamp_pb2.Timestamp:
+    stamp = timestamp_pb2.Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def _token(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def _after(token: str) -> str:
+    try:
+        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        message = "page_token is not one this service gave. Start again without it."
+        raise InvalidArgument(message, reason="PAGE_TOKEN_INVALID") from None

@@ -1,0 +1,12 @@
+"""Settings of the secrets service."""
+
+from pathlib import Path
+
+from services.shared.settings import ServiceSettings
+
+
+class SecretsSettings(ServiceSettings):
+    """What the secrets service needs beyond every service's settings."""
+
+    # The root key: 32 random bytes in base64, mode 0600.
+    root_key_file: Path = Path(".strongroom/root.key")

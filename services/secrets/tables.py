@@ -1,0 +1,69 @@
+"""The tables of the secrets service. No column holds a plaintext."""
+
+import sqlalchemy as sa
+
+from services.shared.database import UtcDateTime
+
+METADATA = sa.MetaData()
+
+# The root key's fingerprint, sealed under it: a start with another root key is noticed before anything is written.
+root_check = sa.Table("root_check", METADATA, sa.Column("sealed", sa.LargeBinary, nullable=False))
+
+# Key-encryption keys. `owner` is the service that made it; only that service may use it.
+keks = sa.Table(
+    "keks",
+    METADATA,
+    sa.Column("owner", sa.String(32), primary_key=True),
+    sa.Column("id", sa.String(256), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+# Every version of a KEK, wrapped by the root key: old ones stay until nothing is wrapped under them.
+kek_versions = sa.Table(
+    "kek_versions",
+    METADATA,
+    sa.Column("owner", sa.String(32), primary_key=True),
+    sa.Column("kek_id", sa.String(256), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("wrapped", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.ForeignKeyConstraint(["owner", "kek_id"], ["keks.owner", "keks.id"], ondelete="CASCADE"),
+)
+
+# Keys of the services, wrapped under a version of a KEK and bound to a context.
+keys = sa.Table(
+    "keys",
+    METADATA,
+    sa.Column("id", sa.String(26), primary_key=True),
+    sa.Column("owner", sa.String(32), nullable=False),
+    sa.Column("kek_id", sa.String(256), nullable=False),
+    sa.Column("kek_version", sa.Integer, nullable=False),
+    sa.Column("wrapped", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.ForeignKeyConstraint(["owner", "kek_id"], ["keks.owner", "keks.id"], ondelete="CASCADE"),
+    sa.Index("keys_of_kek", "owner", "kek_id", "id"),
+)
+
+# A secret's data key is a row of `keys`; deleting a secret deletes it.
+secrets = sa.Table(
+    "secrets",
+    METADATA,
+    sa.Column("name", sa.String(256), primary_key=True),
+    # Tells a secret from an earlier one of the same name, whose values must not be readable in its place.
+    sa.Column("uid", sa.String(26), nullable=False, unique=True),
+    sa.Column("key_id", sa.ForeignKey("keys.id"), nullable=False),
+    sa.Column("current_version", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+
+secret_versions = sa.Table(
+    "secret_versions",
+    METADATA,
+    sa.Column("secret_name", sa.ForeignKey("secrets.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("created_by", sa.String(320), nullable=False),
+)
