@@ -150,7 +150,9 @@ class TokenVerifier:
             kind, key_id = header.get("typ"), str(header.get("kid", ""))
             if kind == SERVICE_TYPE:
                 claims = self._decode(token, self._service_keys.get(key_id), issuer=key_id, audience=self._audience)
-                principal = Principal(id=claims["sub"], name=claims["sub"], service=True, token_type=SERVICE_TYPE)
+                if claims["sub"] != key_id:
+                    raise InvalidToken
+                principal = Principal(id=key_id, name=key_id, service=True, token_type=SERVICE_TYPE)
                 return principal, float(claims["exp"])
             audience = {ACCESS_TYPE: ACCESS_AUDIENCE, IDENTITY_TYPE: self._audience}.get(str(kind))
             if audience is None:
