@@ -1,7 +1,7 @@
 """What the gateway has to know about the methods, from the descriptor set: so it never falls behind the protos."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class Contract:
         found: dict[str, set[str]] = {}
         for method in self.methods:
             for binding in method.bindings:
-                found.setdefault(_lua_pattern(binding.template), set()).add(binding.verb)
+                found.setdefault(lua_pattern(binding.template), set()).add(binding.verb)
         return {pattern: sorted(verbs) for pattern, verbs in sorted(found.items())}
 
 
@@ -148,16 +148,22 @@ def _bindings(rule: http_pb2.HttpRule) -> Iterator[Binding]:
         yield from _bindings(additional)
 
 
-def _lua_pattern(template: str) -> str:
-    """`/a/{id}/files/{path=**}:verify` → `^/a/[^/]+/files/.+:verify$`, in Lua's notation."""
+def lua_pattern(template: str) -> str:
+    """`/a/{id}/b/{path=**}:verify` → `^/a/[^/]+/b/.+:verify$`, in the notation of Lua."""
+    pattern = _pattern(template, lambda text: re.sub(r"([^0-9A-Za-z/_:])", r"%\1", text))
+    return f"^{pattern}$"
+
+
+def regex(template: str) -> str:
+    """The same as a regular expression for the whole path."""
+    return _pattern(template, re.escape)
+
+
+def _pattern(template: str, escape: Callable[[str], str]) -> str:
     pattern = ""
     for part in re.split(r"(\{[^}]+\}|\*\*|\*)", template):
         if part.startswith("{"):
-            inner = part[1:-1].partition("=")[2] or "*"
-            part = _lua_pattern(inner)[1:-1]
-        elif part in ("*", "**"):
-            part = "[^/]+" if part == "*" else ".+"
+            pattern += _pattern(part[1:-1].partition("=")[2] or "*", escape)
         else:
-            part = re.sub(r"([^0-9A-Za-z/_:])", r"%\1", part)
-        pattern += part
-    return f"^{pattern}$"
+            pattern += {"*": "[^/]+", "**": ".+"}.get(part) or escape(part)
+    return pattern

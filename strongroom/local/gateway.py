@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from strongroom.local.contract import PUBLIC_PROTOCOLS, SERVICES, Contract, Method
+from strongroom.local.contract import PUBLIC_PROTOCOLS, SERVICES, Contract, Method, regex
 
 # Stands beside the packages, in the repository as in an installation.
 FILES = Path(__file__).resolve().parents[2] / "gateway"
@@ -50,6 +50,7 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "port": settings.port,
         "admin_socket": str(settings.admin_socket),
         "jwks_socket": str(settings.jwks_socket),
+        "max_message": MAX_MESSAGE,
         "problem_lua": str(FILES / "problem.lua"),
         "routes": _routes(contract),
         "verbs": [{"pattern": path, "verbs": ", ".join(verbs)} for path, verbs in contract.verbs().items()],
@@ -85,8 +86,25 @@ def _routes(contract: Contract) -> list[dict[str, Any]]:
     routes = [_route(method) for method in contract.methods]
     for protocol in PUBLIC_PROTOCOLS:
         action = {"cluster": "auth", "timeout": "0s"}
-        routes.append({"match": {"prefix": f"/{protocol}/", "grpc": {}}, "route": action, **_without_authorization()})
-    return routes
+        routes.append({"match": {"prefix": f"/{protocol}/", "grpc": {}}, "route": action, **_filters(public=True)})
+    return [*_unlimited_uploads(contract), *routes]
+
+
+def _unlimited_uploads(contract: Contract) -> list[dict[str, Any]]:
+    """Routes that uploads over REST have until they are transcoded: nobody is sent there, they lift the limit."""
+    return [
+        {
+            "match": {
+                "safe_regex": {"regex": regex(binding.template)},
+                "headers": [{"name": ":method", "string_match": {"exact": binding.verb}}],
+            },
+            "direct_response": {"status": 404},
+            **_filters(public=False),
+        }
+        for method in contract.methods
+        if method.client_streaming
+        for binding in method.bindings
+    ]
 
 
 def _route(method: Method) -> dict[str, Any]:
@@ -104,16 +122,18 @@ def _route(method: Method) -> dict[str, Any]:
             "num_retries": 3,
             "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
         }
-    public = _without_authorization() if method.public else {}
-    return {"match": {"path": method.path, "grpc": {}}, "route": action, **public}
+    return {"match": {"path": method.path, "grpc": {}}, "route": action, **_filters(public=method.public)}
 
 
-def _without_authorization() -> dict[str, Any]:
+def _filters(*, public: bool) -> dict[str, Any]:
+    """What is different on a route: services limit gRPC messages themselves, and public methods need no credential."""
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
     per_route = {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
         "disabled": True,
     }
-    return {"typed_per_filter_config": {"envoy.filters.http.ext_authz": per_route}}
+    authorization = {"envoy.filters.http.ext_authz": per_route} if public else {}
+    return {"typed_per_filter_config": {"envoy.filters.http.body_size_limit": off, **authorization}}
 
 
 def _transcoder(name: str, services: list[str], ignored: list[str], *, last: bool) -> dict[str, Any]:

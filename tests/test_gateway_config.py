@@ -1,0 +1,79 @@
+"""The gateway's configuration, made from the descriptor set. `envoy --mode validate` is the judge of its syntax."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from strongroom.local import gateway
+from strongroom.local.contract import SERVICES, Contract, lua_pattern, regex
+
+ADDRESSES = {"auth": "127.0.0.1:20001", "models": "models.internal:20002", "secrets": "[::1]:20003"}
+
+
+@pytest.fixture(scope="module")
+def contract() -> Contract:
+    return Contract.load(gateway.DESCRIPTOR_SET)
+
+
+def render(folder: Path, contract: Contract, host: str = "127.0.0.1") -> str:
+    settings = gateway.GatewaySettings(host, 20000, ADDRESSES, folder / "admin.sock", folder / "jwks.sock")
+    return gateway.render(settings, contract)
+
+
+def test_envoy_accepts_the_configuration(tmp_path: Path, contract: Contract) -> None:
+    config = tmp_path / "envoy.yaml"
+    config.write_text(render(tmp_path, contract))
+    done = subprocess.run([*gateway.command(config), "--mode", "validate"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
+def test_values_cannot_break_out_of_their_place(tmp_path: Path, contract: Contract) -> None:
+    host = '"}}, evil: {'
+    assert json.dumps(host) in render(tmp_path, contract, host)
+
+
+def test_methods_between_services_are_not_routed(contract: Contract) -> None:
+    paths = {method.path for method in contract.methods}
+    assert "/strongroom.auth.v1.ApiKeyService/ListApiKeys" in paths
+    assert "/strongroom.auth.v1.TokenService/ListRevocations" not in paths
+    assert not any("KeyService/Unwrap" in path or "Authorization" in path for path in paths)
+
+
+def test_authorization_is_skipped_for_public_methods_alone(contract: Contract) -> None:
+    routes = {route["match"].get("path"): route for route in gateway._routes(contract)}
+    for method in contract.methods:
+        filters = routes[method.path]["typed_per_filter_config"]
+        assert ("envoy.filters.http.ext_authz" in filters) == method.public
+    assert {method.name for method in contract.methods if method.public} == {"GetInfo", "GetHealth", "GetKeySet"}
+
+
+def test_streams_have_no_timeout_and_what_clients_stream_is_not_sent_again(contract: Contract) -> None:
+    routes = {route["match"].get("path"): route.get("route") for route in gateway._routes(contract)}
+    upload = routes["/strongroom.models.v1.FileService/PutFile"]
+    assert upload["timeout"] == "0s"
+    assert "retry_policy" not in upload
+    assert routes["/strongroom.models.v1.FileService/GetFile"]["timeout"] == "0s"
+    assert routes["/strongroom.models.v1.ModelService/GetVersion"]["timeout"] == "600s"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_query_parameter_can_override_a_path(contract: Contract, service: str) -> None:
+    """A field in a path of a service must be in no query of it, or Envoy could not be told to ignore it there."""
+    in_paths = {field for m in contract.of(service) for binding in m.bindings for field in binding.path_fields}
+    assert in_paths == set(contract.path_only_fields(service))
+
+
+@pytest.mark.parametrize(
+    ("template", "pattern"),
+    [
+        ("/", "^/$"),
+        ("/api-keys/{id}/revoke", "^/api%-keys/[^/]+/revoke$"),
+        ("/v1/{name=a/*/b}/{path=**}:verify", "^/v1/a/[^/]+/b/.+:verify$"),
+        ("/.well-known/x/$train", "^/%.well%-known/x/%$train$"),
+    ],
+)
+def test_path_templates_become_lua_patterns(template: str, pattern: str) -> None:
+    assert lua_pattern(template) == pattern
+    assert regex(template) == pattern[1:-1].replace("%", "\\")

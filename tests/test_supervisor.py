@@ -1,0 +1,202 @@
+"""`strongroom up`: what it makes, what it keeps, how it ends. Each test has an installation of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from strongroom.local.process import start_time
+from strongroom.local.supervisor import Backoff
+from tests.stack import STRONGROOM, RunningStack, Stack, free_port
+from tests.test_gateway_rest import admin
+
+KEY = re.compile(r"sr_[0-9A-Za-z]{41}")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[RunningStack]:
+    stack = RunningStack(tmp_path / "data")
+    yield stack
+    if stack.process is not None and stack.process.poll() is None:
+        stack.stop()
+
+
+def up(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A `strongroom up` that is expected to give up at once."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
+    command = [str(STRONGROOM), "up", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, env=kept | environment)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def alive(pids: dict[str, int]) -> list[str]:
+    return [name for name, pid in pids.items() if start_time(pid) is not None]
+
+
+def kill_supervisor(running: RunningStack) -> None:
+    assert running.process is not None
+    running.process.kill()
+    running.process.wait()
+
+
+def test_a_second_start_keeps_everything(running: RunningStack) -> None:
+    first = running.start()
+    wait_for(lambda: "is ready at" in running.output.read_text())
+    assert KEY.findall(running.output.read_text()) == [first.admin_key]
+    assert admin(first, "POST", "/api/v1/secrets", {"name": "kept", "data": {"a": "b"}}).status == 201
+    pids = first.state["pids"]
+    assert running.stop() == 0
+    assert alive(pids) == []
+    assert not (first.data_dir / "run" / "state.json").exists()
+
+    second = running.start()
+    assert second.admin_key == first.admin_key
+    assert admin(second, "GET", "/api/v1/secrets/kept").json["data"] == {"a": "b"}
+    assert KEY.findall(running.output.read_text()) == [first.admin_key], "the key is printed once"
+
+
+def test_everything_in_the_data_directory_is_private(running: RunningStack) -> None:
+    stack = running.start()
+    for file in [stack.data_dir, *stack.data_dir.rglob("*")]:
+        assert file.stat().st_mode & 0o077 == 0 or file.is_symlink(), file
+
+
+def test_no_service_sees_the_secrets_of_another(tmp_path: Path) -> None:
+    given = "a-key-that-was-chosen-by-hand"
+    with RunningStack(tmp_path / "data", STRONGROOM_BOOTSTRAP_API_KEY=given, STRONGROOM_API_KEY=given) as stack:
+        assert stack.admin_key == given
+        for name, pid in stack.state["pids"].items():
+            process = psutil.Process(pid)
+            environment = process.environ()
+            assert given not in " ".join([*process.cmdline(), *environment.values()])
+            assert ("STRONGROOM_ROOT_KEY_FILE" in environment) == (name == "secrets")
+            assert ("STRONGROOM_BOOTSTRAP_API_KEY_FILE" in environment) == (name == "auth")
+        assert admin(stack, "GET", "/api/v1/caller").status == 200
+
+
+def test_a_lost_admin_key_is_not_made_again(running: RunningStack) -> None:
+    key = running.start().admin_key
+    running.stop()
+    (running.data_dir / "admin.key").rename(running.data_dir / "elsewhere.key")
+    with pytest.raises(FileNotFoundError):
+        running.start()  # it starts, but there is no key to read
+    stack = Stack(f"http://127.0.0.1:{running.port}", key, running.data_dir)
+    assert admin(stack, "GET", "/api/v1/caller").status == 200
+    assert not (running.data_dir / "admin.key").exists()
+    assert KEY.findall(running.output.read_text()) == [key]
+
+
+def test_two_run_side_by_side(tmp_path: Path) -> None:
+    with RunningStack(tmp_path / "a") as one, RunningStack(tmp_path / "b") as two:
+        assert one.admin_key != two.admin_key
+        assert admin(one, "GET", "/api/v1/caller").status == admin(two, "GET", "/api/v1/caller").status == 200
+        stranger = Stack(two.url, one.admin_key, two.data_dir)
+        assert admin(stranger, "GET", "/api/v1/caller").status == 401
+
+
+def test_a_second_up_on_the_same_directory_is_refused(running: RunningStack) -> None:
+    stack = running.start()
+    refused = up("--data-dir", str(stack.data_dir), "--port", str(free_port()))
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("strongroom: Strongroom already runs on")
+    assert refused.stderr.count("\n") == 1
+    assert admin(stack, "GET", "/api/v1/caller").status == 200
+
+
+def test_a_port_in_use_is_one_clear_line(stack: Stack, tmp_path: Path) -> None:
+    refused = up("--data-dir", str(tmp_path / "data"), "--port", stack.url.rpartition(":")[2])
+    assert refused.returncode == 1
+    assert re.fullmatch(
+        r"strongroom: Port \d+ of 127\.0\.0\.1 is in use; choose another with --port\.\n", refused.stderr
+    )
+
+
+def test_a_short_bootstrap_key_is_refused(tmp_path: Path) -> None:
+    refused = up("--data-dir", str(tmp_path / "data"), "--port", "0", STRONGROOM_BOOTSTRAP_API_KEY="short-secret")
+    assert refused.returncode == 1
+    assert "16" in refused.stderr
+    assert "short-secret" not in refused.stderr
+
+
+def test_a_lost_root_key_is_not_made_again(running: RunningStack) -> None:
+    running.start()
+    running.stop()
+    (running.data_dir / "root.key").unlink()
+    refused = up("--data-dir", str(running.data_dir), "--port", "0")
+    assert refused.returncode == 1
+    assert "root.key is missing" in refused.stderr
+    assert not (running.data_dir / "root.key").exists()
+
+
+def test_a_part_that_dies_is_started_again(running: RunningStack) -> None:
+    stack = running.start()
+    before = stack.state["pids"]
+    for name in ("secrets", "gateway"):
+        os.kill(before[name], signal.SIGKILL)
+    wait_for(lambda: all(stack.state["pids"][name] != before[name] for name in ("secrets", "gateway")))
+    wait_for(lambda: _answers(stack.url))
+    assert stack.state["pids"]["auth"] == before["auth"]
+    assert "secrets died (killed by SIGKILL); starting it again" in running.output.read_text()
+
+
+def test_children_die_with_a_killed_supervisor(running: RunningStack) -> None:
+    stack = running.start()
+    pids = stack.state["pids"]
+    assert admin(stack, "POST", "/api/v1/secrets", {"name": "kept", "data": {"a": "b"}}).status == 201
+    kill_supervisor(running)
+    wait_for(lambda: alive(pids) == [])
+    again = running.start()
+    assert admin(again, "GET", "/api/v1/secrets/kept").json["data"] == {"a": "b"}
+
+
+def test_it_stops_the_gateway_first_and_secrets_last(running: RunningStack) -> None:
+    stack = running.start()
+    pids = stack.state["pids"]
+    assert running.process is not None
+    running.process.send_signal(signal.SIGTERM)
+    gone: list[str] = []
+    while len(gone) < len(pids):
+        left = alive(pids)
+        # Two that end within a moment cannot be told apart.
+        gone += [name for name in ("gateway", "auth", "models", "secrets") if name not in [*left, *gone]]
+    running.process.wait()
+    assert running.process.returncode == 0
+    assert gone[0] == "gateway"
+    assert gone[-1] == "secrets"
+    assert running.output.read_text().endswith("Stopping…\nStopped.\n")
+
+
+def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    with RunningStack(folder / ("longer" * 10)) as stack:
+        sockets = Path(stack.state["sockets"])
+        assert sockets.stat().st_mode & 0o777 == 0o700
+    assert not sockets.exists()
+
+
+def test_waits_double_until_a_part_lives() -> None:
+    backoff = Backoff(first=1, longest=5)
+    assert [backoff.next(lived=0) for _ in range(5)] == [1, 2, 4, 5, 5]
+    assert backoff.next(lived=61) == 1
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:  # noqa: S310 - always our own http URL
+            return bool(answer.status == 200)
+    except OSError:
+        return False
