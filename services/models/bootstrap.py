@@ -1,0 +1,96 @@
+"""The composition root of the models service."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import sqlalchemy as sa
+
+from services.models.collect import Collector
+from services.models.commit import Committer
+from services.models.file_servicer import FileServicer
+from services.models.housekeeper import Housekeeper
+from services.models.ingest import ByteBudget
+from services.models.key_client import KeyClient
+from services.models.maintenance_servicer import MaintenanceServicer
+from services.models.managers import DEFAULT_MANAGER, Managers
+from services.models.manifest_store import ManifestStore
+from services.models.model_servicer import ModelServicer
+from services.models.reads import Reader
+from services.models.receive import FileReceiver, Receiver
+from services.models.removal import Remover
+from services.models.settings import ModelsSettings
+from services.models.store_local import LocalStore
+from services.models.uploads import Uploads
+from services.models.verify import Verifier
+from services.models.versions import Versions
+from services.models.weights_servicer import WeightsServicer
+from services.shared.channels import service_channel
+from services.shared.database import Database
+from services.shared.service import Service
+from services.shared.tokens import ServiceIdentity
+from services.shared.trust import verifier_for
+from strongroom.models.v1 import maintenance_pb2_grpc, models_pb2_grpc
+
+_NAME = "models"
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_SERVICES = ("ModelService", "WeightsService", "FileService", "MaintenanceService")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) -> Service:
+    """Wires the service. Nothing is asked of the other services before its `start`."""
+    identity = ServiceIdentity.load(_NAME, settings.identity_dir)
+    verifier, trust = verifier_for(_NAME, settings, identity)
+    database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
+    secrets = service_channel(settings.secrets_addr, "secrets", identity)
+    store = LocalStore(settings.weights_dir)
+
+    keys = KeyClient(secrets)
+    managers = Managers(database, keys, clock)
+    remover = Remover(database, store, keys, clock)
+    versions = Versions(database, managers, remover.remove, clock)
+    manifest_store = ManifestStore(store, versions, managers, keys)
+    uploads = Uploads(database, managers, clock)
+    receiver = Receiver(database, store, managers, uploads, ByteBudget(), clock)
+    committer = Committer(database, store, keys, managers, versions, manifest_store.load, remover.remove, clock)
+    reader = Reader(database, store, managers, versions, manifest_store)
+    verifying = Verifier(store, managers, versions, manifest_store, reader)
+    collector = Collector(database, store, keys, managers, remover, clock)
+    housekeeper = Housekeeper(collector, [keys.forget_expired, manifest_store.forget_expired], settings.collect_seconds)
+
+    def register(server: grpc.Server) -> None:
+        model_servicer = ModelServicer(versions, manifest_store, verifying)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)
+        WeightsServicer(uploads, receiver, committer, reader).register(server)
+        FileServicer(FileReceiver(receiver, uploads, committer), reader).register(server)
+        maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(collector), server)
+
+    def start() -> None:
+        managers.ensure(DEFAULT_MANAGER)
+        trust.start()
+        housekeeper.start()
+
+    def ready() -> None:
+        with database.read() as connection:
+            connection.execute(sa.select(1))
+
+    def close() -> None:
+        housekeeper.close()
+        trust.close()
+        secrets.close()
+        database.close()
+
+    return Service(
+        name=_NAME,
+        services=[f"strongroom.models.v1.{name}" for name in _SERVICES],
+        register=register,
+        verifier=verifier,
+        start=start,
+        ready=ready,
+        close=close,
+    )

@@ -1,0 +1,181 @@
+"""Garbage collection: finds what nothing refers to and removes it.
+
+An upload in flight loses nothing to it. The candidates among objects and keys are listed before the transaction that
+looks for references to them; while any upload is open, the young among them are left alone; what is condemned nobody
+may refer to afterwards (`condemned`); and rows of chunks are deleted under the lock under which leases are taken
+(`tables.hold_references`).
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import sqlalchemy as sa
+from ulid import ULID
+
+from services.models import chunk_index, condemned, packs, uploads
+from services.models import tables as t
+from services.models.key_client import KeyClient
+from services.models.managers import Managers
+from services.models.removal import Remover
+from services.models.store_local import LocalStore, StoredObject
+from services.shared.database import Database
+
+N = TypeVar("N", str, bytes)
+
+# What is younger is left alone: it may belong to an upload in flight, or a reader may be at it still.
+OBJECT_AGE = timedelta(hours=1)
+PACK_AGE = timedelta(hours=24)
+# How long a removed name is remembered: longer than any upload lives.
+_REMEMBERED = timedelta(days=7)
+
+
+@dataclass
+class Collected:
+    """What was removed, or would be; sizes in bytes."""
+
+    expired_uploads: int = 0
+    deleted_chunks: int = 0
+    deleted_packs: int = 0
+    deleted_manifests: int = 0
+    deleted_temporary_files: int = 0
+    destroyed_keys: int = 0
+    freed_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Objects old enough to go, by name, and keys; which of them are garbage is not known yet."""
+
+    packs: dict[str, StoredObject]
+    manifests: dict[str, StoredObject]
+    keys: set[str]
+    temporaries: dict[str, StoredObject]
+
+    def older(self, than: datetime) -> "_Candidates":
+        """Those of them that were made before then."""
+        keys = {key for key in self.keys if ULID.from_str(key).datetime <= than}
+        objects = (_older(found.values(), than) for found in (self.packs, self.manifests, self.temporaries))
+        packs, manifests, temporaries = objects
+        return _Candidates(packs, manifests, keys, temporaries)
+
+
+class _DryRunError(Exception):
+    """Rolls a transaction back that was only to count."""
+
+
+class Collector:
+    """Collects garbage. Several may run at a time, in one process or many."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: LocalStore,
+        keys: KeyClient,
+        managers: Managers,
+        remover: Remover,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._keys = keys
+        self._managers = managers
+        self._remover = remover
+        self._clock = clock
+
+    def collect(self, *, dry_run: bool = False, min_age: timedelta | None = None) -> Collected:
+        """Collects, or with `dry_run` says what it would.
+
+        `min_age` replaces the age of one hour for objects and keys and that of 24 hours for packs; but while an upload
+        is open, what may be its own is left alone for an hour. Raises grpc.RpcError if the secrets service does not
+        answer.
+        """
+        now = self._clock()
+        object_age, pack_age = (OBJECT_AGE, PACK_AGE) if min_age is None else (min_age, min_age)
+        candidates = self._candidates(now, object_age, pack_age)
+        result = Collected()
+        doomed: list[str] = []
+        with suppress(_DryRunError), self._database.write() as connection:
+            t.hold_references(connection, removing=True)
+            result.expired_uploads = uploads.expire(connection, now)
+            if uploads.any_open(connection):
+                candidates = candidates.older(now - OBJECT_AGE)
+            doomed = self._sweep(connection, candidates, now, now - pack_age, result)
+            if dry_run:
+                raise _DryRunError
+        self._count(doomed, candidates, result)
+        if not dry_run:
+            self._remove(doomed, candidates)
+        return result
+
+    def _candidates(self, now: datetime, object_age: timedelta, pack_age: timedelta) -> _Candidates:
+        # Keys first, objects next: a commit makes its key, then its manifest, then its rows.
+        seconds = int(object_age.total_seconds())
+        keys = {key for manager in self._managers.all() for key in self._keys.list(manager.kek_id, seconds)}
+        return _Candidates(
+            packs=_older(self._store.list("packs/"), now - pack_age),
+            manifests=_older(self._store.list("manifests/"), now - object_age),
+            keys=keys,
+            temporaries=_older(self._store.temporaries(), now - object_age),
+        )
+
+    def _sweep(
+        self,
+        connection: sa.Connection,
+        candidates: _Candidates,
+        now: datetime,
+        died_before: datetime,
+        result: Collected,
+    ) -> list[str]:
+        """Deletes rows and condemns names; returns all names to be removed, also those of interrupted removals."""
+        result.deleted_chunks = chunk_index.drop_unheld(connection, now)
+        chunk_index.bury_empty_packs(connection, now)
+        dead = sa.delete(t.packs).where(t.packs.c.died_at <= died_before).returning(t.packs.c.pack_id)
+        garbage = {packs.pack_key(pack_id) for pack_id in connection.scalars(dead)}
+        pack_ids = [bytes.fromhex(name.rpartition("/")[2]) for name in candidates.packs]
+        garbage |= {packs.pack_key(pack_id) for pack_id in _unknown(connection, pack_ids, t.packs.c.pack_id)}
+        garbage |= _unknown(connection, candidates.manifests, t.versions.c.manifest_key)
+        keys = _unknown(connection, candidates.keys, t.versions.c.data_key_id)
+        keys = _unknown(connection, keys, t.managers.c.domain_key_id)
+        garbage |= {condemned.name_of_key(key) for key in keys}
+        condemned.condemn(connection, sorted(garbage), now)
+        condemned.forget(connection, now - _REMEMBERED)
+        return condemned.pending(connection)
+
+    def _count(self, doomed: list[str], candidates: _Candidates, result: Collected) -> None:
+        for name in doomed:
+            if condemned.key_named(name) is not None:
+                result.destroyed_keys += 1
+                continue
+            with suppress(LookupError):
+                result.freed_bytes += self._size(name, candidates)
+                result.deleted_packs += name.startswith("packs/")
+                result.deleted_manifests += name.startswith("manifests/")
+        result.deleted_temporary_files = len(candidates.temporaries)
+        result.freed_bytes += sum(found.size for found in candidates.temporaries.values())
+
+    def _size(self, name: str, candidates: _Candidates) -> int:
+        known = candidates.packs.get(name) or candidates.manifests.get(name)
+        if known is None:
+            raise LookupError(name)
+        return known.size
+
+    def _remove(self, doomed: list[str], candidates: _Candidates) -> None:
+        for name in candidates.temporaries:
+            self._store.delete_temporary(name)
+        self._remover.remove(doomed)
+        t.forget_deleted(self._database)
+
+
+def _older(objects: Iterable[StoredObject], than: datetime) -> dict[str, StoredObject]:
+    return {found.key: found for found in objects if found.modified <= than.timestamp()}
+
+
+def _unknown(connection: sa.Connection, names: Collection[N], column: sa.Column[N]) -> set[N]:
+    """Those of the names that the column does not have."""
+    known: set[N] = set()
+    for batch in t.batches(sorted(names)):
+        known.update(connection.scalars(sa.select(column).where(column.in_(batch))))
+    return set(names) - known

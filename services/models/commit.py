@@ -1,0 +1,226 @@
+"""Commit: an upload becomes a version, whole or not at all."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from services.models import chunk_index, condemned, manifests, proposals, uploads, versions
+from services.models import tables as t
+from services.models.chunk_index import ChunkRow
+from services.models.key_client import KeyClient
+from services.models.managers import Manager, Managers
+from services.models.manifests import ChunkRef, Manifest, ManifestFile
+from services.models.proposals import ProposalInvalid, ProposedFile
+from services.models.store_local import LocalStore
+from services.models.uploads import Upload, UploadName
+from services.models.versions import Version, Versions
+from services.shared.database import Database
+from services.shared.errors import DomainError, FailedPrecondition, InvalidArgument
+from services.shared.ids import new_id
+
+# Digests told in the error: an error travels in trailers, of which 8 KiB are safe.
+_TOLD = 64
+
+
+class ChunksMissing(FailedPrecondition):
+    """Chunks that the version needs are not there for this caller. `digests` has the first 64, hexadecimal, with commas
+    between; `count` says how many there are."""
+
+    reason = "CHUNKS_MISSING"
+
+    def __init__(self, digests: Sequence[bytes]) -> None:
+        told = ",".join(digest.hex() for digest in digests[:_TOLD])
+        message = f"{len(digests)} chunks are missing: send those that HasChunks does not know, and commit again."
+        super().__init__(message, digests=told, count=str(len(digests)))
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A version that only needs its row: manifest stored, data key made."""
+
+    version: Version
+    manifest: Manifest = field(repr=False)
+    rows: Mapping[bytes, ChunkRow] = field(repr=False)
+
+    @property
+    def names(self) -> list[str]:
+        return [self.version.manifest_key, condemned.name_of_key(self.version.data_key_id)]
+
+
+class Committer:
+    """Commits uploads.
+
+    Args:
+        load: opens the manifest of a version.
+        remove: removes condemned objects and keys, as far as it can.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        store: LocalStore,
+        keys: KeyClient,
+        managers: Managers,
+        versions: Versions,
+        load: Callable[[Version], Manifest],
+        remove: Callable[[list[str]], object],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._keys = keys
+        self._managers = managers
+        self._versions = versions
+        self._load = load
+        self._remove = remove
+        self._clock = clock
+
+    def commit(
+        self,
+        name: UploadName,
+        files: Sequence[ProposedFile],
+        *,
+        any_chunk: bool,
+        sha256_verified: bool = False,
+        last_check: Callable[[], None] = lambda: None,
+    ) -> tuple[Version, Manifest]:
+        """Makes the upload's version; the same again if it is one already.
+
+        Args:
+            any_chunk: whether chunks may be used that did not come in this upload.
+            sha256_verified: whether the caller computed the files' sha256 from their bytes itself.
+            last_check: raises what shall stop the commit at its last moment.
+
+        Raises:
+            ProposalInvalid, ChunksMissing, VersionExists, UploadNotFound, ManagerNotFound.
+        """
+        proposals.check(files)
+        manager = self._managers.get(name.manager_id)
+        with self._database.read() as connection:
+            upload = uploads.find(connection, name)
+            if upload.state == "open":
+                versions.refuse_existing(connection, name.manager_id, name.model_name, upload.version)
+        if upload.state == "committed":
+            return self._committed(upload)
+        rows = self._look_up(manager, name, files, any_chunk=any_chunk)
+        draft = self._prepare(manager, upload, files, rows, sha256_verified=sha256_verified)
+        try:
+            with self._database.write() as connection:
+                version = self._record(connection, upload, draft, last_check)
+        except DomainError:
+            # Refused in the transaction, so for certain not recorded. After any other error that is not certain, and
+            # a key destroyed would be a version lost: then collection decides.
+            self._discard(draft)
+            raise
+        if version.uid == draft.version.uid:
+            return version, draft.manifest
+        self._discard(draft)
+        return version, self._load(version)
+
+    def _committed(self, upload: Upload) -> tuple[Version, Manifest]:
+        version = self._versions.by_uid(upload.version_uid)
+        return version, self._load(version)
+
+    def _look_up(
+        self, manager: Manager, name: UploadName, files: Sequence[ProposedFile], *, any_chunk: bool
+    ) -> dict[bytes, ChunkRow]:
+        """The rows of all chunks by plain digest. Raises ChunksMissing, and ProposalInvalid for a wrong length."""
+        domain = self._managers.domain(manager)
+        lengths: dict[bytes, int] = {}
+        for file in files:
+            for digest, length in zip(uploads.split(file.digests), file.lengths, strict=True):
+                if lengths.setdefault(digest, length) != length:
+                    raise ProposalInvalid("A chunk cannot have two lengths.", path=file.path)
+        ids = {digest: domain.chunk_id(digest) for digest in lengths}
+        with self._database.read() as connection:
+            sent_in = None if any_chunk else name.upload_id
+            found = chunk_index.find(connection, manager.id, ids.values(), sent_in=sent_in)
+        missing = [digest for digest, chunk_id in ids.items() if chunk_id not in found]
+        if missing:
+            raise ChunksMissing(missing)
+        rows = {digest: found[chunk_id] for digest, chunk_id in ids.items()}
+        if any(row.plain_length != lengths[digest] for digest, row in rows.items()):
+            raise ProposalInvalid("A chunk's length is not that of the bytes with this digest.")
+        return rows
+
+    def _prepare(
+        self,
+        manager: Manager,
+        upload: Upload,
+        files: Sequence[ProposedFile],
+        rows: dict[bytes, ChunkRow],
+        *,
+        sha256_verified: bool,
+    ) -> _Draft:
+        """Makes the data key and stores the manifest."""
+        uid = new_id()
+        key = self._keys.generate(manager.kek_id, manager.data_key_context(uid))
+        manifest = Manifest(
+            manager_id=manager.id,
+            model_name=upload.name.model_name,
+            version=upload.version,
+            version_id=uid,
+            files=_manifest_files(files, rows),
+            domain_key_id=manager.domain_key_id,
+            data_key_id=key.key_id,
+        )
+        try:
+            data = manifests.encode(manifest, key.key)
+        except ValueError as error:
+            raise InvalidArgument(f"This cannot be a version: {error}.", reason="FILES_INVALID") from None
+        manifest_key = f"manifests/{uid.lower()}"
+        self._store.put(manifest_key, data)
+        version = Version(
+            id=0,
+            uid=uid,
+            manager_id=manager.id,
+            model_name=upload.name.model_name,
+            name=upload.version,
+            size=sum(file.size for file in manifest.files),
+            files_count=len(files),
+            created_at=self._clock(),
+            created_by=upload.name.creator,
+            data_key_id=key.key_id,
+            manifest_key=manifest_key,
+            manifest_digest=manifests.manifest_digest(data),
+            sha256_verified=sha256_verified,
+        )
+        return _Draft(version, manifest, rows)
+
+    def _record(
+        self, connection: sa.Connection, upload: Upload, draft: _Draft, last_check: Callable[[], None]
+    ) -> Version:
+        """The one transaction. Returns another version than the draft's if a commit of this upload was faster."""
+        t.hold_references(connection)
+        current = uploads.find(connection, upload.name)
+        if current.state == "committed":
+            return self._versions.by_uid(current.version_uid)
+        uploads.keep_open(connection, upload.name, self._clock())
+        condemned.refuse_condemned(connection, draft.names)
+        there = chunk_index.still_there(connection, list(draft.rows.values()))
+        gone = [digest for digest, row in draft.rows.items() if row.id not in there]
+        if gone:
+            raise ChunksMissing(gone)
+        version = versions.insert(connection, draft.version, [row.id for row in draft.rows.values()])
+        uploads.close_committed(connection, upload.name, version.uid)
+        last_check()
+        return version
+
+    def _discard(self, draft: _Draft) -> None:
+        with self._database.write() as connection:
+            t.hold_references(connection, removing=True)
+            condemned.condemn(connection, draft.names, self._clock())
+        self._remove(draft.names)
+
+
+def _manifest_files(files: Sequence[ProposedFile], rows: Mapping[bytes, ChunkRow]) -> tuple[ManifestFile, ...]:
+    refs = {
+        digest: ChunkRef(row.chunk_id, row.blob_id, row.salt, row.plain_length, row.ciphertext_digest)
+        for digest, row in rows.items()
+    }
+    return tuple(
+        ManifestFile(file.path, sum(file.lengths), file.sha256, tuple(refs[d] for d in uploads.split(file.digests)))
+        for file in files
+    )

@@ -1,0 +1,103 @@
+"""Managers: who owns a key-encryption key and a dedup domain."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from services.models import condemned
+from services.models import tables as t
+from services.models.chunk_keys import Domain
+from services.models.key_client import KeyClient
+from services.shared.database import Database
+from services.shared.errors import NotFound
+
+DEFAULT_MANAGER = "default"
+
+
+class ManagerNotFound(NotFound):
+    """There is no manager of that id."""
+
+    reason = "MANAGER_NOT_FOUND"
+
+
+@dataclass(frozen=True)
+class Manager:
+    """A manager and the ids of its keys."""
+
+    id: str
+    kek_id: str
+    domain_key_id: str
+
+    def data_key_context(self, version_uid: str) -> str:
+        """What the data key of a version is bound to."""
+        return f"managers/{self.id}/versions/{version_uid}/data-key"
+
+
+class Managers:
+    """The managers and their keys."""
+
+    def __init__(self, database: Database, keys: KeyClient, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._keys = keys
+        self._clock = clock
+
+    def get(self, manager_id: str) -> Manager:
+        """Raises ManagerNotFound."""
+        found = self._find(manager_id)
+        if found is None:
+            raise ManagerNotFound(f"There is no manager '{manager_id}'.", manager=manager_id)
+        return found
+
+    def all(self) -> list[Manager]:
+        with self._database.read() as connection:
+            return [_manager(row) for row in connection.execute(_select()).mappings()]
+
+    def domain(self, manager: Manager) -> Domain:
+        """The manager's dedup domain. Use it for one request: the secret in it may be destroyed."""
+        return Domain(self._keys.unwrap(manager.domain_key_id, _domain_context(manager.id)), manager.domain_key_id)
+
+    def ensure(self, manager_id: str) -> Manager:
+        """The manager, created with its keys if it is not there.
+
+        Of replicas that do this at a time one wins, and the others destroy the domain secret they made. A crash in
+        between leaves a secret that collection finds, and a key-encryption key that the next attempt takes over.
+        """
+        found = self._find(manager_id)
+        if found is not None:
+            return found
+        kek_id = f"managers/{manager_id}"
+        self._keys.create_kek(kek_id)
+        secret = self._keys.generate(kek_id, _domain_context(manager_id))
+        with self._database.write() as connection:
+            t.hold_references(connection)
+            condemned.refuse_condemned(connection, [condemned.name_of_key(secret.key_id)])
+            row = {
+                "id": manager_id,
+                "kek_id": kek_id,
+                "domain_key_id": secret.key_id,
+                "created_at": self._clock(),
+            }
+            t.insert_missing(connection, t.managers, [row])
+        manager = self.get(manager_id)
+        if manager.domain_key_id != secret.key_id:
+            self._keys.destroy([secret.key_id])
+        return manager
+
+    def _find(self, manager_id: str) -> Manager | None:
+        with self._database.read() as connection:
+            row = connection.execute(_select().where(t.managers.c.id == manager_id)).mappings().one_or_none()
+        return None if row is None else _manager(row)
+
+
+def _domain_context(manager_id: str) -> str:
+    return f"managers/{manager_id}/domain-secret"
+
+
+def _select() -> sa.Select[tuple[str, str, str]]:
+    return sa.select(t.managers.c.id, t.managers.c.kek_id, t.managers.c.domain_key_id)
+
+
+def _manager(row: sa.RowMapping) -> Manager:
+    return Manager(row["id"], row["kek_id"], row["domain_key_id"])

@@ -1,0 +1,55 @@
+"""Manifests in the store, opened: the one way to learn what a version consists of."""
+
+from services.models import manifests
+from services.models.expiring_cache import ExpiringCache
+from services.models.key_client import KEY_SECONDS, KeyClient
+from services.models.managers import Managers
+from services.models.manifests import Manifest
+from services.models.store_local import LocalStore, ObjectNotFound
+from services.models.versions import Version, VersionNotFound, Versions
+from services.shared.errors import DataLoss
+
+# Of encoded manifests; decoded they take about four times as much.
+_CACHED_BYTES = 16 << 20
+
+
+class ManifestStore:
+    """Reads manifests, and keeps the latest in memory as briefly as the keys that open them."""
+
+    def __init__(self, store: LocalStore, versions: Versions, managers: Managers, keys: KeyClient) -> None:
+        self._store = store
+        self._versions = versions
+        self._managers = managers
+        self._keys = keys
+        self._cache: ExpiringCache[str, Manifest] = ExpiringCache(_CACHED_BYTES, KEY_SECONDS)
+
+    def load(self, version: Version, *, fresh: bool = False) -> Manifest:
+        """The version's manifest, wholly checked; with `fresh` from the store in any case.
+
+        Raises DataLoss with reason MANIFEST_DAMAGED or KEY_MISSING; VersionNotFound if it was deleted just now.
+        """
+        manifest = None if fresh else self._cache.get(version.uid)
+        if manifest is not None:
+            return manifest
+        try:
+            data = self._read(version)
+            context = self._managers.get(version.manager_id).data_key_context(version.uid)
+            key = self._keys.unwrap(version.data_key_id, context)
+            manifest = manifests.decode(data, key, version.manifest_digest)
+        except DataLoss:
+            # A deletion takes the key and the manifest away: that is no damage.
+            if not self._versions.exists(version):
+                raise VersionNotFound("This version was deleted just now.", version=version.name) from None
+            raise
+        self._cache.put(version.uid, manifest, len(data))
+        return manifest
+
+    def forget_expired(self) -> None:
+        self._cache.forget_expired()
+
+    def _read(self, version: Version) -> bytes:
+        try:
+            return self._store.read(version.manifest_key)
+        except ObjectNotFound:
+            message = "The manifest is missing: restore it from a copy."
+            raise DataLoss(message, reason="MANIFEST_DAMAGED", version=version.name) from None

@@ -1,0 +1,76 @@
+"""ModelService."""
+
+import grpc
+
+from services.models.manifest_store import ManifestStore
+from services.models.messages import timestamp, version_message
+from services.models.verify import Verifier
+from services.models.versions import Model, Versions
+from services.shared.call import caller
+from strongroom.models.v1 import models_pb2 as pb
+from strongroom.models.v1 import models_pb2_grpc
+
+
+class ModelServicer(models_pb2_grpc.ModelServiceServicer):
+    """Lists, shows, verifies and deletes versions."""
+
+    def __init__(self, versions: Versions, manifest_store: ManifestStore, verifier: Verifier) -> None:
+        self._versions = versions
+        self._manifests = manifest_store
+        self._verifier = verifier
+
+    def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
+        principal = caller(context)
+
+        def visible(name: str) -> bool:
+            return principal.allows("models.read", f"managers/{request.manager_id}/models/{name}")
+
+        models, token = self._versions.list_models(request.manager_id, request.page_size, request.page_token, visible)
+        return pb.ListModelsResponse(models=map(_model_message, models), next_page_token=token)
+
+    def ListVersions(self, request: pb.ListVersionsRequest, context: grpc.ServicerContext) -> pb.ListVersionsResponse:
+        versions, token = self._versions.list_versions(
+            request.manager_id, request.model_name, request.page_size, request.page_token
+        )
+        return pb.ListVersionsResponse(versions=map(version_message, versions), next_page_token=token)
+
+    def GetVersion(self, request: pb.GetVersionRequest, context: grpc.ServicerContext) -> pb.Version:
+        version = self._versions.find(request.manager_id, request.model_name, request.version)
+        return version_message(version, self._manifests.load(version).files)
+
+    def DeleteVersion(
+        self, request: pb.DeleteVersionRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteVersionResponse:
+        deletion = self._versions.delete(request.manager_id, request.model_name, request.version)
+        return pb.DeleteVersionResponse(
+            manager_id=deletion.version.manager_id,
+            model_name=deletion.version.model_name,
+            version=deletion.version.name,
+            shredded_chunks=deletion.shredded_chunks,
+            shared_chunks=deletion.shared_chunks,
+        )
+
+    def VerifyVersion(
+        self, request: pb.VerifyVersionRequest, context: grpc.ServicerContext
+    ) -> pb.VerifyVersionResponse:
+        result = self._verifier.verify(request.manager_id, request.model_name, request.version)
+        return pb.VerifyVersionResponse(
+            manager_id=result.version.manager_id,
+            model_name=result.version.model_name,
+            version=result.version.name,
+            is_valid=result.is_valid,
+            files_checked=result.files_checked,
+            bytes_checked=result.bytes_checked,
+            problems=result.problems,
+        )
+
+
+def _model_message(model: Model) -> pb.Model:
+    return pb.Model(
+        manager_id=model.manager_id,
+        name=model.name,
+        latest_version=model.latest_version,
+        versions_count=model.versions_count,
+        created_at=timestamp(model.created_at),
+        updated_at=timestamp(model.updated_at),
+    )

@@ -1,0 +1,190 @@
+"""The tables of the models service, and the three statements that need to know the database's kind."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from services.shared.database import Database, UtcDateTime
+
+T = TypeVar("T")
+
+METADATA = sa.MetaData()
+
+# SQLite numbers rows by itself in columns of exactly this type.
+_Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+managers = sa.Table(
+    "managers",
+    METADATA,
+    sa.Column("id", sa.String(128), primary_key=True),
+    # What the key service calls the manager's key-encryption key, and the dedup-domain secret wrapped by it.
+    sa.Column("kek_id", sa.String(256), nullable=False),
+    sa.Column("domain_key_id", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+# A model is there while it has versions.
+models = sa.Table(
+    "models",
+    METADATA,
+    sa.Column("id", _Number, primary_key=True),
+    sa.Column("manager_id", sa.String(128), sa.ForeignKey("managers.id"), nullable=False),
+    sa.Column("name", sa.String(128), nullable=False),
+    # Counted here: a listing must not become slower with every version.
+    sa.Column("versions_count", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("manager_id", "name"),
+)
+
+# Ids grow, so the newest version is the one with the greatest.
+versions = sa.Table(
+    "versions",
+    METADATA,
+    sa.Column("id", _Number, primary_key=True),
+    # A ULID: the version's name in its manifest and in the context of its data key.
+    sa.Column("uid", sa.String(26), nullable=False, unique=True),
+    sa.Column("model_id", _Number, sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("data_key_id", sa.String(64), nullable=False, unique=True),
+    sa.Column("manifest_key", sa.String(128), nullable=False, unique=True),
+    sa.Column("manifest_digest", sa.LargeBinary(32), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("files_count", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("created_by", sa.String(320), nullable=False),
+    # Whether this service has read the files whole and found their sha256 right; until then it is the uploader's claim.
+    sa.Column("sha256_verified", sa.Boolean, nullable=False),
+    sa.UniqueConstraint("model_id", "name"),
+    sa.Index("versions_newest", "model_id", "id"),
+)
+
+packs = sa.Table(
+    "packs",
+    METADATA,
+    sa.Column("id", _Number, primary_key=True),
+    sa.Column("pack_id", sa.LargeBinary(16), nullable=False, unique=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    # Since when it holds no chunk any more; its file is removed some time later, for readers that are still at it.
+    sa.Column("died_at", UtcDateTime, index=True),
+)
+
+# A row means that the bytes are durable. Deleting it deletes the salt, without which the bytes are noise.
+chunks = sa.Table(
+    "chunks",
+    METADATA,
+    sa.Column("id", _Number, primary_key=True),
+    sa.Column("manager_id", sa.String(128), sa.ForeignKey("managers.id"), nullable=False),
+    sa.Column("chunk_id", sa.LargeBinary(32), nullable=False),
+    sa.Column("blob_id", sa.LargeBinary(16), nullable=False),
+    sa.Column("salt", sa.LargeBinary(32), nullable=False),
+    sa.Column("pack", _Number, sa.ForeignKey("packs.id"), nullable=False, index=True),
+    sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("stored_length", sa.Integer, nullable=False),
+    sa.Column("plain_length", sa.Integer, nullable=False),
+    sa.Column("ciphertext_digest", sa.LargeBinary(32), nullable=False),
+    sa.UniqueConstraint("manager_id", "chunk_id"),
+)
+
+version_chunks = sa.Table(
+    "version_chunks",
+    METADATA,
+    sa.Column("version", _Number, sa.ForeignKey("versions.id"), primary_key=True),
+    sa.Column("chunk", _Number, sa.ForeignKey("chunks.id"), primary_key=True, index=True),
+    sqlite_with_rowid=False,
+)
+
+uploads = sa.Table(
+    "uploads",
+    METADATA,
+    sa.Column("id", sa.String(26), primary_key=True),
+    sa.Column("manager_id", sa.String(128), sa.ForeignKey("managers.id"), nullable=False),
+    sa.Column("model_name", sa.String(128), nullable=False),
+    sa.Column("version", sa.String(128), nullable=False),
+    # The principal that opened it: for anybody else it does not exist.
+    sa.Column("creator", sa.String(320), nullable=False),
+    # open, committed or aborted.
+    sa.Column("state", sa.String(9), nullable=False),
+    # Whether CreateUpload returns it again. Not for a PutFile: two of them at a time must not share one.
+    sa.Column("resumable", sa.Boolean, nullable=False),
+    # The version it became.
+    sa.Column("version_uid", sa.String(26)),
+    sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
+    sa.Index("uploads_of_version", "manager_id", "model_name", "version"),
+)
+
+# Leases: while an upload is there, so are the chunks it holds.
+upload_chunks = sa.Table(
+    "upload_chunks",
+    METADATA,
+    sa.Column("upload", sa.String(26), sa.ForeignKey("uploads.id"), primary_key=True),
+    sa.Column("chunk", _Number, sa.ForeignKey("chunks.id"), primary_key=True, index=True),
+    # Whether its bytes came in this upload: proof that the uploader has them.
+    sa.Column("sent", sa.Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Objects and keys that nothing refers to, and to which nothing may refer any more: they are being removed. Their names
+# are random and never used again.
+condemned = sa.Table(
+    "condemned",
+    METADATA,
+    # `manifests/<id>`, `packs/ab/<id>` or `keys/<id>`.
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("condemned_at", UtcDateTime, nullable=False),
+    sa.Column("removed_at", UtcDateTime, index=True),
+)
+
+# Parameters in one statement; SQLite takes 32,766.
+_BATCH = 1000
+
+
+def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The items in portions that fit into the parameters of one statement."""
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]
+
+
+def insert_missing(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Inserts the rows whose keys are not there yet and leaves the others as they are."""
+    values = list(rows)
+    if values:
+        connection.execute(_insert(connection, table).on_conflict_do_nothing(), values)
+
+
+def insert_or_set(
+    connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]], **changes: Any
+) -> None:
+    """Inserts rows; where the primary key is there already, sets the columns in `changes` instead."""
+    values = list(rows)
+    if values:
+        key = list(table.primary_key.columns)
+        connection.execute(_insert(connection, table).on_conflict_do_update(index_elements=key, set_=changes), values)
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def hold_references(connection: sa.Connection, *, removing: bool = False) -> None:
+    """To be called first in a transaction that adds references to chunks, keys or objects, or (`removing`) ends some.
+
+    Additions may go on side by side; a removal sees all of them or none. On SQLite the write lock does that already;
+    on PostgreSQL it takes an advisory lock, shared or alone, since a row lock cannot cover what is not a row yet.
+    """
+    if connection.dialect.name == "postgresql":
+        function = "pg_advisory_xact_lock" if removing else "pg_advisory_xact_lock_shared"
+        connection.execute(sa.text(f"SELECT {function}(hashtext('strongroom-references'))"))
+
+
+def forget_deleted(database: Database) -> None:
+    """Takes deleted rows out of SQLite's write-ahead log as well; best effort, readers may prevent it for now.
+
+    `secure_delete` zeroes them in the file itself (https://www.sqlite.org/pragma.html#pragma_secure_delete).
+    """
+    if database.engine.dialect.name == "sqlite":
+        with database.engine.connect() as connection:
+            connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()

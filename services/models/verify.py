@@ -1,0 +1,106 @@
+"""Verification: reads every stored byte of a version."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from services.models import packs
+from services.models.chunk_keys import Domain
+from services.models.managers import Managers
+from services.models.manifest_store import ManifestStore
+from services.models.manifests import Manifest, ManifestFile
+from services.models.reads import Reader
+from services.models.store_local import LocalStore
+from services.models.versions import Version, Versions
+from services.shared.errors import DataLoss
+
+_MOST_PROBLEMS = 100
+
+
+@dataclass
+class Verification:
+    """What was checked and what is wrong, at most 100 lines."""
+
+    version: Version
+    files_checked: int = 0
+    bytes_checked: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_valid(self) -> bool:
+        return not self.problems
+
+
+class Verifier:
+    """Verifies versions, holding one chunk at a time."""
+
+    def __init__(
+        self, store: LocalStore, managers: Managers, versions: Versions, manifest_store: ManifestStore, reader: Reader
+    ) -> None:
+        self._store = store
+        self._managers = managers
+        self._versions = versions
+        self._manifests = manifest_store
+        self._reader = reader
+
+    def verify(self, manager_id: str, model_name: str, version: str) -> Verification:
+        """Reads and checks manifest, packs and chunks, and each file's sha256; damage is an answer, not an error.
+
+        Raises ManagerNotFound, ModelNotFound, VersionNotFound.
+        """
+        found = self._versions.find(manager_id, model_name, version)
+        result = Verification(found)
+        try:
+            manifest = self._manifests.load(found, fresh=True)
+            domain = self._managers.domain(self._managers.get(manager_id))
+        except DataLoss as error:
+            result.problems.append(error.message)
+            return result
+        problems = self._problems(result, manifest, domain)
+        for problem in problems:
+            result.problems.append(problem)
+            if len(result.problems) >= _MOST_PROBLEMS:
+                break
+        if result.is_valid and not found.sha256_verified:
+            self._versions.mark_verified(found)
+        return result
+
+    def _problems(self, result: Verification, manifest: Manifest, domain: Domain) -> Iterator[str]:
+        pack_ids: set[bytes] = set()
+        for file in manifest.files:
+            yield from self._check_file(result, file, domain, pack_ids)
+            result.files_checked += 1
+        blobs = {chunk.blob_id for file in manifest.files for chunk in file.chunks}
+        for pack_id in sorted(pack_ids):
+            yield from self._check_pack(pack_id, blobs)
+
+    def _check_file(
+        self, result: Verification, file: ManifestFile, domain: Domain, pack_ids: set[bytes]
+    ) -> Iterator[str]:
+        """Decrypts every chunk. The packs met on the way are added to `pack_ids`."""
+        sha256 = hashlib.sha256()
+        position = 0
+        whole = True
+        for chunk, row in self._reader.locate(result.version.manager_id, file.chunks):
+            if row is not None:
+                pack_ids.add(row.pack_id)
+            try:
+                sha256.update(self._reader.decrypt(domain, chunk, row))
+            except DataLoss:
+                whole = False
+                yield f"{file.path}: {chunk.length} bytes from {position} on are damaged or missing"
+            position += chunk.length
+            result.bytes_checked += chunk.length
+        if whole and sha256.digest() != file.sha256:
+            yield f"{file.path}: its sha256 is {sha256.hexdigest()}, not {file.sha256.hex()} as the uploader said"
+
+    def _check_pack(self, pack_id: bytes, blobs: set[bytes]) -> Iterator[str]:
+        """What reading chunks passes over: header, index, padding. Damage to other versions' blobs is not ours."""
+        try:
+            damaged = packs.damaged(self._store, pack_id)
+        except DataLoss as error:
+            yield f"pack {pack_id.hex()}: {error.message}"
+        else:
+            for entry in damaged:
+                if entry.blob_id in blobs:
+                    yield f"pack {pack_id.hex()}: the blob at {entry.offset} is not as its index says"

@@ -1,0 +1,104 @@
+"""WeightsService. Its two bulk methods are served raw: bytes in, bytes out (`bulk_frames`)."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import grpc
+
+from services.models import bulk_frames, uploads
+from services.models.commit import Committer
+from services.models.messages import version_message
+from services.models.proposals import ProposedFile
+from services.models.reads import Reader
+from services.models.receive import Receiver
+from services.models.uploads import UploadName, Uploads
+from services.shared.call import caller
+from strongroom.models.v1 import models_pb2, weights_pb2_grpc
+from strongroom.models.v1 import weights_pb2 as pb
+
+# Measured: larger messages make nothing faster, smaller ones cost more.
+_MESSAGE_BYTES = 2 << 20
+
+
+class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
+    """Moves weights."""
+
+    def __init__(self, uploads: Uploads, receiver: Receiver, committer: Committer, reader: Reader) -> None:
+        self._uploads = uploads
+        self._receiver = receiver
+        self._committer = committer
+        self._reader = reader
+
+    def register(self, server: grpc.Server) -> None:
+        """Adds the service. The raw methods come after the generated registration, which they replace."""
+        weights_pb2_grpc.add_WeightsServiceServicer_to_server(self, server)
+        raw = {
+            "WriteChunks": grpc.stream_unary_rpc_method_handler(
+                self.WriteChunks, response_serializer=pb.WriteChunksResponse.SerializeToString
+            ),
+            "ReadFile": grpc.unary_stream_rpc_method_handler(
+                self.ReadFile, request_deserializer=pb.ReadFileRequest.FromString
+            ),
+        }
+        server.add_registered_method_handlers(pb.DESCRIPTOR.services_by_name["WeightsService"].full_name, raw)
+
+    def CreateUpload(self, request: pb.CreateUploadRequest, context: grpc.ServicerContext) -> pb.CreateUploadResponse:
+        upload, resumed = self._uploads.create(
+            caller(context).id, request.manager_id, request.model_name, request.version
+        )
+        return pb.CreateUploadResponse(upload_id=upload.name.upload_id, version=upload.version, resumed=resumed)
+
+    def HasChunks(self, request: pb.HasChunksRequest, context: grpc.ServicerContext) -> pb.HasChunksResponse:
+        any_chunk = uploads.may_read_all(caller(context), request.manager_id)
+        present = self._uploads.present(_name(request, context), request.digests, any_chunk=any_chunk)
+        return pb.HasChunksResponse(present=present)
+
+    def CommitUpload(self, request: pb.CommitUploadRequest, context: grpc.ServicerContext) -> models_pb2.Version:
+        any_chunk = uploads.may_read_all(caller(context), request.manager_id)
+        files = [
+            ProposedFile(file.path, file.sha256, file.chunk_digests, tuple(file.chunk_lengths))
+            for file in request.files
+        ]
+        version, manifest = self._committer.commit(_name(request, context), files, any_chunk=any_chunk)
+        return version_message(version, manifest.files)
+
+    def AbortUpload(self, request: pb.AbortUploadRequest, context: grpc.ServicerContext) -> pb.AbortUploadResponse:
+        self._uploads.abort(_name(request, context))
+        return pb.AbortUploadResponse()
+
+    def WriteChunks(  # type: ignore[override]  # raw
+        self, messages: Iterator[bytes], context: grpc.ServicerContext
+    ) -> pb.WriteChunksResponse:
+        # The layers have decoded the first message and decided on it; here it is bytes like the others.
+        header = bulk_frames.parse_header(next(messages))
+        with self._receiver.ingest(_name(header, context)) as ingest:
+            for message in messages:
+                for chunk in bulk_frames.parse_frame(message).chunks():
+                    ingest.put(chunk)
+            totals = ingest.finish()
+        return pb.WriteChunksResponse(
+            chunks_received=totals.chunks_received,
+            chunks_deduplicated=totals.chunks_deduplicated,
+            bytes_received=totals.bytes_received,
+            bytes_stored=totals.bytes_stored,
+        )
+
+    def ReadFile(  # type: ignore[override]  # raw
+        self, request: pb.ReadFileRequest, context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        length = request.length if request.HasField("length") else None
+        opened = self._reader.open(
+            request.manager_id, request.model_name, request.version, request.path, request.offset, length
+        )
+        for pieces in bulk_frames.grouped(self._reader.read(opened), _MESSAGE_BYTES):
+            yield bulk_frames.encode_data(pieces)
+
+
+class _NamesUpload(Protocol):
+    manager_id: str
+    model_name: str
+    upload_id: str
+
+
+def _name(request: _NamesUpload, context: grpc.ServicerContext) -> UploadName:
+    return UploadName(request.manager_id, request.model_name, request.upload_id, caller(context).id)
