@@ -6,11 +6,6 @@ from typing import Annotated
 
 import typer
 
-from strongroom.local.console import Console
-from strongroom.local.errors import StartError
-from strongroom.local.up import Options
-from strongroom.local.up import up as run_up
-
 
 def command(
     data_dir: Annotated[Path, typer.Option(help="Where keys, databases and weights are kept.")] = Path(".strongroom"),
@@ -18,6 +13,12 @@ def command(
     host: Annotated[str, typer.Option(help="Address of the gateway; 0.0.0.0 for every interface.")] = "127.0.0.1",
 ) -> None:
     """Start Strongroom here: gateway, auth, models and secrets. Ctrl-C stops all of it."""
+    # Here, so that other commands do without the supervisor.
+    from strongroom.local.console import Console
+    from strongroom.local.errors import StartError
+    from strongroom.local.up import Options
+    from strongroom.local.up import up as run_up
+
     try:
         run_up(Options(data_dir, host, port), os.environ, Console())
     except StartError as error:
