@@ -1,0 +1,119 @@
+"""What can go wrong when calling Strongroom, as types.
+
+try:
+    client.secrets.get("prod/db")
+except NotFound as error:
+    print(error.reason, error.message)
+"""
+
+from collections.abc import Mapping
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+
+class StrongroomError(Exception):
+    """Any failure. `message` says what to do, `reason` is stable and for programs, `code` is the gRPC code's name."""
+
+    def __init__(
+        self, message: str, *, code: str = "UNKNOWN", reason: str = "", metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.reason = reason
+        self.metadata = dict(metadata or {})
+
+    @property
+    def request_id(self) -> str:
+        """The id under which the request stands in the server's logs; empty if the error is the client's own."""
+        return self.metadata.get("request_id", "")
+
+
+class InvalidArgument(StrongroomError):
+    """The request can never succeed as it is."""
+
+
+class Unauthenticated(StrongroomError):
+    """No credential, or not a valid one."""
+
+
+class PermissionDenied(StrongroomError):
+    """The credential is valid and does not allow this."""
+
+
+class NotFound(StrongroomError):
+    """What the request names does not exist."""
+
+
+class AlreadyExists(StrongroomError):
+    """What the request would create is there already."""
+
+
+class FailedPrecondition(StrongroomError):
+    """The state does not allow it now."""
+
+
+class Conflict(StrongroomError):
+    """Somebody else was faster: read again, then repeat."""
+
+
+class OutOfRange(StrongroomError):
+    """Beyond the end."""
+
+
+class RateLimited(StrongroomError):
+    """Too much at a time: wait, then repeat."""
+
+
+class Unavailable(StrongroomError):
+    """The server can't be reached or is not ready. Transfers continue where they were when they are run again."""
+
+
+class DataLoss(StrongroomError):
+    """Bytes are damaged. Nothing damaged was written."""
+
+
+class LocalFileError(StrongroomError):
+    """A file or folder of the caller's is not as it must be."""
+
+
+_BY_CODE: dict[grpc.StatusCode, type[StrongroomError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.ABORTED: Conflict,
+    grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: RateLimited,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Unavailable,
+    grpc.StatusCode.CANCELLED: Unavailable,
+    grpc.StatusCode.DATA_LOSS: DataLoss,
+}
+
+
+def from_rpc(error: grpc.RpcError) -> StrongroomError:
+    """The typed error of a failed call, with the reason and metadata of its ErrorInfo if it has one."""
+    assert isinstance(error, grpc.Call)
+    code = error.code()
+    info = _error_info(error)
+    return _BY_CODE.get(code, StrongroomError)(
+        error.details() or code.name, code=code.name, reason=info.reason, metadata=info.metadata
+    )
+
+
+def _error_info(error: grpc.Call) -> error_details_pb2.ErrorInfo:
+    info = error_details_pb2.ErrorInfo()
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:
+        # The details contradict the status: a proxy between us put in its own.
+        return info
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(info):
+            break
+    return info
