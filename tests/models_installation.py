@@ -188,6 +188,7 @@ class Installation:
     secrets_address: str
     tokens: TokenMaker = field(default_factory=make_token_maker)
     clock: Clock = field(default_factory=Clock)
+    address: str = field(init=False)
     channel: grpc.Channel = field(init=False)
 
     @contextmanager
@@ -235,8 +236,10 @@ def installation(folder: Path) -> Iterator[Installation]:
     )
     with ExitStack() as stack:
         made = Installation(folder, stack.enter_context(serving(secrets_bootstrap.build, settings)))
-        address = stack.enter_context(made.models())
-        made.channel = stack.enter_context(grpc.insecure_channel(address, [("grpc.max_send_message_length", 64 << 20)]))
+        made.address = stack.enter_context(made.models())
+        made.channel = stack.enter_context(
+            grpc.insecure_channel(made.address, [("grpc.max_send_message_length", 64 << 20)])
+        )
         yield made
 
 

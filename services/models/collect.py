@@ -20,7 +20,7 @@ from services.models import tables as t
 from services.models.key_client import KeyClient
 from services.models.managers import Managers
 from services.models.removal import Remover
-from services.models.store_local import LocalStore, StoredObject
+from services.models.store_local import LocalStore, ObjectNotFound, StoredObject
 from services.shared.database import Database
 
 N = TypeVar("N", str, bytes)
@@ -149,18 +149,12 @@ class Collector:
             if condemned.key_named(name) is not None:
                 result.destroyed_keys += 1
                 continue
-            with suppress(LookupError):
-                result.freed_bytes += self._size(name, candidates)
+            with suppress(ObjectNotFound):
+                result.freed_bytes += self._store.size(name)
                 result.deleted_packs += name.startswith("packs/")
                 result.deleted_manifests += name.startswith("manifests/")
         result.deleted_temporary_files = len(candidates.temporaries)
         result.freed_bytes += sum(found.size for found in candidates.temporaries.values())
-
-    def _size(self, name: str, candidates: _Candidates) -> int:
-        known = candidates.packs.get(name) or candidates.manifests.get(name)
-        if known is None:
-            raise LookupError(name)
-        return known.size
 
     def _remove(self, doomed: list[str], candidates: _Candidates) -> None:
         for name in candidates.temporaries:
