@@ -46,13 +46,13 @@ def decode_data(message: bytes) -> memoryview | bytes:
     return weights_pb2.ReadFileResponse.FromString(message).data
 
 
-def write_chunks(channel: grpc.Channel) -> grpc.StreamUnaryMultiCallable[bytes, weights_pb2.WriteChunksResponse]:
+def write_chunks(channel: grpc.Channel) -> "grpc.StreamUnaryMultiCallable[bytes, weights_pb2.WriteChunksResponse]":
     """WriteChunks for messages that are bytes already."""
     response = weights_pb2.WriteChunksResponse.FromString
     return channel.stream_unary(f"{_SERVICE}/WriteChunks", request_serializer=None, response_deserializer=response)
 
 
-def read_file(channel: grpc.Channel) -> grpc.UnaryStreamMultiCallable[weights_pb2.ReadFileRequest, bytes]:
+def read_file(channel: grpc.Channel) -> "grpc.UnaryStreamMultiCallable[weights_pb2.ReadFileRequest, bytes]":
     """ReadFile whose answers stay bytes."""
     request = weights_pb2.ReadFileRequest.SerializeToString
     return channel.unary_stream(f"{_SERVICE}/ReadFile", request_serializer=request, response_deserializer=None)
