@@ -29,11 +29,11 @@ _STOP_SECONDS = 25.0
 
 @dataclass
 class Backoff:
-    """Seconds to wait before a part is started again: twice as long each time, from the start after a quiet minute."""
+    """Seconds to wait before a part is started again: twice as long each time, from the start after ten quiet seconds."""
 
     first: float = 0.25
-    longest: float = 30.0
-    quiet: float = 60.0
+    longest: float = 5.0
+    quiet: float = 10.0
     deaths: int = 0
 
     def next(self, lived: float) -> float:
