@@ -81,12 +81,21 @@ def rest(url: str, verb: str, path: str, headers: dict[str, str]) -> tuple[int, 
 
 
 @pytest.fixture(scope="module")
-def powerless_key(stack: Stack) -> str:
-    """A valid key whose only permission opens nothing."""
+def keys(stack: Stack) -> dict[str, str]:
+    """Two valid keys, by the one permission each has."""
     with grpc.insecure_channel(stack.target) as channel:
-        request = api_keys_pb2.CreateApiKeyRequest(name="powerless", permissions=["nothing.anywhere"])
         stub = api_keys_pb2_grpc.ApiKeyServiceStub(channel)
-        return stub.CreateApiKey(request, metadata=[("x-api-key", stack.admin_key)], timeout=10).key
+        made = {}
+        for permission in ("models.read", "secrets.read"):
+            request = api_keys_pb2.CreateApiKeyRequest(name=f"walk {permission}", permissions=[permission])
+            made[permission] = stub.CreateApiKey(request, metadata=[("x-api-key", stack.admin_key)], timeout=10).key
+        return made
+
+
+def powerless(keys: dict[str, str], method: MethodDescriptor) -> str:
+    """The key that has nothing to do with the method."""
+    about_models = any(rule.permission.startswith("models.") for rule in _rules(method))
+    return keys["secrets.read" if about_models else "models.read"]
 
 
 BAD_CREDENTIALS: dict[str, dict[str, str]] = {
@@ -115,13 +124,14 @@ def test_rest_without_a_valid_credential_is_401(stack: Stack, method: MethodDesc
 
 
 @pytest.mark.parametrize("method", PERMISSIONED, ids=_name)
-def test_grpc_without_the_permission_is_denied(stack: Stack, method: MethodDescriptor, powerless_key: str) -> None:
-    assert call(stack.target, method, [("x-api-key", powerless_key)]) == grpc.StatusCode.PERMISSION_DENIED
+def test_grpc_without_the_permission_is_denied(stack: Stack, method: MethodDescriptor, keys: dict[str, str]) -> None:
+    key = powerless(keys, method)
+    assert call(stack.target, method, [("x-api-key", key)]) == grpc.StatusCode.PERMISSION_DENIED
 
 
 @pytest.mark.parametrize("method", [m for m in PERMISSIONED if m in GUARDED_REST], ids=_name)
-def test_rest_without_the_permission_is_403(stack: Stack, method: MethodDescriptor, powerless_key: str) -> None:
-    status, content_type, body = rest(stack.url, *_binding(method), {"x-api-key": powerless_key})
+def test_rest_without_the_permission_is_403(stack: Stack, method: MethodDescriptor, keys: dict[str, str]) -> None:
+    status, content_type, body = rest(stack.url, *_binding(method), {"x-api-key": powerless(keys, method)})
     assert (status, content_type) == (403, "application/problem+json"), body
     assert b"PERMISSION_MISSING" in body
 
