@@ -4,6 +4,7 @@ import secrets
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -23,6 +24,18 @@ def test_importing_the_services_does_nothing() -> None:
         "assert set(os.listdir('.')) == before"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=REPOSITORY, timeout=60)
+
+
+def test_the_wheel_has_what_the_gateway_needs(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, check=True, cwd=REPOSITORY, capture_output=True, timeout=60)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {f"strongroom/gateway/{name}" for name in ("envoy.yaml", "problem.lua", "strongroom.binpb")} <= names
+    assert {f"services/{name}/migrations/versions/0001_initial.py" for name in ("auth", "models", "secrets")} <= names
+    assert "services/shared/alembic/env.py" in names
+    assert not any(name.startswith(("tests/", "bench/", "protos/")) for name in names)
 
 
 def test_the_locks_name_no_host() -> None:

@@ -14,7 +14,9 @@ from typing import Any
 from strongroom.local.contract import PUBLIC_PROTOCOLS, SERVICES, Contract, Method, regex
 
 # Stands beside the packages, in the repository as in an installation.
-FILES = Path(__file__).resolve().parents[2] / "gateway"
+# In an installed wheel they stand in the package, in a checkout beside it.
+_PACKAGE = Path(__file__).resolve().parents[1]
+FILES = next(path for path in (_PACKAGE / "gateway", _PACKAGE.parent / "gateway") if path.is_dir())
 DESCRIPTOR_SET = FILES / "strongroom.binpb"
 
 # Bytes of a JSON request or answer, and of one message of a stream. Files have no limit.
