@@ -185,11 +185,34 @@ class Installation:
     """A running secrets service and models service. `admin` may do everything."""
 
     folder: Path
-    secrets_address: str
     tokens: TokenMaker = field(default_factory=make_token_maker)
     clock: Clock = field(default_factory=Clock)
     address: str = field(init=False)
     channel: grpc.Channel = field(init=False)
+    secrets: ExitStack = field(init=False)
+    secrets_address: str = field(init=False)
+
+    def start_secrets(self, listen: str) -> None:
+        """Runs the secrets service until `secrets` is closed."""
+        settings = SecretsSettings(
+            data_dir=self.folder,
+            database_url=f"sqlite:///{self.folder}/db/strongroom.db",
+            identity_dir=self.folder / "keys",
+            root_key_file=self.folder / "root.key",
+            secrets_listen=listen,
+            auth_addr="127.0.0.1:1",
+        )
+        self.secrets = ExitStack()
+        self.secrets_address = self.secrets.enter_context(serving(secrets_bootstrap.build, settings))
+
+    @contextmanager
+    def secrets_down(self) -> Iterator[None]:
+        """Stops the secrets service while the block runs."""
+        self.secrets.close()
+        try:
+            yield
+        finally:
+            self.start_secrets(self.secrets_address)
 
     @contextmanager
     def models(self) -> Iterator[str]:
@@ -227,15 +250,11 @@ def installation(folder: Path) -> Iterator[Installation]:
     root_key = folder / "root.key"
     root_key.touch(mode=0o600)
     root_key.write_text(base64.b64encode(os.urandom(32)).decode())
-    settings = SecretsSettings(
-        data_dir=folder,
-        database_url=f"sqlite:///{folder}/db/strongroom.db",
-        identity_dir=make_identities(folder / "keys"),
-        root_key_file=root_key,
-        auth_addr="127.0.0.1:1",
-    )
+    make_identities(folder / "keys")
     with ExitStack() as stack:
-        made = Installation(folder, stack.enter_context(serving(secrets_bootstrap.build, settings)))
+        made = Installation(folder)
+        made.start_secrets("127.0.0.1:0")
+        stack.callback(lambda: made.secrets.close())
         made.address = stack.enter_context(made.models())
         made.channel = stack.enter_context(
             grpc.insecure_channel(made.address, [("grpc.max_send_message_length", 64 << 20)])

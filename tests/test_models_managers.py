@@ -5,13 +5,14 @@ import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import grpc
 import pytest
 
 from services.models.expiring_cache import ExpiringCache
 from services.models.key_client import KeyClient, KeyMissing, WrappedKey
 from services.shared.channels import service_channel
 from services.shared.tokens import ServiceIdentity
-from tests.models_installation import Installation, installation
+from tests.models_installation import Installation, installation, refused
 
 
 def counts(folder: Path) -> tuple[int, int]:
@@ -96,3 +97,17 @@ def test_the_cache_forgets_in_time_and_keeps_to_its_size() -> None:
     now = 60.0
     assert cache.get("b") is None
     assert cache.get("c") is None
+
+
+def test_a_version_is_deleted_although_the_secrets_service_is_down(tmp_path: Path) -> None:
+    """Its key is destroyed when collection reaches the secrets service again."""
+    with installation(tmp_path) as running:
+        running.admin.push("v1", {"a": b"x"})
+        with running.secrets_down():
+            with refused(grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE"):
+                running.admin.collect()
+            assert running.admin.delete("v1").shredded_chunks == 1
+            assert counts(tmp_path) == (1, 2)
+        collected = running.admin.collect(None)
+        assert collected.destroyed_keys == 1
+        assert counts(tmp_path) == (1, 1)

@@ -89,8 +89,7 @@ class Collector:
         """Collects, or with `dry_run` says what it would.
 
         `min_age` replaces the age of one hour for objects and keys and that of 24 hours for packs; but while an upload
-        is open, what may be its own is left alone for an hour. Raises grpc.RpcError if the secrets service does not
-        answer.
+        is open, what may be its own is left alone for an hour. Raises KeyServiceUnavailable.
         """
         now = self._clock()
         object_age, pack_age = (OBJECT_AGE, PACK_AGE) if min_age is None else (min_age, min_age)

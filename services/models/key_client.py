@@ -1,12 +1,13 @@
 """The keys that the secrets service keeps for us."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import grpc
 
 from services.models.expiring_cache import ExpiringCache
-from services.shared.errors import DataLoss
+from services.shared.errors import DataLoss, Unavailable
 from strongroom.secrets.v1 import keys_pb2 as pb
 from strongroom.secrets.v1 import keys_pb2_grpc
 
@@ -22,6 +23,12 @@ class KeyMissing(DataLoss):
     reason = "KEY_MISSING"
 
 
+class KeyServiceUnavailable(Unavailable):
+    """The secrets service does not answer."""
+
+    reason = "DEPENDENCY_UNAVAILABLE"
+
+
 @dataclass(frozen=True)
 class WrappedKey:
     """A new key, 32 bytes, and the id under which it can be had again."""
@@ -31,7 +38,7 @@ class WrappedKey:
 
 
 class KeyClient:
-    """KeyService, with a short memory. All methods may raise grpc.RpcError, UNAVAILABLE above all."""
+    """KeyService, with a short memory. All methods may raise KeyServiceUnavailable."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = keys_pb2_grpc.KeyServiceStub(channel)
@@ -39,11 +46,13 @@ class KeyClient:
 
     def create_kek(self, kek_id: str) -> None:
         """Creates a key-encryption key, or keeps the one that is there."""
-        self._stub.CreateKek(pb.CreateKekRequest(kek_id=kek_id))
+        with _translated():
+            self._stub.CreateKek(pb.CreateKekRequest(kek_id=kek_id))
 
     def generate(self, kek_id: str, context: str) -> WrappedKey:
         """Makes a key that can be had only under this context again."""
-        [key] = self._stub.GenerateKeys(pb.GenerateKeysRequest(kek_id=kek_id, contexts=[context])).keys
+        with _translated():
+            [key] = self._stub.GenerateKeys(pb.GenerateKeysRequest(kek_id=kek_id, contexts=[context])).keys
         self._cache.put(key.key_id, (context, key.key))
         return WrappedKey(key.key_id, key.key)
 
@@ -53,12 +62,8 @@ class KeyClient:
         if known_context == context:
             return key
         request = pb.UnwrapKeysRequest(keys=[pb.KeyReference(key_id=key_id, context=context)])
-        try:
+        with _translated():
             [unwrapped] = self._stub.UnwrapKeys(request).keys
-        except grpc.RpcError as error:
-            if isinstance(error, grpc.Call) and error.code() == grpc.StatusCode.NOT_FOUND:
-                raise KeyMissing("The key of this data is gone.", key=key_id) from None
-            raise
         self._cache.put(key_id, (context, unwrapped.key))
         return unwrapped.key
 
@@ -69,7 +74,8 @@ class KeyClient:
             portion = key_ids[start : start + _MOST_IDS]
             for key_id in portion:
                 self._cache.drop(key_id)
-            destroyed += self._stub.DestroyKeys(pb.DestroyKeysRequest(key_ids=portion)).destroyed
+            with _translated():
+                destroyed += self._stub.DestroyKeys(pb.DestroyKeysRequest(key_ids=portion)).destroyed
         return destroyed
 
     def list(self, kek_id: str, min_age_seconds: int) -> Iterator[str]:
@@ -77,7 +83,8 @@ class KeyClient:
         token = ""
         while True:
             request = pb.ListKeysRequest(kek_id=kek_id, page_token=token, min_age_seconds=min_age_seconds)
-            page = self._stub.ListKeys(request)
+            with _translated():
+                page = self._stub.ListKeys(request)
             yield from page.key_ids
             token = page.next_page_token
             if not token:
@@ -85,3 +92,17 @@ class KeyClient:
 
     def forget_expired(self) -> None:
         self._cache.forget_expired()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turns the answers that are to be expected into errors of the domain."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        code = error.code() if isinstance(error, grpc.Call) else None
+        if code == grpc.StatusCode.NOT_FOUND:
+            raise KeyMissing("The key of this data is gone.") from None
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            raise KeyServiceUnavailable("The secrets service does not answer. Try again.") from None
+        raise

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import grpc
 import structlog
 
 from services.models import condemned
-from services.models.key_client import KeyClient
+from services.models.key_client import KeyClient, KeyServiceUnavailable
 from services.models.store_local import LocalStore
 from services.shared.database import Database
 
@@ -58,8 +57,7 @@ class Remover:
             return []
         try:
             removed.keys = self._keys.destroy([name for name in map(condemned.key_named, names) if name is not None])
-        except grpc.RpcError as error:
-            code = error.code().name if isinstance(error, grpc.Call) else type(error).__name__
-            _log.warning("keys could not be destroyed", count=len(names), code=code)
+        except KeyServiceUnavailable as error:
+            _log.warning("keys could not be destroyed", count=len(names), error=error.message)
             return []
         return names
