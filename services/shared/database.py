@@ -163,6 +163,7 @@ def _sqlite(url: URL, service: str, pool_size: int) -> Engine:
         poolclass=QueuePool,
         pool_size=pool_size,
         max_overflow=pool_size,
+        hide_parameters=True,  # in errors, which are logged
         # We begin transactions ourselves, see below; a connection wanders between threads but is used by one at a time.
         connect_args={"isolation_level": None, "check_same_thread": False, "timeout": _BUSY / 1000},
     )
@@ -194,5 +195,6 @@ def _postgresql(url: URL, service: str, pool_size: int) -> Engine:
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={"options": f"-csearch_path={service} -ctimezone=UTC"},
     )
