@@ -1,11 +1,12 @@
 """The key service: who may unwrap what, and what is left when a key is destroyed."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from google.protobuf import message_factory
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,33 +14,9 @@ from services.secrets import envelope
 from services.shared.channels import service_channel
 from services.shared.tokens import ServiceIdentity
 from strongroom.secrets.v1 import keys_pb2 as pb
-from strongroom.secrets.v1 import keys_pb2_grpc
-from tests.test_secrets_vault import Installation
-
-
-class Caller:
-    """A service that calls the key service."""
-
-    def __init__(self, name: str, installation: Installation, address: str) -> None:
-        identity = ServiceIdentity.load(name, installation.folder / "keys")
-        self.stub = keys_pb2_grpc.KeyServiceStub(service_channel(address, "secrets", identity))
-
-    def __call__(self, method: str, **fields):
-        return getattr(self.stub, method)(getattr(pb, f"{method}Request")(**fields))
-
-    def generate(self, kek_id: str, *contexts: str) -> list[pb.Key]:
-        return list(self("GenerateKeys", kek_id=kek_id, contexts=contexts).keys)
-
-    def unwrap(self, key_id: str, context: str) -> bytes:
-        return self("UnwrapKeys", keys=[pb.KeyReference(key_id=key_id, context=context)]).keys[0].key
-
-    def reason(self, method: str, **fields) -> tuple[grpc.StatusCode, str]:
-        with pytest.raises(grpc.RpcError) as caught:
-            self(method, **fields)
-        info = error_details_pb2.ErrorInfo()
-        rpc_status.from_call(caught.value).details[0].Unpack(info)
-        return caught.value.code(), info.reason
-
+from strongroom.secrets.v1 import secrets_pb2, secrets_pb2_grpc
+from tests.secrets_installation import Caller, Installation, reference, refusal
+from tests.serving import ADMINISTRATOR
 
 KEY_NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "KEY_NOT_FOUND")
 
@@ -50,18 +27,19 @@ def installation(tmp_path_factory) -> Installation:
 
 
 @pytest.fixture(scope="module")
-def callers(installation: Installation) -> Iterator[dict[str, Caller]]:
+def address(installation: Installation) -> Iterator[str]:
     with installation.serving() as address:
-        yield {name: Caller(name, installation, address) for name in ("models", "auth", "secrets")}
+        yield address
+
+
+@pytest.fixture(scope="module")
+def callers(installation: Installation, address: str) -> dict[str, Caller]:
+    return {name: installation.caller(name, address) for name in ("models", "auth", "secrets")}
 
 
 @pytest.fixture(scope="module")
 def models(callers: dict[str, Caller]) -> Caller:
     return callers["models"]
-
-
-def reference(key_id: str, context: str) -> dict:
-    return {"keys": [pb.KeyReference(key_id=key_id, context=context)]}
 
 
 def test_a_generated_key_can_be_unwrapped_under_its_context_alone(models: Caller) -> None:
@@ -70,7 +48,7 @@ def test_a_generated_key_can_be_unwrapped_under_its_context_alone(models: Caller
     assert len(one.key) == len(two.key) == 32
     assert one.key != two.key
     assert models.unwrap(one.key_id, "version one") == one.key
-    assert models.reason("UnwrapKeys", **reference(one.key_id, "version two")) == KEY_NOT_FOUND
+    assert models.refusal("UnwrapKeys", **reference(one.key_id, "version two")) == KEY_NOT_FOUND
 
 
 def test_creating_a_kek_twice_keeps_it(models: Caller) -> None:
@@ -91,8 +69,8 @@ def test_a_batch_comes_back_in_order(models: Caller) -> None:
 
 def test_an_unknown_kek_is_not_found(models: Caller) -> None:
     missing = (grpc.StatusCode.NOT_FOUND, "KEK_NOT_FOUND")
-    assert models.reason("GenerateKeys", kek_id="none", contexts=["c"]) == missing
-    assert models.reason("Encrypt", kek_id="none", plaintext=b"x", context="c") == missing
+    assert models.refusal("GenerateKeys", kek_id="none", contexts=["c"]) == missing
+    assert models.refusal("Encrypt", kek_id="none", plaintext=b"x", context="c") == missing
 
 
 def test_a_service_sees_nothing_of_another(callers: dict[str, Caller]) -> None:
@@ -100,16 +78,51 @@ def test_a_service_sees_nothing_of_another(callers: dict[str, Caller]) -> None:
     models("CreateKek", kek_id="shared-name")
     [key] = models.generate("shared-name", "c")
     ciphertext = models("Encrypt", kek_id="shared-name", plaintext=b"x", context="c").ciphertext
-    assert auth.reason("UnwrapKeys", **reference(key.key_id, "c")) == KEY_NOT_FOUND
+    assert auth.refusal("UnwrapKeys", **reference(key.key_id, "c")) == KEY_NOT_FOUND
     assert auth("DestroyKeys", key_ids=[key.key_id]).destroyed == 0
     assert list(auth("ListKeys", kek_id="shared-name").key_ids) == []
+    missing = (grpc.StatusCode.NOT_FOUND, "KEK_NOT_FOUND")
+    assert auth.refusal("GenerateKeys", kek_id="shared-name", contexts=["c"]) == missing
+    assert auth.refusal("Encrypt", kek_id="shared-name", plaintext=b"x", context="c") == missing
     auth("CreateKek", kek_id="shared-name")
-    assert auth.reason("Decrypt", ciphertext=ciphertext, context="c")[1] == "CIPHERTEXT_INVALID"
+    assert auth.refusal("Decrypt", ciphertext=ciphertext, context="c")[1] == "CIPHERTEXT_INVALID"
     assert models.unwrap(key.key_id, "c") == key.key
 
 
 def test_the_secrets_service_has_no_business_with_itself(callers: dict[str, Caller]) -> None:
-    assert callers["secrets"].reason("CreateKek", kek_id="x")[0] == grpc.StatusCode.PERMISSION_DENIED
+    assert callers["secrets"].refusal("CreateKek", kek_id="x")[0] == grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize(
+    "method", list(pb.DESCRIPTOR.services_by_name["KeyService"].methods), ids=lambda method: method.name
+)
+def test_no_user_reaches_the_key_service(installation: Installation, address: str, method) -> None:
+    service_only = (grpc.StatusCode.PERMISSION_DENIED, "SERVICE_ONLY")
+    request = message_factory.GetMessageClass(method.input_type)()
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(
+            f"/{method.containing_service.full_name}/{method.name}", type(request).SerializeToString
+        )
+        # Full access, as an identity token and with an impostor's id.
+        for user in (ADMINISTRATOR, replace(ADMINISTRATOR, id="models")):
+            metadata = installation.tokens.metadata("secrets", user)
+            assert refusal(lambda metadata=metadata: call(request, metadata=metadata, timeout=10)) == service_only
+        nobody = (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_MISSING")
+        assert refusal(lambda: call(request, timeout=10)) == nobody
+
+
+def test_services_do_not_read_secrets(installation: Installation, address: str) -> None:
+    identity = ServiceIdentity.load("models", installation.identities)
+    stub = secrets_pb2_grpc.SecretServiceStub(service_channel(address, "secrets", identity))
+    not_allowed = (grpc.StatusCode.PERMISSION_DENIED, "SERVICE_NOT_ALLOWED")
+    assert refusal(lambda: stub.GetSecret(secrets_pb2.GetSecretRequest(name="any"))) == not_allowed
+
+
+def test_of_a_batch_that_names_an_unknown_key_nothing_is_unwrapped(models: Caller) -> None:
+    models("CreateKek", kek_id="m9")
+    [key] = models.generate("m9", "c")
+    asked = [pb.KeyReference(key_id=key_id, context="c") for key_id in (key.key_id, "unknown")]
+    assert models.refusal("UnwrapKeys", keys=asked) == KEY_NOT_FOUND
 
 
 def test_a_destroyed_key_is_gone_and_stands_in_no_file(models: Caller, installation: Installation) -> None:
@@ -117,17 +130,17 @@ def test_a_destroyed_key_is_gone_and_stands_in_no_file(models: Caller, installat
     kept, doomed = models.generate("m4", "kept", "doomed")
     assert models("DestroyKeys", key_ids=[doomed.key_id]).destroyed == 1
     assert models("DestroyKeys", key_ids=[doomed.key_id]).destroyed == 0
-    assert models.reason("UnwrapKeys", **reference(doomed.key_id, "doomed")) == KEY_NOT_FOUND
+    assert models.refusal("UnwrapKeys", **reference(doomed.key_id, "doomed")) == KEY_NOT_FOUND
     assert models.unwrap(kept.key_id, "kept") == kept.key
-    for path in installation.database.parent.iterdir():
-        assert doomed.key_id.encode() not in path.read_bytes(), path
+    for path, content in installation.files():
+        assert doomed.key_id.encode() not in content, path
 
 
 def test_no_key_is_readable_on_disk(models: Caller, installation: Installation) -> None:
     models("CreateKek", kek_id="m5")
     [key] = models.generate("m5", "c")
-    for path in installation.database.parent.iterdir():
-        assert key.key not in path.read_bytes(), path
+    for path, content in installation.files():
+        assert key.key not in content, path
 
 
 def test_keys_are_listed_by_age(models: Caller) -> None:
@@ -155,9 +168,22 @@ def test_small_values_are_encrypted_under_a_context(models: Caller) -> None:
     assert b"private key" not in ciphertext
     assert models("Decrypt", ciphertext=ciphertext, context="signing").plaintext == b"private key"
     invalid = (grpc.StatusCode.INVALID_ARGUMENT, "CIPHERTEXT_INVALID")
-    assert models.reason("Decrypt", ciphertext=ciphertext, context="other") == invalid
+    assert models.refusal("Decrypt", ciphertext=ciphertext, context="other") == invalid
     for damaged in (b"", ciphertext[:5], ciphertext[:-1], b"\x02" + ciphertext[1:], ciphertext + b"x"):
-        assert models.reason("Decrypt", ciphertext=damaged, context="signing") == invalid
+        assert models.refusal("Decrypt", ciphertext=damaged, context="signing") == invalid
+
+
+def test_keys_survive_a_restart(tmp_path: Path) -> None:
+    installation = Installation(tmp_path)
+    with installation.serving() as address:
+        models = installation.caller("models", address)
+        models("CreateKek", kek_id="m")
+        [key] = models.generate("m", "c")
+        ciphertext = models("Encrypt", kek_id="m", plaintext=b"private key", context="c").ciphertext
+    with installation.serving() as address:
+        models = installation.caller("models", address)
+        assert models.unwrap(key.key_id, "c") == key.key
+        assert models("Decrypt", ciphertext=ciphertext, context="c").plaintext == b"private key"
 
 
 _parts = st.lists(st.text(max_size=8), max_size=4)

@@ -1,12 +1,16 @@
 """`python -m services.secrets` runs the secrets service."""
 
 from services.secrets.bootstrap import build
+from services.secrets.root_key import RootKeyError
 from services.secrets.settings import SecretsSettings
 from services.shared.service import run
 
 
 def main() -> None:
-    run(build, SecretsSettings(), "secrets")
+    try:
+        run(build, SecretsSettings(), "secrets")
+    except RootKeyError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

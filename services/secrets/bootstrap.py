@@ -21,7 +21,7 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def build(settings: SecretsSettings) -> Service:
-    """Wires the service. Raises RootKeyError or WrongRootKey, with what to do, before anything is served."""
+    """Wires the service. Raises RootKeyError, which says what to do, before anything is served."""
     key = root_key.load(settings.root_key_file)
     identity = ServiceIdentity.load(_NAME, settings.identity_dir)
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)

@@ -2,7 +2,7 @@
 
 import grpc
 
-from services.secrets.keyring import Keyring, WrappedKey
+from services.secrets.keyring import DataKey, Keyring
 from services.shared.call import caller
 from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc
 
@@ -59,5 +59,5 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         return keys_pb2.DecryptResponse(plaintext=plaintext)
 
 
-def _key(key: WrappedKey) -> keys_pb2.Key:
+def _key(key: DataKey) -> keys_pb2.Key:
     return keys_pb2.Key(key_id=key.id, key=key.key)

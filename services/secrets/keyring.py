@@ -15,12 +15,15 @@ from sqlalchemy.engine import Connection
 
 from services.secrets import envelope
 from services.secrets.envelope import EnvelopeError
-from services.secrets.tables import kek_versions, keks, keys, root_check
+from services.secrets.root_key import RootKeyError
+from services.secrets.tables import hold, kek_versions, keks, keys, root_check
 from services.shared.database import Database
-from services.shared.errors import InvalidArgument, NotFound
+from services.shared.errors import DataLoss, InvalidArgument, NotFound
 from services.shared.ids import new_id
 
 _FORMAT = 1
+# What stands before an encrypted value: format, length of the KEK's id, its version; the id follows.
+_HEAD = struct.Struct(">BHi")
 
 
 class KekNotFound(NotFound):
@@ -46,12 +49,21 @@ class CiphertextInvalid(InvalidArgument):
         super().__init__("The ciphertext or its context is not what was encrypted.")
 
 
-class WrongRootKey(Exception):
+class KekDamaged(DataLoss):
+    """What is wrapped under it can't be read until the row is restored."""
+
+    reason = "KEK_DAMAGED"
+
+    def __init__(self, kek_id: str) -> None:
+        super().__init__(f"The stored key-encryption key {kek_id!r} is damaged. Restore a backup.", kek_id=kek_id)
+
+
+class WrongRootKey(RootKeyError):
     """The database was written under another root key."""
 
 
 @dataclass(frozen=True)
-class WrappedKey:
+class DataKey:
     """A plaintext key, and the id under which it can be unwrapped again."""
 
     id: str
@@ -85,6 +97,7 @@ class Keyring:
         """Raises WrongRootKey if the database was written under another root key; marks a new database."""
         aad = envelope.bind("root-check", _FORMAT)
         with self._database.write() as connection:
+            hold(connection, "root key")
             sealed = connection.execute(sa.select(root_check.c.sealed)).scalar()
             if sealed is None:
                 connection.execute(sa.insert(root_check).values(sealed=envelope.seal(self._root_key, b"", aad)))
@@ -98,6 +111,7 @@ class Keyring:
     def create_kek(self, owner: str, kek_id: str) -> int:
         """Creates version 1 of a KEK, unless it exists. Its current version."""
         with self._database.write() as connection:
+            hold(connection, f"kek {owner} {kek_id}")
             current = self._current_version(connection, owner, kek_id)
             if current is not None:
                 return current
@@ -108,15 +122,15 @@ class Keyring:
             connection.execute(sa.insert(kek_versions).values(version))
             return 1
 
-    def generate(self, owner: str, kek_id: str, contexts: Sequence[str]) -> list[WrappedKey]:
+    def generate(self, owner: str, kek_id: str, contexts: Sequence[str]) -> list[DataKey]:
         """New keys, one for each context, durable when this returns. Raises KekNotFound."""
         with self._database.write() as connection:
             return self.generate_in(connection, owner, kek_id, contexts)
 
-    def generate_in(self, connection: Connection, owner: str, kek_id: str, contexts: Sequence[str]) -> list[WrappedKey]:
+    def generate_in(self, connection: Connection, owner: str, kek_id: str, contexts: Sequence[str]) -> list[DataKey]:
         """As `generate`, as a part of the caller's transaction."""
         kek = self._current(connection, owner, kek_id)
-        made = [WrappedKey(new_id(), envelope.new_key()) for _ in contexts]
+        made = [DataKey(new_id(), envelope.new_key()) for _ in contexts]
         now = self._clock()
         rows = [
             {
@@ -132,12 +146,12 @@ class Keyring:
         connection.execute(sa.insert(keys), rows)
         return made
 
-    def unwrap(self, owner: str, references: Sequence[tuple[str, str]]) -> list[WrappedKey]:
+    def unwrap(self, owner: str, references: Sequence[tuple[str, str]]) -> list[DataKey]:
         """The keys of (id, context), in that order. Raises KeyNotFound for the first that can't be had."""
         with self._database.read() as connection:
             return self.unwrap_in(connection, owner, references)
 
-    def unwrap_in(self, connection: Connection, owner: str, references: Sequence[tuple[str, str]]) -> list[WrappedKey]:
+    def unwrap_in(self, connection: Connection, owner: str, references: Sequence[tuple[str, str]]) -> list[DataKey]:
         """As `unwrap`, as a part of the caller's transaction."""
         wanted = sa.select(keys).where(keys.c.owner == owner, keys.c.id.in_({key_id for key_id, _ in references}))
         rows = {row.id: row for row in connection.execute(wanted)}
@@ -150,7 +164,7 @@ class Keyring:
             place = (row.kek_id, row.kek_version)
             kek = opened.get(place) or opened.setdefault(place, self._kek(connection, owner, *place))
             try:
-                found.append(WrappedKey(key_id, envelope.unseal(kek.key, row.wrapped, kek.aad(key_id, context))))
+                found.append(DataKey(key_id, envelope.unseal(kek.key, row.wrapped, kek.aad(key_id, context))))
             except EnvelopeError:
                 raise KeyNotFound(key_id) from None
         return found
@@ -185,14 +199,14 @@ class Keyring:
         with self._database.read() as connection:
             kek = self._current(connection, owner, kek_id)
         name = kek_id.encode()
-        head = struct.pack(">BHI", _FORMAT, len(name), kek.version) + name
+        head = _HEAD.pack(_FORMAT, len(name), kek.version) + name
         return head + envelope.seal(kek.key, plaintext, _value_aad(kek, context))
 
     def decrypt(self, owner: str, ciphertext: bytes, context: str) -> bytes:
         """Reverses `encrypt`. Raises CiphertextInvalid."""
-        head = struct.calcsize(">BHI")
+        head = _HEAD.size
         try:
-            version_of_format, length, version = struct.unpack(">BHI", ciphertext[:head])
+            version_of_format, length, version = _HEAD.unpack(ciphertext[:head])
             kek_id = ciphertext[head : head + length].decode()
             if version_of_format != _FORMAT:
                 raise CiphertextInvalid
@@ -220,7 +234,11 @@ class Keyring:
         wrapped = connection.execute(wanted).scalar()
         if wrapped is None:
             raise KekNotFound(kek_id)
-        return _Kek(owner, kek_id, version, envelope.unseal(self._root_key, wrapped, _kek_aad(owner, kek_id, version)))
+        try:
+            key = envelope.unseal(self._root_key, wrapped, _kek_aad(owner, kek_id, version))
+        except EnvelopeError:
+            raise KekDamaged(kek_id) from None
+        return _Kek(owner, kek_id, version, key)
 
 
 def _kek_aad(owner: str, kek_id: str, version: int) -> bytes:

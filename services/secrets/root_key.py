@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import os
 from pathlib import Path
 
 from services.secrets.envelope import KEY_BYTES
@@ -17,8 +18,9 @@ class RootKeyError(Exception):
 def load(file: Path) -> bytes:
     """The 32 bytes of the root key. Raises RootKeyError."""
     try:
-        mode = file.stat().st_mode
-        text = file.read_bytes()
+        with file.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            text = opened.read()
     except OSError as error:
         raise RootKeyError(f"The root key {file} can't be read: {error.strerror}.") from None
     if mode & _OTHERS:

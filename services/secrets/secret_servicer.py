@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 from datetime import datetime
 
 import grpc
@@ -13,6 +14,8 @@ from services.shared.errors import InvalidArgument
 from strongroom.secrets.v1 import secrets_pb2, secrets_pb2_grpc
 
 _PAGE_SIZE = 100
+# Up to here a double holds every whole number.
+_EXACT = 2**53
 
 
 class SecretServicer(secrets_pb2_grpc.SecretServiceServicer):
@@ -78,8 +81,31 @@ class SecretServicer(secrets_pb2_grpc.SecretServiceServicer):
 
 
 def _data(struct: struct_pb2.Struct) -> dict[str, object]:
-    data: dict[str, object] = json_format.MessageToDict(struct)
-    return data
+    return {name: _json(value) for name, value in struct.fields.items()}
+
+
+def _json(value: struct_pb2.Value) -> object:
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return _data(value.struct_value)
+        case "list_value":
+            return [_json(item) for item in value.list_value.values]
+        case "number_value":
+            return _number(value.number_value)
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case _:
+            return None
+
+
+def _number(number: float) -> int | float:
+    """A Struct makes a double of every number; the 3 that somebody wrote is kept as 3, not as 3.0."""
+    if not math.isfinite(number):
+        message = "A number in data is not finite; JSON has no such numbers (RFC 8259, section 6)."
+        raise InvalidArgument(message, reason="DATA_NOT_JSON")
+    return int(number) if number.is_integer() and abs(number) <= _EXACT else number
 
 
 def _version(version: SecretVersion) -> secrets_pb2.SecretVersion:

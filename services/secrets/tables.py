@@ -6,7 +6,10 @@ from services.shared.database import UtcDateTime
 
 METADATA = sa.MetaData()
 
-# The root key's fingerprint, sealed under it: a start with another root key is noticed before anything is written.
+# Compared byte by byte everywhere, so that names that begin alike stand together: PostgreSQL would ask the locale.
+_NAME = sa.String(256).with_variant(sa.String(256, collation="C"), "postgresql")
+
+# Nothing, sealed under the root key: a start with another root key is noticed before anything is encrypted under it.
 root_check = sa.Table("root_check", METADATA, sa.Column("sealed", sa.LargeBinary, nullable=False))
 
 # Key-encryption keys. `owner` is the service that made it; only that service may use it.
@@ -49,10 +52,10 @@ keys = sa.Table(
 secrets = sa.Table(
     "secrets",
     METADATA,
-    sa.Column("name", sa.String(256), primary_key=True),
+    sa.Column("name", _NAME, primary_key=True),
     # Tells a secret from an earlier one of the same name, whose values must not be readable in its place.
     sa.Column("uid", sa.String(26), nullable=False, unique=True),
-    sa.Column("key_id", sa.ForeignKey("keys.id"), nullable=False),
+    sa.Column("key_id", sa.ForeignKey("keys.id"), nullable=False, unique=True),
     sa.Column("current_version", sa.Integer, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
@@ -67,3 +70,12 @@ secret_versions = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("created_by", sa.String(320), nullable=False),
 )
+
+
+def hold(connection: sa.Connection, name: str) -> None:
+    """Lets one writing transaction at a time pass with this name: what it finds missing stays missing until it ends.
+
+    On SQLite every writer holds the whole database; on PostgreSQL a row that is not there yet can't be locked.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))

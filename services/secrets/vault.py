@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from services.secrets import envelope
-from services.secrets.keyring import Keyring
-from services.secrets.tables import secret_versions, secrets
+from services.secrets.keyring import KeyNotFound, Keyring
+from services.secrets.tables import hold, secret_versions, secrets
 from services.shared.database import Database
 from services.shared.errors import Aborted, AlreadyExists, DataLoss, InvalidArgument, NotFound
 from services.shared.ids import new_id
@@ -22,6 +22,8 @@ _KEK = "secrets"
 
 MAX_BYTES = 64 * 1024
 _FORMAT = 1
+# Sorts behind every character of a name.
+_BEHIND = "~"
 # Rows read at a time while a listing is filtered by what the caller may see.
 _BATCH = 500
 
@@ -116,7 +118,7 @@ class Vault:
         """Adds a secret at version 1. Raises SecretExists, SecretTooLarge."""
         plaintext = _encoded(data)
         with self._database.write() as connection:
-            if _find(connection, name, lock=True) is not None:
+            if _hold(connection, name) is not None:
                 raise SecretExists(name)
             return self._create(connection, name, plaintext, author)
 
@@ -135,15 +137,15 @@ class Vault:
         """
         plaintext = _encoded(data)
         with self._database.write() as connection:
-            secret = _find(connection, name, lock=True)
+            secret = _hold(connection, name)
+            if secret is None and not allow_missing and expected_version != 0:
+                raise SecretNotFound(name)
             current = 0 if secret is None else secret.current_version
             if expected_version is not None and expected_version != current:
                 raise VersionMismatch(name, expected_version, current)
-            if secret is not None:
-                return self._append(connection, secret, plaintext, author)
-            if not allow_missing and expected_version != 0:
-                raise SecretNotFound(name)
-            return self._create(connection, name, plaintext, author)
+            if secret is None:
+                return self._create(connection, name, plaintext, author)
+            return self._append(connection, secret, plaintext, author)
 
     def get(self, name: str, version: int = 0) -> SecretValue:
         """Reads a version, the current one if 0. Raises SecretNotFound, SecretVersionNotFound, SecretDamaged."""
@@ -151,14 +153,16 @@ class Vault:
             secret = _find(connection, name)
             if secret is None:
                 raise SecretNotFound(name)
+            if version > secret.current_version:
+                raise SecretVersionNotFound(name, version)
             wanted = secret_versions.c.version == (version or secret.current_version)
             found = sa.select(secret_versions).where(secret_versions.c.secret_name == name, wanted)
             row = connection.execute(found).one_or_none()
             if row is None:
-                raise SecretVersionNotFound(name, version)
+                raise SecretDamaged(name)
             key = self._key(connection, secret)
         try:
-            plaintext = envelope.unseal(key, row.sealed, _aad(secret.uid, row.version))
+            plaintext = envelope.unseal(key, row.sealed, _aad(name, secret.uid, row.version))
         except envelope.EnvelopeError:
             raise SecretDamaged(name) from None
         return SecretValue(_version(row), json.loads(plaintext))
@@ -191,7 +195,7 @@ class Vault:
     def delete(self, name: str) -> int:
         """Deletes a secret with its versions and destroys its key; how many versions. Raises SecretNotFound."""
         with self._database.write() as connection:
-            secret = _find(connection, name, lock=True)
+            secret = _hold(connection, name)
             if secret is None:
                 raise SecretNotFound(name)
             destroyed = connection.execute(sa.delete(secret_versions).where(secret_versions.c.secret_name == name))
@@ -236,26 +240,35 @@ class Vault:
         author: str,
         now: datetime,
     ) -> SecretVersion:
-        sealed = envelope.seal(key, plaintext, _aad(uid, version))
+        sealed = envelope.seal(key, plaintext, _aad(name, uid, version))
         row = {"secret_name": name, "version": version, "sealed": sealed, "created_at": now, "created_by": author}
         connection.execute(sa.insert(secret_versions).values(row))
         return SecretVersion(name, version, now, author)
 
     def _key(self, connection: Connection, secret: Row[Any]) -> bytes:
-        [key] = self._keyring.unwrap_in(connection, _OWNER, [(secret.key_id, secret.uid)])
+        try:
+            [key] = self._keyring.unwrap_in(connection, _OWNER, [(secret.key_id, secret.uid)])
+        except KeyNotFound:
+            raise SecretDamaged(secret.name) from None
         return key.key
 
 
-def _find(connection: Connection, name: str, *, lock: bool = False) -> Row[Any] | None:
-    wanted = sa.select(secrets).where(secrets.c.name == name)
-    return connection.execute(wanted.with_for_update() if lock else wanted).one_or_none()
+def _find(connection: Connection, name: str) -> Row[Any] | None:
+    return connection.execute(sa.select(secrets).where(secrets.c.name == name)).one_or_none()
+
+
+def _hold(connection: Connection, name: str) -> Row[Any] | None:
+    """As `_find`; until the transaction ends nobody else writes this secret, or creates it."""
+    hold(connection, f"secret {name}")
+    return _find(connection, name)
 
 
 def _names_after(connection: Connection, after: str, prefix: str) -> Iterator[Row[Any]]:
     while True:
         wanted = sa.select(secrets).where(secrets.c.name > after).order_by(secrets.c.name).limit(_BATCH)
         if prefix:
-            wanted = wanted.where(secrets.c.name.startswith(prefix, autoescape=True))
+            # A range and not LIKE, which on SQLite takes `a` for `A`.
+            wanted = wanted.where(secrets.c.name >= prefix, secrets.c.name < prefix + _BEHIND)
         rows = connection.execute(wanted).all()
         yield from rows
         if len(rows) < _BATCH:
@@ -274,5 +287,6 @@ def _encoded(data: Mapping[str, Any]) -> bytes:
     return plaintext
 
 
-def _aad(uid: str, version: int) -> bytes:
-    return envelope.bind("secret", _FORMAT, uid, version)
+def _aad(name: str, uid: str, version: int) -> bytes:
+    # With the name, rows exchanged between two secrets do not let who may read the one read the other.
+    return envelope.bind("secret", _FORMAT, name, uid, version)

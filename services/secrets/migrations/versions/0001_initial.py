@@ -10,6 +10,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_NAME = sa.String(256).with_variant(sa.String(256, collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table("root_check", sa.Column("sealed", sa.LargeBinary, nullable=False))
@@ -42,16 +44,16 @@ def upgrade() -> None:
     op.create_index("keys_of_kek", "keys", ["owner", "kek_id", "id"])
     op.create_table(
         "secrets",
-        sa.Column("name", sa.String(256), primary_key=True),
+        sa.Column("name", _NAME, primary_key=True),
         sa.Column("uid", sa.String(26), nullable=False, unique=True),
-        sa.Column("key_id", sa.String(26), sa.ForeignKey("keys.id"), nullable=False),
+        sa.Column("key_id", sa.String(26), sa.ForeignKey("keys.id"), nullable=False, unique=True),
         sa.Column("current_version", sa.Integer, nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
         sa.Column("updated_at", UtcDateTime, nullable=False),
     )
     op.create_table(
         "secret_versions",
-        sa.Column("secret_name", sa.String(256), sa.ForeignKey("secrets.name", ondelete="CASCADE"), primary_key=True),
+        sa.Column("secret_name", _NAME, sa.ForeignKey("secrets.name", ondelete="CASCADE"), primary_key=True),
         sa.Column("version", sa.Integer, primary_key=True),
         sa.Column("sealed", sa.LargeBinary, nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
