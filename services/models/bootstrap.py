@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
-import sqlalchemy as sa
 
 from services.models.collect import Collector
 from services.models.commit import Committer
@@ -75,10 +74,6 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         trust.start()
         housekeeper.start()
 
-    def ready() -> None:
-        with database.read() as connection:
-            connection.execute(sa.select(1))
-
     def close() -> None:
         housekeeper.close()
         trust.close()
@@ -91,6 +86,6 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         register=register,
         verifier=verifier,
         start=start,
-        ready=ready,
+        ready=database.check,
         close=close,
     )

@@ -159,7 +159,7 @@ class Collector:
         for name in candidates.temporaries:
             self._store.delete_temporary(name)
         self._remover.remove(doomed)
-        t.forget_deleted(self._database)
+        self._database.forget_deleted()
 
 
 def _older(objects: Iterable[StoredObject], than: datetime) -> dict[str, StoredObject]:

@@ -99,7 +99,7 @@ class Committer:
         proposals.check(files)
         manager = self._managers.get(name.manager_id)
         with self._database.read() as connection:
-            upload = uploads.find(connection, name)
+            upload = uploads.find(connection, name, lock=False)
             if upload.state == "open":
                 versions.refuse_existing(connection, name.manager_id, name.model_name, upload.version)
         if upload.state == "committed":

@@ -1,4 +1,4 @@
-"""The tables of the models service, and the three statements that need to know the database's kind."""
+"""The tables of the models service, and the statements that need to know the database's kind."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from services.shared.database import Database, UtcDateTime
+from services.shared.database import UtcDateTime
 
 T = TypeVar("T")
 
@@ -178,13 +178,3 @@ def hold_references(connection: sa.Connection, *, removing: bool = False) -> Non
     if connection.dialect.name == "postgresql":
         function = "pg_advisory_xact_lock" if removing else "pg_advisory_xact_lock_shared"
         connection.execute(sa.text(f"SELECT {function}(hashtext('strongroom-references'))"))
-
-
-def forget_deleted(database: Database) -> None:
-    """Takes deleted rows out of SQLite's write-ahead log as well; best effort, readers may prevent it for now.
-
-    `secure_delete` zeroes them in the file itself (https://www.sqlite.org/pragma.html#pragma_secure_delete).
-    """
-    if database.engine.dialect.name == "sqlite":
-        with database.engine.connect() as connection:
-            connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()

@@ -146,11 +146,11 @@ class Uploads:
             connection.execute(sa.update(t.uploads).where(_is(name)).values(state="aborted"))
 
 
-def find(connection: sa.Connection, name: UploadName) -> Upload:
+def find(connection: sa.Connection, name: UploadName, *, lock: bool = True) -> Upload:
     """The upload in whatever state. Raises UploadNotFound unless caller, manager and model are its own."""
     c = t.uploads.c
-    query = sa.select(c.version, c.state, c.version_uid).where(_is(name)).with_for_update()
-    row = connection.execute(query).one_or_none()
+    query = sa.select(c.version, c.state, c.version_uid).where(_is(name))
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise UploadNotFound("You have no such upload of this model. Open one with CreateUpload.")
     return Upload(name, row.version, row.state, row.version_uid)

@@ -169,7 +169,7 @@ class Versions:
             connection.execute(sa.delete(t.versions).where(t.versions.c.id == found.id))
             _forget_in_model(connection, manager_id, model_name, now)
         self._remove(remove)
-        t.forget_deleted(self._database)
+        self._database.forget_deleted()
         return Deletion(found, shredded, shared)
 
 
