@@ -64,7 +64,8 @@ class TokenServiceServicer:
     def CreateToken(self, request, context):
         """Exchanges the caller's credential for an access token: a JWT (RFC 9068, ES256) that carries
         the caller's grants for ten minutes. Sent as `Authorization: Bearer`, it is verified at the
-        edge without asking the auth service again.
+        edge without asking the auth service again. PERMISSION_DENIED with reason
+        TOKEN_NOT_EXCHANGEABLE for an access token: it can't renew itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

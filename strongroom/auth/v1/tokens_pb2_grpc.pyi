@@ -36,7 +36,8 @@ class TokenServiceStub:
     CreateToken: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.CreateTokenRequest, _tokens_pb2.CreateTokenResponse]
     """Exchanges the caller's credential for an access token: a JWT (RFC 9068, ES256) that carries
     the caller's grants for ten minutes. Sent as `Authorization: Bearer`, it is verified at the
-    edge without asking the auth service again.
+    edge without asking the auth service again. PERMISSION_DENIED with reason
+    TOKEN_NOT_EXCHANGEABLE for an access token: it can't renew itself.
     """
     GetKeySet: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.GetKeySetRequest, _tokens_pb2.GetKeySetResponse]
     """The public keys of access and identity tokens, as a JSON Web Key Set (RFC 7517)."""
@@ -53,7 +54,8 @@ class TokenServiceAsyncStub(TokenServiceStub):
     CreateToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.CreateTokenRequest, _tokens_pb2.CreateTokenResponse]  # type: ignore[assignment]
     """Exchanges the caller's credential for an access token: a JWT (RFC 9068, ES256) that carries
     the caller's grants for ten minutes. Sent as `Authorization: Bearer`, it is verified at the
-    edge without asking the auth service again.
+    edge without asking the auth service again. PERMISSION_DENIED with reason
+    TOKEN_NOT_EXCHANGEABLE for an access token: it can't renew itself.
     """
     GetKeySet: _aio.UnaryUnaryMultiCallable[_tokens_pb2.GetKeySetRequest, _tokens_pb2.GetKeySetResponse]  # type: ignore[assignment]
     """The public keys of access and identity tokens, as a JSON Web Key Set (RFC 7517)."""
@@ -73,7 +75,8 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tokens_pb2.CreateTokenResponse, _abc.Awaitable[_tokens_pb2.CreateTokenResponse]]:
         """Exchanges the caller's credential for an access token: a JWT (RFC 9068, ES256) that carries
         the caller's grants for ten minutes. Sent as `Authorization: Bearer`, it is verified at the
-        edge without asking the auth service again.
+        edge without asking the auth service again. PERMISSION_DENIED with reason
+        TOKEN_NOT_EXCHANGEABLE for an access token: it can't renew itself.
         """
 
     @_abc_1.abstractmethod

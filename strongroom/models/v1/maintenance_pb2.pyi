@@ -25,7 +25,9 @@ class CollectGarbageRequest(_message.Message):
     dry_run: _builtins.bool
     """Only count."""
     min_age_seconds: _builtins.int
-    """Leave alone what is younger; unset: one hour for files, 24 hours for packs."""
+    """Leave alone what is younger; unset: one hour for files, 24 hours for packs. While any upload is
+    open, files and keys younger than an hour are left alone whatever is said here.
+    """
     def __init__(
         self,
         *,

@@ -121,9 +121,8 @@ class File(_message.Message):
     sha256: _builtins.str
     """Hexadecimal."""
     sha256_verified: _builtins.bool
-    """False where the digest is the uploader's claim: chunks the store already had were not sent, so
-    the server has not read the whole file yet. Verifying or reading it settles that; a client
-    always checks.
+    """False where the digest is the uploader's claim: it came with chunks, which the server checks one
+    by one, not as a whole. VerifyVersion settles it; a client always checks what it pulls.
     """
     def __init__(
         self,

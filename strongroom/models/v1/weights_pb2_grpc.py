@@ -104,8 +104,9 @@ class WeightsServiceServicer:
 
     def CommitUpload(self, request, context):
         """Makes the version visible. FAILED_PRECONDITION with reason CHUNKS_MISSING if chunks are not
-        there, with the first thousand of their digests in the error's metadata: send those and commit
-        again. Committing an upload that is committed already answers as the first time.
+        there: the error's metadata has their `count` and the first 64 `digests`, hexadecimal, separated
+        by commas. HasChunks names them all: send those and commit again. Committing an upload that is
+        committed already answers as the first time.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

@@ -54,8 +54,9 @@ class WeightsServiceStub:
     """
     CommitUpload: _grpc.UnaryUnaryMultiCallable[_weights_pb2.CommitUploadRequest, _models_pb2.Version]
     """Makes the version visible. FAILED_PRECONDITION with reason CHUNKS_MISSING if chunks are not
-    there, with the first thousand of their digests in the error's metadata: send those and commit
-    again. Committing an upload that is committed already answers as the first time.
+    there: the error's metadata has their `count` and the first 64 `digests`, hexadecimal, separated
+    by commas. HasChunks names them all: send those and commit again. Committing an upload that is
+    committed already answers as the first time.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -91,8 +92,9 @@ class WeightsServiceAsyncStub(WeightsServiceStub):
     """
     CommitUpload: _aio.UnaryUnaryMultiCallable[_weights_pb2.CommitUploadRequest, _models_pb2.Version]  # type: ignore[assignment]
     """Makes the version visible. FAILED_PRECONDITION with reason CHUNKS_MISSING if chunks are not
-    there, with the first thousand of their digests in the error's metadata: send those and commit
-    again. Committing an upload that is committed already answers as the first time.
+    there: the error's metadata has their `count` and the first 64 `digests`, hexadecimal, separated
+    by commas. HasChunks names them all: send those and commit again. Committing an upload that is
+    committed already answers as the first time.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -149,8 +151,9 @@ class WeightsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.Version, _abc.Awaitable[_models_pb2.Version]]:
         """Makes the version visible. FAILED_PRECONDITION with reason CHUNKS_MISSING if chunks are not
-        there, with the first thousand of their digests in the error's metadata: send those and commit
-        again. Committing an upload that is committed already answers as the first time.
+        there: the error's metadata has their `count` and the first 64 `digests`, hexadecimal, separated
+        by commas. HasChunks names them all: send those and commit again. Committing an upload that is
+        committed already answers as the first time.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
