@@ -13,7 +13,7 @@ _HEADER = """# REST paths
 
 Made from `protos/` by `make proto`; the comments there are the manual, with every field, bound and error. Bodies and
 answers are JSON with the names of the proto's fields. A `:verb` belongs to the last part of a path; `{name=**}` takes
-several parts. HEAD and percent-encoded dollar signs (`%24`) are answered 404.
+several parts. HEAD is answered 405, a percent-encoded dollar sign (`%24`) 404.
 
 The credential goes into a header, never into the URL: `X-API-Key: KEY` or `Authorization: Bearer TOKEN`. Errors are
 `application/problem+json` with `type`, `title`, `status`, `detail`, `instance`, `status_code`, `reason`, `request_id`.

@@ -1,6 +1,7 @@
 """One running Strongroom for the whole session, whatever the number of workers."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     running = session.config.stash.get(_RUNNING, None)
     if running is not None:
         status = running.stop()
+        if status == 0:
+            shutil.rmtree(running.data_dir.parent)
         if status != 0:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             print(f"strongroom up ended with status {status}:\n{running.report()}")  # noqa: T201
