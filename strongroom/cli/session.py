@@ -22,10 +22,11 @@ Manager = Annotated[str, typer.Option("--manager", "-m", help="The manager that 
 @contextmanager
 def connected() -> Iterator["Client"]:
     """A client for the caller's profile. A failure inside ends the command with one line and status 1."""
-    from strongroom import profiles
+    from strongroom import allocator, profiles
     from strongroom.client import Client
     from strongroom.errors import StrongroomError
 
+    allocator.tune()
     try:
         profile = profiles.current()
         with Client(profile.url, api_key=profile.api_key) as client:
