@@ -27,7 +27,7 @@ from strongroom.models.v1 import models_pb2 as strongroom_dot_models_dot_v1_dot_
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"strongroom/models/v1/weights.proto\x12\x14strongroom.models.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!strongroom/models/v1/models.proto\x1a#strongroom/options/v1/options.proto\"\xae\x01\n\x13\x43reateUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{0,128}$\"K\n\x14\x43reateUploadResponse\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07resumed\x18\x03 \x01(\x08\"\xb4\x01\n\x10HasChunksRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x1c\n\tupload_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1a\n\x07\x64igests\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\"$\n\x11HasChunksResponse\x12\x0f\n\x07present\x18\x01 \x01(\x0c\"\x94\x01\n\x12WriteChunksRequest\x12\x39\n\x06header\x18\x01 \x01(\x0b\x32\'.strongroom.models.v1.WriteChunksHeaderH\x00\x12\x31\n\x05\x66rame\x18\x02 \x01(\x0b\x32 .strongroom.models.v1.ChunkFrameH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\x99\x01\n\x11WriteChunksHeader\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x1c\n\tupload_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"+\n\nChunkFrame\x12\x0f\n\x07lengths\x18\x01 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"y\n\x13WriteChunksResponse\x12\x17\n\x0f\x63hunks_received\x18\x01 \x01(\r\x12\x1b\n\x13\x63hunks_deduplicated\x18\x02 \x01(\r\x12\x16\n\x0e\x62ytes_received\x18\x03 \x01(\x01\x12\x14\n\x0c\x62ytes_stored\x18\x04 \x01(\x01\"\xdc\x01\n\x13\x43ommitUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x1c\n\tupload_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12?\n\x05\x66iles\x18\x04 \x03(\x0b\x32\".strongroom.models.v1.UploadedFileB\x0c\xbaH\t\x92\x01\x06\x08\x01\x10\xa0\x8d\x06\"o\n\x0cUploadedFile\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\x17\n\x06sha256\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x15\n\rchunk_digests\x18\x03 \x01(\x0c\x12\x15\n\rchunk_lengths\x18\x04 \x03(\r\"\x9a\x01\n\x12\x41\x62ortUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x1c\n\tupload_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"\x15\n\x13\x41\x62ortUploadResponse\"\x86\x02\n\x0fReadFileRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x18\n\x04path\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\x17\n\x06offset\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\x06length\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x42\t\n\x07_length\" \n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xb7\x0b\n\x0eWeightsService\x12\xf7\x01\n\x0c\x43reateUpload\x12).strongroom.models.v1.CreateUploadRequest\x1a*.strongroom.models.v1.CreateUploadResponse\"\x8f\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\x12\xee\x01\n\tHasChunks\x12&.strongroom.models.v1.HasChunksRequest\x1a\'.strongroom.models.v1.HasChunksResponse\"\x8f\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\x12\x84\x02\n\x0bWriteChunks\x12(.strongroom.models.v1.WriteChunksRequest\x1a).strongroom.models.v1.WriteChunksResponse\"\x9d\x01\xaa\xbb\x18G\n\x0cmodels.write\x12\x37managers/{header.manager_id}/models/{header.model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile(\x01\x12\xea\x01\n\x0c\x43ommitUpload\x12).strongroom.models.v1.CommitUploadRequest\x1a\x1d.strongroom.models.v1.Version\"\x8f\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\x12\xf4\x01\n\x0b\x41\x62ortUpload\x12(.strongroom.models.v1.AbortUploadRequest\x1a).strongroom.models.v1.AbortUploadResponse\"\x8f\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\x12\xce\x01\n\x08ReadFile\x12%.strongroom.models.v1.ReadFileRequest\x1a&.strongroom.models.v1.ReadFileResponse\"q\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18\x31over REST a file is read with FileService.GetFile0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"strongroom/models/v1/weights.proto\x12\x14strongroom.models.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!strongroom/models/v1/models.proto\x1a#strongroom/options/v1/options.proto\"\xae\x01\n\x13\x43reateUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{0,128}$\"K\n\x14\x43reateUploadResponse\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07resumed\x18\x03 \x01(\x08\"\xc6\x01\n\x10HasChunksRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\x12\x1a\n\x07\x64igests\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\"$\n\x11HasChunksResponse\x12\x0f\n\x07present\x18\x01 \x01(\x0c\"\x94\x01\n\x12WriteChunksRequest\x12\x39\n\x06header\x18\x01 \x01(\x0b\x32\'.strongroom.models.v1.WriteChunksHeaderH\x00\x12\x31\n\x05\x66rame\x18\x02 \x01(\x0b\x32 .strongroom.models.v1.ChunkFrameH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xab\x01\n\x11WriteChunksHeader\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"+\n\nChunkFrame\x12\x0f\n\x07lengths\x18\x01 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"y\n\x13WriteChunksResponse\x12\x17\n\x0f\x63hunks_received\x18\x01 \x01(\r\x12\x1b\n\x13\x63hunks_deduplicated\x18\x02 \x01(\r\x12\x16\n\x0e\x62ytes_received\x18\x03 \x01(\x01\x12\x14\n\x0c\x62ytes_stored\x18\x04 \x01(\x01\"\xee\x01\n\x13\x43ommitUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\x12?\n\x05\x66iles\x18\x04 \x03(\x0b\x32\".strongroom.models.v1.UploadedFileB\x0c\xbaH\t\x92\x01\x06\x08\x01\x10\xa0\x8d\x06\"o\n\x0cUploadedFile\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\x17\n\x06sha256\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x15\n\rchunk_digests\x18\x03 \x01(\x0c\x12\x15\n\rchunk_lengths\x18\x04 \x03(\r\"\xac\x01\n\x12\x41\x62ortUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"\x15\n\x13\x41\x62ortUploadResponse\"\x86\x02\n\x0fReadFileRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x18\n\x04path\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\x17\n\x06offset\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\x06length\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x42\t\n\x07_length\" \n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xb7\x0b\n\x0eWeightsService\x12\xf7\x01\n\x0c\x43reateUpload\x12).strongroom.models.v1.CreateUploadRequest\x1a*.strongroom.models.v1.CreateUploadResponse\"\x8f\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\x12\xee\x01\n\tHasChunks\x12&.strongroom.models.v1.HasChunksRequest\x1a\'.strongroom.models.v1.HasChunksResponse\"\x8f\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\x12\x84\x02\n\x0bWriteChunks\x12(.strongroom.models.v1.WriteChunksRequest\x1a).strongroom.models.v1.WriteChunksResponse\"\x9d\x01\xaa\xbb\x18G\n\x0cmodels.write\x12\x37managers/{header.manager_id}/models/{header.model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile(\x01\x12\xea\x01\n\x0c\x43ommitUpload\x12).strongroom.models.v1.CommitUploadRequest\x1a\x1d.strongroom.models.v1.Version\"\x8f\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\x12\xf4\x01\n\x0b\x41\x62ortUpload\x12(.strongroom.models.v1.AbortUploadRequest\x1a).strongroom.models.v1.AbortUploadResponse\"\x8f\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\x12\xce\x01\n\x08ReadFile\x12%.strongroom.models.v1.ReadFileRequest\x1a&.strongroom.models.v1.ReadFileResponse\"q\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18\x31over REST a file is read with FileService.GetFile0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,7 +45,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HASCHUNKSREQUEST'].fields_by_name['model_name']._loaded_options = None
   _globals['_HASCHUNKSREQUEST'].fields_by_name['model_name']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_HASCHUNKSREQUEST'].fields_by_name['upload_id']._loaded_options = None
-  _globals['_HASCHUNKSREQUEST'].fields_by_name['upload_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_HASCHUNKSREQUEST'].fields_by_name['upload_id']._serialized_options = b'\272H\030r\0262\024^[0-9A-Za-z-]{1,64}$'
   _globals['_HASCHUNKSREQUEST'].fields_by_name['digests']._loaded_options = None
   _globals['_HASCHUNKSREQUEST'].fields_by_name['digests']._serialized_options = b'\272H\006z\004\030\200\200@'
   _globals['_WRITECHUNKSREQUEST'].oneofs_by_name['message']._loaded_options = None
@@ -55,13 +55,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WRITECHUNKSHEADER'].fields_by_name['model_name']._loaded_options = None
   _globals['_WRITECHUNKSHEADER'].fields_by_name['model_name']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_WRITECHUNKSHEADER'].fields_by_name['upload_id']._loaded_options = None
-  _globals['_WRITECHUNKSHEADER'].fields_by_name['upload_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_WRITECHUNKSHEADER'].fields_by_name['upload_id']._serialized_options = b'\272H\030r\0262\024^[0-9A-Za-z-]{1,64}$'
   _globals['_COMMITUPLOADREQUEST'].fields_by_name['manager_id']._loaded_options = None
   _globals['_COMMITUPLOADREQUEST'].fields_by_name['manager_id']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_COMMITUPLOADREQUEST'].fields_by_name['model_name']._loaded_options = None
   _globals['_COMMITUPLOADREQUEST'].fields_by_name['model_name']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_COMMITUPLOADREQUEST'].fields_by_name['upload_id']._loaded_options = None
-  _globals['_COMMITUPLOADREQUEST'].fields_by_name['upload_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_COMMITUPLOADREQUEST'].fields_by_name['upload_id']._serialized_options = b'\272H\030r\0262\024^[0-9A-Za-z-]{1,64}$'
   _globals['_COMMITUPLOADREQUEST'].fields_by_name['files']._loaded_options = None
   _globals['_COMMITUPLOADREQUEST'].fields_by_name['files']._serialized_options = b'\272H\t\222\001\006\010\001\020\240\215\006'
   _globals['_UPLOADEDFILE'].fields_by_name['path']._loaded_options = None
@@ -73,7 +73,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ABORTUPLOADREQUEST'].fields_by_name['model_name']._loaded_options = None
   _globals['_ABORTUPLOADREQUEST'].fields_by_name['model_name']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_ABORTUPLOADREQUEST'].fields_by_name['upload_id']._loaded_options = None
-  _globals['_ABORTUPLOADREQUEST'].fields_by_name['upload_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_ABORTUPLOADREQUEST'].fields_by_name['upload_id']._serialized_options = b'\272H\030r\0262\024^[0-9A-Za-z-]{1,64}$'
   _globals['_READFILEREQUEST'].fields_by_name['manager_id']._loaded_options = None
   _globals['_READFILEREQUEST'].fields_by_name['manager_id']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_READFILEREQUEST'].fields_by_name['model_name']._loaded_options = None
@@ -103,29 +103,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEUPLOADRESPONSE']._serialized_start=338
   _globals['_CREATEUPLOADRESPONSE']._serialized_end=413
   _globals['_HASCHUNKSREQUEST']._serialized_start=416
-  _globals['_HASCHUNKSREQUEST']._serialized_end=596
-  _globals['_HASCHUNKSRESPONSE']._serialized_start=598
-  _globals['_HASCHUNKSRESPONSE']._serialized_end=634
-  _globals['_WRITECHUNKSREQUEST']._serialized_start=637
-  _globals['_WRITECHUNKSREQUEST']._serialized_end=785
-  _globals['_WRITECHUNKSHEADER']._serialized_start=788
-  _globals['_WRITECHUNKSHEADER']._serialized_end=941
-  _globals['_CHUNKFRAME']._serialized_start=943
-  _globals['_CHUNKFRAME']._serialized_end=986
-  _globals['_WRITECHUNKSRESPONSE']._serialized_start=988
-  _globals['_WRITECHUNKSRESPONSE']._serialized_end=1109
-  _globals['_COMMITUPLOADREQUEST']._serialized_start=1112
-  _globals['_COMMITUPLOADREQUEST']._serialized_end=1332
-  _globals['_UPLOADEDFILE']._serialized_start=1334
-  _globals['_UPLOADEDFILE']._serialized_end=1445
-  _globals['_ABORTUPLOADREQUEST']._serialized_start=1448
-  _globals['_ABORTUPLOADREQUEST']._serialized_end=1602
-  _globals['_ABORTUPLOADRESPONSE']._serialized_start=1604
-  _globals['_ABORTUPLOADRESPONSE']._serialized_end=1625
-  _globals['_READFILEREQUEST']._serialized_start=1628
-  _globals['_READFILEREQUEST']._serialized_end=1890
-  _globals['_READFILERESPONSE']._serialized_start=1892
-  _globals['_READFILERESPONSE']._serialized_end=1924
-  _globals['_WEIGHTSSERVICE']._serialized_start=1927
-  _globals['_WEIGHTSSERVICE']._serialized_end=3390
+  _globals['_HASCHUNKSREQUEST']._serialized_end=614
+  _globals['_HASCHUNKSRESPONSE']._serialized_start=616
+  _globals['_HASCHUNKSRESPONSE']._serialized_end=652
+  _globals['_WRITECHUNKSREQUEST']._serialized_start=655
+  _globals['_WRITECHUNKSREQUEST']._serialized_end=803
+  _globals['_WRITECHUNKSHEADER']._serialized_start=806
+  _globals['_WRITECHUNKSHEADER']._serialized_end=977
+  _globals['_CHUNKFRAME']._serialized_start=979
+  _globals['_CHUNKFRAME']._serialized_end=1022
+  _globals['_WRITECHUNKSRESPONSE']._serialized_start=1024
+  _globals['_WRITECHUNKSRESPONSE']._serialized_end=1145
+  _globals['_COMMITUPLOADREQUEST']._serialized_start=1148
+  _globals['_COMMITUPLOADREQUEST']._serialized_end=1386
+  _globals['_UPLOADEDFILE']._serialized_start=1388
+  _globals['_UPLOADEDFILE']._serialized_end=1499
+  _globals['_ABORTUPLOADREQUEST']._serialized_start=1502
+  _globals['_ABORTUPLOADREQUEST']._serialized_end=1674
+  _globals['_ABORTUPLOADRESPONSE']._serialized_start=1676
+  _globals['_ABORTUPLOADRESPONSE']._serialized_end=1697
+  _globals['_READFILEREQUEST']._serialized_start=1700
+  _globals['_READFILEREQUEST']._serialized_end=1962
+  _globals['_READFILERESPONSE']._serialized_start=1964
+  _globals['_READFILERESPONSE']._serialized_end=1996
+  _globals['_WEIGHTSSERVICE']._serialized_start=1999
+  _globals['_WEIGHTSSERVICE']._serialized_end=3462
 # @@protoc_insertion_point(module_scope)

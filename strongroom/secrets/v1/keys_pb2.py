@@ -26,7 +26,7 @@ from strongroom.buf.validate import validate_pb2 as buf_dot_validate_dot_validat
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n strongroom/secrets/v1/keys.proto\x12\x15strongroom.secrets.v1\x1a\x1b\x62uf/validate/validate.proto\x1a#strongroom/options/v1/options.proto\"@\n\x10\x43reateKekRequest\x12,\n\x06kek_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x18\x80\x02\x32\x12^[A-Za-z0-9._/-]+$\"4\n\x11\x43reateKekResponse\x12\x0e\n\x06kek_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"Y\n\x13GenerateKeysRequest\x12\x1a\n\x06kek_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12&\n\x08\x63ontexts\x18\x02 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10\xe8\x07\"\x07r\x05\x10\x01\x18\x80\x04\"@\n\x14GenerateKeysResponse\x12(\n\x04keys\x18\x01 \x03(\x0b\x32\x1a.strongroom.secrets.v1.Key\"\'\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x03key\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"S\n\x11UnwrapKeysRequest\x12>\n\x04keys\x18\x01 \x03(\x0b\x32#.strongroom.secrets.v1.KeyReferenceB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"F\n\x0cKeyReference\x12\x19\n\x06key_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\x07\x63ontext\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\">\n\x12UnwrapKeysResponse\x12(\n\x04keys\x18\x01 \x03(\x0b\x32\x1a.strongroom.secrets.v1.Key\"2\n\x12\x44\x65stroyKeysRequest\x12\x1c\n\x07key_ids\x18\x01 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"(\n\x13\x44\x65stroyKeysResponse\x12\x11\n\tdestroyed\x18\x01 \x01(\r\"c\n\x0fListKeysRequest\x12\x1a\n\x06kek_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x0fmin_age_seconds\x18\x03 \x01(\r\"<\n\x10ListKeysResponse\x12\x0f\n\x07key_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x0e\x45ncryptRequest\x12\x1a\n\x06kek_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x1f\n\tplaintext\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80\x04\x12\x1b\n\x07\x63ontext\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"%\n\x0f\x45ncryptResponse\x12\x12\n\nciphertext\x18\x01 \x01(\x0c\"L\n\x0e\x44\x65\x63ryptRequest\x12\x1d\n\nciphertext\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x88\x04\x12\x1b\n\x07\x63ontext\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\")\n\x0f\x44\x65\x63ryptResponse\x12\x16\n\tplaintext\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x32\xf1\x07\n\nKeyService\x12\x8b\x01\n\tCreateKek\x12\'.strongroom.secrets.v1.CreateKekRequest\x1a(.strongroom.secrets.v1.CreateKekResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x94\x01\n\x0cGenerateKeys\x12*.strongroom.secrets.v1.GenerateKeysRequest\x1a+.strongroom.secrets.v1.GenerateKeysResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x8e\x01\n\nUnwrapKeys\x12(.strongroom.secrets.v1.UnwrapKeysRequest\x1a).strongroom.secrets.v1.UnwrapKeysResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x91\x01\n\x0b\x44\x65stroyKeys\x12).strongroom.secrets.v1.DestroyKeysRequest\x1a*.strongroom.secrets.v1.DestroyKeysResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x88\x01\n\x08ListKeys\x12&.strongroom.secrets.v1.ListKeysRequest\x1a\'.strongroom.secrets.v1.ListKeysResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x85\x01\n\x07\x45ncrypt\x12%.strongroom.secrets.v1.EncryptRequest\x1a&.strongroom.secrets.v1.EncryptResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x85\x01\n\x07\x44\x65\x63rypt\x12%.strongroom.secrets.v1.DecryptRequest\x1a&.strongroom.secrets.v1.DecryptResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services onlyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n strongroom/secrets/v1/keys.proto\x12\x15strongroom.secrets.v1\x1a\x1b\x62uf/validate/validate.proto\x1a#strongroom/options/v1/options.proto\"@\n\x10\x43reateKekRequest\x12,\n\x06kek_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x18\x80\x02\x32\x12^[A-Za-z0-9._/-]+$\"4\n\x11\x43reateKekResponse\x12\x0e\n\x06kek_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"k\n\x13GenerateKeysRequest\x12,\n\x06kek_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x18\x80\x02\x32\x12^[A-Za-z0-9._/-]+$\x12&\n\x08\x63ontexts\x18\x02 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10\xe8\x07\"\x07r\x05\x10\x01\x18\x80\x04\"@\n\x14GenerateKeysResponse\x12(\n\x04keys\x18\x01 \x03(\x0b\x32\x1a.strongroom.secrets.v1.Key\"\'\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x03key\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"S\n\x11UnwrapKeysRequest\x12>\n\x04keys\x18\x01 \x03(\x0b\x32#.strongroom.secrets.v1.KeyReferenceB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"W\n\x0cKeyReference\x12*\n\x06key_id\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x32\x13^[0-9A-Za-z]{1,64}$\x12\x1b\n\x07\x63ontext\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\">\n\x12UnwrapKeysResponse\x12(\n\x04keys\x18\x01 \x03(\x0b\x32\x1a.strongroom.secrets.v1.Key\"K\n\x12\x44\x65stroyKeysRequest\x12\x35\n\x07key_ids\x18\x01 \x03(\tB$\xbaH!\x92\x01\x1e\x08\x01\x10\xe8\x07\"\x17r\x15\x32\x13^[0-9A-Za-z]{1,64}$\"(\n\x13\x44\x65stroyKeysResponse\x12\x11\n\tdestroyed\x18\x01 \x01(\r\"\x88\x01\n\x0fListKeysRequest\x12,\n\x06kek_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x18\x80\x02\x32\x12^[A-Za-z0-9._/-]+$\x12.\n\npage_token\x18\x02 \x01(\tB\x1a\xbaH\x17r\x15\x32\x13^[0-9A-Za-z]{0,64}$\x12\x17\n\x0fmin_age_seconds\x18\x03 \x01(\r\"<\n\x10ListKeysResponse\x12\x0f\n\x07key_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x0e\x45ncryptRequest\x12,\n\x06kek_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x18\x80\x02\x32\x12^[A-Za-z0-9._/-]+$\x12\x1f\n\tplaintext\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80\x04\x12\x1b\n\x07\x63ontext\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"%\n\x0f\x45ncryptResponse\x12\x12\n\nciphertext\x18\x01 \x01(\x0c\"L\n\x0e\x44\x65\x63ryptRequest\x12\x1d\n\nciphertext\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x88\x04\x12\x1b\n\x07\x63ontext\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\")\n\x0f\x44\x65\x63ryptResponse\x12\x16\n\tplaintext\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x32\xf1\x07\n\nKeyService\x12\x8b\x01\n\tCreateKek\x12\'.strongroom.secrets.v1.CreateKekRequest\x1a(.strongroom.secrets.v1.CreateKekResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x94\x01\n\x0cGenerateKeys\x12*.strongroom.secrets.v1.GenerateKeysRequest\x1a+.strongroom.secrets.v1.GenerateKeysResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x8e\x01\n\nUnwrapKeys\x12(.strongroom.secrets.v1.UnwrapKeysRequest\x1a).strongroom.secrets.v1.UnwrapKeysResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x91\x01\n\x0b\x44\x65stroyKeys\x12).strongroom.secrets.v1.DestroyKeysRequest\x1a*.strongroom.secrets.v1.DestroyKeysResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x88\x01\n\x08ListKeys\x12&.strongroom.secrets.v1.ListKeysRequest\x1a\'.strongroom.secrets.v1.ListKeysResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x85\x01\n\x07\x45ncrypt\x12%.strongroom.secrets.v1.EncryptRequest\x1a&.strongroom.secrets.v1.EncryptResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services only\x12\x85\x01\n\x07\x44\x65\x63rypt\x12%.strongroom.secrets.v1.DecryptRequest\x1a&.strongroom.secrets.v1.DecryptResponse\"+\xaa\xbb\x18\x0e*\x04\x61uth*\x06models\xb2\xbb\x18\x15\x62\x65tween services onlyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEKEKREQUEST'].fields_by_name['kek_id']._loaded_options = None
   _globals['_CREATEKEKREQUEST'].fields_by_name['kek_id']._serialized_options = b'\272H\031r\027\030\200\0022\022^[A-Za-z0-9._/-]+$'
   _globals['_GENERATEKEYSREQUEST'].fields_by_name['kek_id']._loaded_options = None
-  _globals['_GENERATEKEYSREQUEST'].fields_by_name['kek_id']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_GENERATEKEYSREQUEST'].fields_by_name['kek_id']._serialized_options = b'\272H\031r\027\030\200\0022\022^[A-Za-z0-9._/-]+$'
   _globals['_GENERATEKEYSREQUEST'].fields_by_name['contexts']._loaded_options = None
   _globals['_GENERATEKEYSREQUEST'].fields_by_name['contexts']._serialized_options = b'\272H\021\222\001\016\010\001\020\350\007\"\007r\005\020\001\030\200\004'
   _globals['_KEY'].fields_by_name['key']._loaded_options = None
@@ -44,17 +44,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNWRAPKEYSREQUEST'].fields_by_name['keys']._loaded_options = None
   _globals['_UNWRAPKEYSREQUEST'].fields_by_name['keys']._serialized_options = b'\272H\010\222\001\005\010\001\020\350\007'
   _globals['_KEYREFERENCE'].fields_by_name['key_id']._loaded_options = None
-  _globals['_KEYREFERENCE'].fields_by_name['key_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_KEYREFERENCE'].fields_by_name['key_id']._serialized_options = b'\272H\027r\0252\023^[0-9A-Za-z]{1,64}$'
   _globals['_KEYREFERENCE'].fields_by_name['context']._loaded_options = None
   _globals['_KEYREFERENCE'].fields_by_name['context']._serialized_options = b'\272H\007r\005\020\001\030\200\004'
   _globals['_DESTROYKEYSREQUEST'].fields_by_name['key_ids']._loaded_options = None
-  _globals['_DESTROYKEYSREQUEST'].fields_by_name['key_ids']._serialized_options = b'\272H\010\222\001\005\010\001\020\350\007'
+  _globals['_DESTROYKEYSREQUEST'].fields_by_name['key_ids']._serialized_options = b'\272H!\222\001\036\010\001\020\350\007\"\027r\0252\023^[0-9A-Za-z]{1,64}$'
   _globals['_LISTKEYSREQUEST'].fields_by_name['kek_id']._loaded_options = None
-  _globals['_LISTKEYSREQUEST'].fields_by_name['kek_id']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_LISTKEYSREQUEST'].fields_by_name['kek_id']._serialized_options = b'\272H\031r\027\030\200\0022\022^[A-Za-z0-9._/-]+$'
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_token']._loaded_options = None
-  _globals['_LISTKEYSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTKEYSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\027r\0252\023^[0-9A-Za-z]{0,64}$'
   _globals['_ENCRYPTREQUEST'].fields_by_name['kek_id']._loaded_options = None
-  _globals['_ENCRYPTREQUEST'].fields_by_name['kek_id']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_ENCRYPTREQUEST'].fields_by_name['kek_id']._serialized_options = b'\272H\031r\027\030\200\0022\022^[A-Za-z0-9._/-]+$'
   _globals['_ENCRYPTREQUEST'].fields_by_name['plaintext']._loaded_options = None
   _globals['_ENCRYPTREQUEST'].fields_by_name['plaintext']._serialized_options = b'\200\001\001\272H\006z\004\030\200\200\004'
   _globals['_ENCRYPTREQUEST'].fields_by_name['context']._loaded_options = None
@@ -84,33 +84,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEKEKRESPONSE']._serialized_start=191
   _globals['_CREATEKEKRESPONSE']._serialized_end=243
   _globals['_GENERATEKEYSREQUEST']._serialized_start=245
-  _globals['_GENERATEKEYSREQUEST']._serialized_end=334
-  _globals['_GENERATEKEYSRESPONSE']._serialized_start=336
-  _globals['_GENERATEKEYSRESPONSE']._serialized_end=400
-  _globals['_KEY']._serialized_start=402
-  _globals['_KEY']._serialized_end=441
-  _globals['_UNWRAPKEYSREQUEST']._serialized_start=443
-  _globals['_UNWRAPKEYSREQUEST']._serialized_end=526
-  _globals['_KEYREFERENCE']._serialized_start=528
-  _globals['_KEYREFERENCE']._serialized_end=598
-  _globals['_UNWRAPKEYSRESPONSE']._serialized_start=600
-  _globals['_UNWRAPKEYSRESPONSE']._serialized_end=662
-  _globals['_DESTROYKEYSREQUEST']._serialized_start=664
-  _globals['_DESTROYKEYSREQUEST']._serialized_end=714
-  _globals['_DESTROYKEYSRESPONSE']._serialized_start=716
-  _globals['_DESTROYKEYSRESPONSE']._serialized_end=756
-  _globals['_LISTKEYSREQUEST']._serialized_start=758
-  _globals['_LISTKEYSREQUEST']._serialized_end=857
-  _globals['_LISTKEYSRESPONSE']._serialized_start=859
-  _globals['_LISTKEYSRESPONSE']._serialized_end=919
-  _globals['_ENCRYPTREQUEST']._serialized_start=921
-  _globals['_ENCRYPTREQUEST']._serialized_end=1027
-  _globals['_ENCRYPTRESPONSE']._serialized_start=1029
-  _globals['_ENCRYPTRESPONSE']._serialized_end=1066
-  _globals['_DECRYPTREQUEST']._serialized_start=1068
-  _globals['_DECRYPTREQUEST']._serialized_end=1144
-  _globals['_DECRYPTRESPONSE']._serialized_start=1146
-  _globals['_DECRYPTRESPONSE']._serialized_end=1187
-  _globals['_KEYSERVICE']._serialized_start=1190
-  _globals['_KEYSERVICE']._serialized_end=2199
+  _globals['_GENERATEKEYSREQUEST']._serialized_end=352
+  _globals['_GENERATEKEYSRESPONSE']._serialized_start=354
+  _globals['_GENERATEKEYSRESPONSE']._serialized_end=418
+  _globals['_KEY']._serialized_start=420
+  _globals['_KEY']._serialized_end=459
+  _globals['_UNWRAPKEYSREQUEST']._serialized_start=461
+  _globals['_UNWRAPKEYSREQUEST']._serialized_end=544
+  _globals['_KEYREFERENCE']._serialized_start=546
+  _globals['_KEYREFERENCE']._serialized_end=633
+  _globals['_UNWRAPKEYSRESPONSE']._serialized_start=635
+  _globals['_UNWRAPKEYSRESPONSE']._serialized_end=697
+  _globals['_DESTROYKEYSREQUEST']._serialized_start=699
+  _globals['_DESTROYKEYSREQUEST']._serialized_end=774
+  _globals['_DESTROYKEYSRESPONSE']._serialized_start=776
+  _globals['_DESTROYKEYSRESPONSE']._serialized_end=816
+  _globals['_LISTKEYSREQUEST']._serialized_start=819
+  _globals['_LISTKEYSREQUEST']._serialized_end=955
+  _globals['_LISTKEYSRESPONSE']._serialized_start=957
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1017
+  _globals['_ENCRYPTREQUEST']._serialized_start=1019
+  _globals['_ENCRYPTREQUEST']._serialized_end=1143
+  _globals['_ENCRYPTRESPONSE']._serialized_start=1145
+  _globals['_ENCRYPTRESPONSE']._serialized_end=1182
+  _globals['_DECRYPTREQUEST']._serialized_start=1184
+  _globals['_DECRYPTREQUEST']._serialized_end=1260
+  _globals['_DECRYPTRESPONSE']._serialized_start=1262
+  _globals['_DECRYPTRESPONSE']._serialized_end=1303
+  _globals['_KEYSERVICE']._serialized_start=1306
+  _globals['_KEYSERVICE']._serialized_end=2315
 # @@protoc_insertion_point(module_scope)

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#strongroom/secrets/v1/secrets.proto\x12\x15strongroom.secrets.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#strongroom/options/v1/options.proto\"r\n\rSecretVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x04 \x01(\t\"\x96\x01\n\rSecretSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x02 \x01(\r\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9c\x01\n\x13\x43reateSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12-\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01\"\xe7\x01\n\x13UpdateSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12-\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\x42\x13\n\x11_expected_version\"5\n\x19ListSecretVersionsRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\"T\n\x1aListSecretVersionsResponse\x12\x36\n\x08versions\x18\x01 \x03(\x0b\x32$.strongroom.secrets.v1.SecretVersion\"=\n\x10GetSecretRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x0f\n\x07version\x18\x02 \x01(\r\"\x9d\x01\n\x11GetSecretResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12%\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x05 \x01(\t\"i\n\x12ListSecretsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x18\n\x06prefix\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"e\n\x13ListSecretsResponse\x12\x35\n\x07secrets\x18\x01 \x03(\x0b\x32$.strongroom.secrets.v1.SecretSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x13\x44\x65leteSecretRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\"@\n\x14\x44\x65leteSecretResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x12\x64\x65stroyed_versions\x18\x02 \x01(\r2\x96\x08\n\rSecretService\x12\xa4\x01\n\x0c\x43reateSecret\x12*.strongroom.secrets.v1.CreateSecretRequest\x1a$.strongroom.secrets.v1.SecretVersion\"B\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\xb8\xbb\x18\xc9\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/api/v1/secrets:\x01*\x12\xa9\x01\n\x0cUpdateSecret\x12*.strongroom.secrets.v1.UpdateSecretRequest\x1a$.strongroom.secrets.v1.SecretVersion\"G\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\x82\xd3\xe4\x93\x02\x1e\x1a\x19/api/v1/secrets/{name=**}:\x01*\x12\xc6\x01\n\x12ListSecretVersions\x12\x30.strongroom.secrets.v1.ListSecretVersionsRequest\x1a\x31.strongroom.secrets.v1.ListSecretVersionsResponse\"K\xaa\xbb\x18\x1e\n\x0csecrets.list\x12\x0esecrets/{name}\x82\xd3\xe4\x93\x02#\x12!/api/v1/secrets/{name=**}:history\x12\xa3\x01\n\tGetSecret\x12\'.strongroom.secrets.v1.GetSecretRequest\x1a(.strongroom.secrets.v1.GetSecretResponse\"C\xaa\xbb\x18\x1e\n\x0csecrets.read\x12\x0esecrets/{name}\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/secrets/{name=**}\x12\x91\x01\n\x0bListSecrets\x12).strongroom.secrets.v1.ListSecretsRequest\x1a*.strongroom.secrets.v1.ListSecretsResponse\"+\xaa\xbb\x18\x10\n\x0csecrets.list0\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/secrets\x12\xae\x01\n\x0c\x44\x65leteSecret\x12*.strongroom.secrets.v1.DeleteSecretRequest\x1a+.strongroom.secrets.v1.DeleteSecretResponse\"E\xaa\xbb\x18 \n\x0esecrets.delete\x12\x0esecrets/{name}\x82\xd3\xe4\x93\x02\x1b*\x19/api/v1/secrets/{name=**}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#strongroom/secrets/v1/secrets.proto\x12\x15strongroom.secrets.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#strongroom/options/v1/options.proto\"r\n\rSecretVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x04 \x01(\t\"\x96\x01\n\rSecretSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x02 \x01(\r\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9c\x01\n\x13\x43reateSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12-\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01\"\xe7\x01\n\x13UpdateSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12-\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\x42\x13\n\x11_expected_version\"s\n\x19ListSecretVersionsRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\"T\n\x1aListSecretVersionsResponse\x12\x36\n\x08versions\x18\x01 \x03(\x0b\x32$.strongroom.secrets.v1.SecretVersion\"{\n\x10GetSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12\x0f\n\x07version\x18\x02 \x01(\r\"\x9d\x01\n\x11GetSecretResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12%\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x05 \x01(\t\"}\n\x12ListSecretsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12,\n\x06prefix\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x18\x80\x02\x32\x12^[A-Za-z0-9._/-]*$\"e\n\x13ListSecretsResponse\x12\x35\n\x07secrets\x18\x01 \x03(\x0b\x32$.strongroom.secrets.v1.SecretSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x13\x44\x65leteSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\"@\n\x14\x44\x65leteSecretResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x12\x64\x65stroyed_versions\x18\x02 \x01(\r2\x96\x08\n\rSecretService\x12\xa4\x01\n\x0c\x43reateSecret\x12*.strongroom.secrets.v1.CreateSecretRequest\x1a$.strongroom.secrets.v1.SecretVersion\"B\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\xb8\xbb\x18\xc9\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/api/v1/secrets:\x01*\x12\xa9\x01\n\x0cUpdateSecret\x12*.strongroom.secrets.v1.UpdateSecretRequest\x1a$.strongroom.secrets.v1.SecretVersion\"G\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\x82\xd3\xe4\x93\x02\x1e\x1a\x19/api/v1/secrets/{name=**}:\x01*\x12\xc6\x01\n\x12ListSecretVersions\x12\x30.strongroom.secrets.v1.ListSecretVersionsRequest\x1a\x31.strongroom.secrets.v1.ListSecretVersionsResponse\"K\xaa\xbb\x18\x1e\n\x0csecrets.list\x12\x0esecrets/{name}\x82\xd3\xe4\x93\x02#\x12!/api/v1/secrets/{name=**}:history\x12\xa3\x01\n\tGetSecret\x12\'.strongroom.secrets.v1.GetSecretRequest\x1a(.strongroom.secrets.v1.GetSecretResponse\"C\xaa\xbb\x18\x1e\n\x0csecrets.read\x12\x0esecrets/{name}\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/secrets/{name=**}\x12\x91\x01\n\x0bListSecrets\x12).strongroom.secrets.v1.ListSecretsRequest\x1a*.strongroom.secrets.v1.ListSecretsResponse\"+\xaa\xbb\x18\x10\n\x0csecrets.list0\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/secrets\x12\xae\x01\n\x0c\x44\x65leteSecret\x12*.strongroom.secrets.v1.DeleteSecretRequest\x1a+.strongroom.secrets.v1.DeleteSecretResponse\"E\xaa\xbb\x18 \n\x0esecrets.delete\x12\x0esecrets/{name}\x82\xd3\xe4\x93\x02\x1b*\x19/api/v1/secrets/{name=**}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,17 +45,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATESECRETREQUEST'].fields_by_name['data']._loaded_options = None
   _globals['_UPDATESECRETREQUEST'].fields_by_name['data']._serialized_options = b'\272H\003\310\001\001'
   _globals['_LISTSECRETVERSIONSREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_LISTSECRETVERSIONSREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_LISTSECRETVERSIONSREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
   _globals['_GETSECRETREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_GETSECRETREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_GETSECRETREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
   _globals['_LISTSECRETSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSECRETSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
   _globals['_LISTSECRETSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSECRETSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_LISTSECRETSREQUEST'].fields_by_name['prefix']._loaded_options = None
-  _globals['_LISTSECRETSREQUEST'].fields_by_name['prefix']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_LISTSECRETSREQUEST'].fields_by_name['prefix']._serialized_options = b'\272H\031r\027\030\200\0022\022^[A-Za-z0-9._/-]*$'
   _globals['_DELETESECRETREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_DELETESECRETREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_DELETESECRETREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
   _globals['_SECRETSERVICE'].methods_by_name['CreateSecret']._loaded_options = None
   _globals['_SECRETSERVICE'].methods_by_name['CreateSecret']._serialized_options = b'\252\273\030\037\n\rsecrets.write\022\016secrets/{name}\270\273\030\311\001\202\323\344\223\002\024\"\017/api/v1/secrets:\001*'
   _globals['_SECRETSERVICE'].methods_by_name['UpdateSecret']._loaded_options = None
@@ -77,21 +77,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATESECRETREQUEST']._serialized_start=650
   _globals['_UPDATESECRETREQUEST']._serialized_end=881
   _globals['_LISTSECRETVERSIONSREQUEST']._serialized_start=883
-  _globals['_LISTSECRETVERSIONSREQUEST']._serialized_end=936
-  _globals['_LISTSECRETVERSIONSRESPONSE']._serialized_start=938
-  _globals['_LISTSECRETVERSIONSRESPONSE']._serialized_end=1022
-  _globals['_GETSECRETREQUEST']._serialized_start=1024
-  _globals['_GETSECRETREQUEST']._serialized_end=1085
-  _globals['_GETSECRETRESPONSE']._serialized_start=1088
-  _globals['_GETSECRETRESPONSE']._serialized_end=1245
-  _globals['_LISTSECRETSREQUEST']._serialized_start=1247
-  _globals['_LISTSECRETSREQUEST']._serialized_end=1352
-  _globals['_LISTSECRETSRESPONSE']._serialized_start=1354
-  _globals['_LISTSECRETSRESPONSE']._serialized_end=1455
-  _globals['_DELETESECRETREQUEST']._serialized_start=1457
-  _globals['_DELETESECRETREQUEST']._serialized_end=1504
-  _globals['_DELETESECRETRESPONSE']._serialized_start=1506
-  _globals['_DELETESECRETRESPONSE']._serialized_end=1570
-  _globals['_SECRETSERVICE']._serialized_start=1573
-  _globals['_SECRETSERVICE']._serialized_end=2619
+  _globals['_LISTSECRETVERSIONSREQUEST']._serialized_end=998
+  _globals['_LISTSECRETVERSIONSRESPONSE']._serialized_start=1000
+  _globals['_LISTSECRETVERSIONSRESPONSE']._serialized_end=1084
+  _globals['_GETSECRETREQUEST']._serialized_start=1086
+  _globals['_GETSECRETREQUEST']._serialized_end=1209
+  _globals['_GETSECRETRESPONSE']._serialized_start=1212
+  _globals['_GETSECRETRESPONSE']._serialized_end=1369
+  _globals['_LISTSECRETSREQUEST']._serialized_start=1371
+  _globals['_LISTSECRETSREQUEST']._serialized_end=1496
+  _globals['_LISTSECRETSRESPONSE']._serialized_start=1498
+  _globals['_LISTSECRETSRESPONSE']._serialized_end=1599
+  _globals['_DELETESECRETREQUEST']._serialized_start=1601
+  _globals['_DELETESECRETREQUEST']._serialized_end=1710
+  _globals['_DELETESECRETRESPONSE']._serialized_start=1712
+  _globals['_DELETESECRETRESPONSE']._serialized_end=1776
+  _globals['_SECRETSERVICE']._serialized_start=1779
+  _globals['_SECRETSERVICE']._serialized_end=2825
 # @@protoc_insertion_point(module_scope)
