@@ -1,8 +1,8 @@
 """The channel to a Strongroom: credential, deadlines, retries, errors."""
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
@@ -50,8 +50,6 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 3000),
 ]
 
-_Response = TypeVar("_Response")
-
 
 class Connection:
     """A channel that presents a credential with every call and raises `StrongroomError`.
@@ -77,19 +75,25 @@ class Connection:
         except grpc.RpcError as error:
             raise errors.from_rpc(error) from None
 
-    def stream(self, method: Any, request: Any) -> Iterator[Any]:
-        """Calls a method with a stream of answers."""
-        answers = method(request, metadata=self.metadata)
+    def result(self, call: Any) -> Any:
+        """Waits for the answer of a call that was begun."""
         try:
-            yield from answers
+            return call.result()
+        except grpc.RpcError as error:
+            raise errors.from_rpc(error) from None
+
+    def begin(self, method: Any, request: Any) -> Any:
+        """Begins a call with a stream of answers."""
+        return method(request, metadata=self.metadata, timeout=LONG_DEADLINE)
+
+    def answers(self, call: Any) -> Iterator[Any]:
+        """The answers of a call that was begun; leaving off ends the call."""
+        try:
+            yield from call
         except grpc.RpcError as error:
             raise errors.from_rpc(error) from None
         finally:
-            answers.cancel()
-
-    def send(self, method: Any, requests: Iterable[Any]) -> Any:
-        """Calls a method with a stream of requests and one answer."""
-        return self.call(method, iter(requests), deadline=LONG_DEADLINE)
+            call.cancel()
 
     def close(self) -> None:
         self.channel.close()

@@ -24,12 +24,14 @@ def path() -> Path:
 
 
 def current() -> Profile:
-    """The profile, overridden by STRONGROOM_URL and STRONGROOM_API_KEY. Raises LocalFileError."""
+    """The profile, overridden by STRONGROOM_URL and STRONGROOM_API_KEY. Raises LocalFileError.
+
+    The kept key goes to the kept address only: another address is not told it.
+    """
     kept = _read(path())
-    return Profile(
-        url=os.environ.get("STRONGROOM_URL") or kept.url,
-        api_key=os.environ.get("STRONGROOM_API_KEY") or kept.api_key,
-    )
+    url = os.environ.get("STRONGROOM_URL") or kept.url
+    kept_key = kept.api_key if url.rstrip("/") == kept.url.rstrip("/") else ""
+    return Profile(url, os.environ.get("STRONGROOM_API_KEY") or kept_key)
 
 
 def save(profile: Profile) -> Path:

@@ -1,28 +1,34 @@
 """Pulling: each file into a temporary file beside its place, checked as a whole, then renamed.
 
+    ReadFile ──► temporary file ──► disk, as it comes
+        └──────► SHA-256                                 several files at a time
+
 A pull that was interrupted continues with the temporary file it left. A file that is there already and has the right
 SHA-256 is left alone. At no moment does a wrong or half byte stand under the final name.
 """
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import stamina
+import grpc
 
-from strongroom import bulk
+from strongroom import bulk, partial_file
 from strongroom.connection import Connection
-from strongroom.errors import DataLoss, LocalFileError, OutOfRange, Unavailable
+from strongroom.errors import DataLoss, LocalFileError, Unavailable
 from strongroom.models.v1 import models_pb2, models_pb2_grpc, weights_pb2
+from strongroom.partial_file import PartialFile
+from strongroom.persevere import persevere
 from strongroom.stage import Stage
 from strongroom.tree import targets
 
-_ATTEMPTS = 8
-_PATIENCE = 120.0
-_READ_BYTES = 4 << 20
+# Files at a time: enough that small ones do not wait for round trips and disk one after another.
+_WORKERS = 4
 
 
 @dataclass
@@ -43,8 +49,12 @@ class PullResult:
     bytes_received: int
 
 
+class _Stopped(Exception):
+    """Another file failed, so this one was given up."""
+
+
 class Pull:
-    """One pull of one version."""
+    """One pull of one version. `run` may be called once."""
 
     def __init__(
         self,
@@ -60,6 +70,9 @@ class Pull:
         self._wanted = version
         self._report = report
         self._progress = PullProgress()
+        self._counting = threading.Lock()
+        self._stopped = threading.Event()
+        self._calls: set[grpc.Call] = set()
 
     def run(self, destination: str | Path) -> PullResult:
         """Pulls every file of the version. Raises StrongroomError."""
@@ -68,118 +81,128 @@ class Pull:
         version: models_pb2.Version = self._connection.call(models.GetVersion, request)
         paths = targets([file.path for file in version.files], destination)
         self._progress.total = int(version.size_bytes)
-        for file in version.files:
-            self._pull_file(version.version, file, paths[file.path])
+        with ThreadPoolExecutor(_WORKERS, "pull") as workers:
+            running = [workers.submit(self._pull, version.version, file, paths[file.path]) for file in version.files]
+            try:
+                wait(running, return_when=FIRST_EXCEPTION)
+            finally:
+                # After a failure, or Ctrl-C, nobody needs what the others still fetch.
+                workers.shutdown(wait=False, cancel_futures=True)
+                self._stop()
+        failures = [pulled.exception() for pulled in running if not pulled.cancelled()]
+        for failure in failures:
+            if failure is not None and not isinstance(failure, _Stopped):
+                raise failure
+        _sync({path.parent for path in paths.values()})
         return PullResult(version, list(paths.values()), self._progress.received)
 
-    def _pull_file(self, version: str, file: models_pb2.File, path: Path) -> None:
-        size, sha256 = int(file.size_bytes), file.sha256
+    def _stop(self) -> None:
+        self._stopped.set()
+        for call in list(self._calls):
+            call.cancel()
+
+    def _pull(self, version: str, file: models_pb2.File, path: Path) -> None:
+        size = int(file.size_bytes)
         try:
-            if path.is_file() and path.stat().st_size == size and _sha256_of(path).hexdigest() == sha256:
-                self._progress.done += size
-                self._report(self._progress)
+            if path.is_file() and path.stat().st_size == size and _sha256_of(path) == file.sha256:
+                self._advance(size)
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Named by its content, so that what another version left is never continued.
-            temporary = path.with_name(f".{path.name[:100]}.{sha256[:16]}.part")
-            digest = self._fill(version, file, temporary)
-            if digest != sha256:
-                temporary.unlink()
-                message = (
-                    f"{file.path} came with SHA-256 {digest} instead of {sha256}. Nothing was written; pull again."
-                )
-                raise DataLoss(message, reason="SHA256_MISMATCH")
-            temporary.replace(path)
-            _sync_folder(path.parent)
+            with partial_file.opened(path, file.sha256) as target:
+                self._fill(version, file, target)
+                target.become(path)
         except OSError as error:
             raise LocalFileError(f"{path} can't be written: {error.strerror}.", reason="TARGET_UNWRITABLE") from None
 
-    def _fill(self, version: str, file: models_pb2.File, temporary: Path) -> str:
-        """Completes the temporary file; the SHA-256 of all of it."""
-        size = int(file.size_bytes)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(temporary, flags, 0o666), "r+b", buffering=0) as target:  # noqa: PTH123 - the flags matter
-            digest = _digest_of(target, size)
-            offset = target.seek(0, os.SEEK_CUR)
-            if offset == size and digest.hexdigest() != file.sha256:
-                # Complete and wrong: a crash can leave blocks that never reached the disk.
-                digest, offset = hashlib.sha256(), 0
-            target.seek(offset)
-            target.truncate(offset)
-            done_before = self._progress.done
-            retries = stamina.retry_context(on=Unavailable, attempts=_ATTEMPTS, timeout=_PATIENCE, wait_max=10.0)
-            for attempt in retries:
-                with attempt:
-                    offset = target.seek(0, os.SEEK_CUR)
-                    self._progress.done = done_before + offset
-                    self._receive(version, file, offset, target, digest)
-            os.fsync(target.fileno())
-        return str(digest.hexdigest())
+    def _fill(self, version: str, file: models_pb2.File, target: PartialFile) -> None:
+        """Completes the temporary file. Raises DataLoss if it is not what was pushed."""
+        resumed_at = target.resume(int(file.size_bytes))
+        self._advance(resumed_at)
+        self._receive(version, file, target)
+        if target.sha256 != file.sha256 and resumed_at:
+            # Blame what was there: a crash can leave blocks that never reached the disk. Once more, from the start.
+            self._advance(-target.size)
+            target.clear()
+            self._receive(version, file, target)
+        if target.sha256 != file.sha256:
+            target.remove()
+            message = f"{file.path} came with SHA-256 {target.sha256} instead of {file.sha256}. Nothing was written."
+            raise DataLoss(message, reason="SHA256_MISMATCH")
 
-    def _receive(self, version: str, file: models_pb2.File, offset: int, target: Any, digest: Any) -> None:
-        size = int(file.size_bytes)
-        if offset == size:
-            return
-        request = weights_pb2.ReadFileRequest(
-            manager_id=self._manager, model_name=self._model, version=version, path=file.path, offset=offset
-        )
+    def _receive(self, version: str, file: models_pb2.File, target: PartialFile) -> None:
+        def attempt() -> None:
+            left = int(file.size_bytes) - target.size
+            if left:
+                request = weights_pb2.ReadFileRequest(
+                    manager_id=self._manager,
+                    model_name=self._model,
+                    version=version,
+                    path=file.path,
+                    offset=target.size,
+                )
+                self._append(self._pieces(request, left), target)
+
+        persevere(attempt, lambda: target.size, sleep=self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise _Stopped
+
+    def _append(self, pieces: Iterator[memoryview], target: PartialFile) -> None:
         # What both stages were given is in file and digest alike when the block is left, whatever ended it.
         with (
-            Stage[memoryview](lambda data: _write(target, data), waiting=8, name="write") as writing,
-            Stage[memoryview](digest.update, waiting=8, name="sha256") as hashing,
+            Stage(target.write, waiting=4, name="write") as writing,
+            Stage(target.digest, waiting=4, name="sha256") as hashing,
         ):
-            for data in self._pieces(request, size - offset):
+            for data in pieces:
                 writing.put(data)
                 hashing.put(data)
-                self._progress.done += len(data)
-                self._progress.received += len(data)
-                self._report(self._progress)
+                self._advance(len(data), received=len(data))
 
     def _pieces(self, request: weights_pb2.ReadFileRequest, length: int) -> Iterator[memoryview]:
         """The bytes of a range, no more and no fewer."""
-        method = bulk.read_file(self._connection.channel)
-        for message in self._connection.stream(method, request):
-            data = memoryview(bulk.decode_data(message))
-            length -= len(data)
-            if length < 0:
-                raise DataLoss("The server sent more than the file holds.", reason="ANSWER_TOO_LONG")
-            yield data
+        call = self._connection.begin(bulk.read_file(self._connection.channel), request)
+        self._calls.add(call)
+        try:
+            for message in self._connection.answers(call):
+                if self._stopped.is_set():
+                    raise _Stopped
+                data = memoryview(bulk.decode_data(message))
+                length -= len(data)
+                if length < 0:
+                    raise DataLoss("The server sent more than the file holds.", reason="ANSWER_TOO_LONG")
+                yield data
+        finally:
+            self._calls.discard(call)
         if length:
             raise Unavailable("The stream ended before the file did.", reason="STREAM_CUT")
 
-
-def _digest_of(target: Any, size: int) -> Any:
-    """The SHA-256 of what an earlier pull left, at most `size` bytes; the position ends behind them."""
-    digest = hashlib.sha256()
-    left = size
-    while left and (data := target.read(min(_READ_BYTES, left))):
-        digest.update(data)
-        left -= len(data)
-    return digest
-
-
-def _sha256_of(path: Path) -> Any:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256")
-
-
-def _write(target: Any, data: memoryview) -> None:
-    while data:
-        data = data[target.write(data) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _advance(self, done: int, *, received: int = 0) -> None:
+        with self._counting:
+            self._progress.done += done
+            self._progress.received += received
+            self._report(self._progress)
 
 
 def read(connection: Connection, request: weights_pb2.ReadFileRequest) -> bytes:
     """A range of a file, held in memory: for tensors, not for whole models. Raises OutOfRange, NotFound, DataLoss."""
-    pieces = connection.stream(bulk.read_file(connection.channel), request)
-    data = b"".join(bulk.decode_data(message) for message in pieces)
+    call = connection.begin(bulk.read_file(connection.channel), request)
+    data = b"".join(bulk.decode_data(message) for message in connection.answers(call))
     if request.HasField("length") and len(data) > request.length:
-        raise OutOfRange("The server sent more than was asked for.", reason="ANSWER_TOO_LONG")
+        raise DataLoss("The server sent more than was asked for.", reason="ANSWER_TOO_LONG")
     return data
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        digest: Any = hashlib.file_digest(file, "sha256")
+    return str(digest.hexdigest())
+
+
+def _sync(folders: set[Path]) -> None:
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -4,9 +4,12 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from strongroom.errors import DataLoss, LocalFileError
+
+# Bytes that the name of a file in a version may have.
+MAX_NAME = 1024
 
 
 @dataclass(frozen=True)
@@ -18,23 +21,33 @@ class LocalFile:
     size: int
     modified_ns: int
 
-    def changed(self) -> bool:
-        """Whether it is not the file any more that the walk found."""
-        status = self.path.stat()
-        return (status.st_size, status.st_mtime_ns) != (self.size, self.modified_ns)
+    def refuse_change(self) -> None:
+        """Raises LocalFileError if it is not the file any more that the walk found."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            status = None
+        if status is None or (status.st_size, status.st_mtime_ns) != (self.size, self.modified_ns):
+            message = f"{self.path} changed while it was pushed. Push again once nobody writes to it."
+            raise LocalFileError(message, reason="SOURCE_CHANGED")
 
 
 def walk(source: Path) -> list[LocalFile]:
     """The file, or the files below the folder, in order of their names. Raises LocalFileError.
 
-    Links are followed if what they lead to lies inside the folder; a link out of it is refused, as it is rarely meant.
+    Links to files are followed if what they lead to lies inside the folder; links out of it and links to folders are
+    refused, as they are rarely meant. Empty folders are left out.
     """
-    if not source.exists():
-        raise LocalFileError(f"{source} does not exist.", reason="SOURCE_MISSING")
     if source.is_file():
         return [_local_file(source, source.name)]
-    root = source.resolve()
-    files = [_local_file(path, path.relative_to(source).as_posix()) for path in _below(source, root)]
+    try:
+        root = source.resolve(strict=True)
+        files = [_local_file(path, path.relative_to(source).as_posix()) for path in _below(source, root)]
+    except FileNotFoundError as error:
+        raise LocalFileError(f"{error.filename} does not exist.", reason="SOURCE_MISSING") from None
+    except OSError as error:
+        message = f"{error.filename} can't be read: {error.strerror}."
+        raise LocalFileError(message, reason="SOURCE_UNREADABLE") from None
     if not files:
         raise LocalFileError(f"{source} holds no files: there is nothing to push.", reason="SOURCE_EMPTY")
     return sorted(files, key=lambda file: file.name)
@@ -57,12 +70,14 @@ def _below(folder: Path, root: Path) -> Iterator[Path]:
 
 def _local_file(path: Path, name: str) -> LocalFile:
     try:
-        status = path.stat()
-        name.encode()
-    except FileNotFoundError:
-        raise LocalFileError(f"{path} is a link that leads nowhere.", reason="SOURCE_MISSING") from None
+        length = len(name.encode())
     except UnicodeEncodeError:
-        raise LocalFileError(f"The name of {path!r} is not valid Unicode. Rename it.", reason="NAME_INVALID") from None
+        message = f"The name of {str(path)!r} is not valid Unicode. Rename it."
+        raise LocalFileError(message, reason="NAME_INVALID") from None
+    if length > MAX_NAME:
+        message = f"{path} has a path of more than {MAX_NAME} bytes below the folder. Shorten it."
+        raise LocalFileError(message, reason="NAME_INVALID")
+    status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise LocalFileError(f"{path} is neither a file nor a folder.", reason="SOURCE_NOT_A_FILE")
     return LocalFile(path, name, status.st_size, status.st_mtime_ns)
@@ -80,8 +95,8 @@ def targets(names: Sequence[str], destination: str | Path) -> dict[str, Path]:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in name:
         raise DataLoss(f"The server names a file {name!r}, which leads out of the destination.", reason="PATH_UNSAFE")
     path = folder.joinpath(*parts)
     for parent in (path, *path.parents):

@@ -1,14 +1,19 @@
 """The command line: `strongroom`."""
 
+import os
+import sys
+
 import typer
 
 from strongroom.cli import admin, keys, models, secrets, serve, up
-from strongroom.cli.session import interrupted
+from strongroom.cli.session import complain
 
 app = typer.Typer(
     no_args_is_help=True,
     # A traceback would show local variables, and with them keys.
     pretty_exceptions_enable=False,
+    # Help as plain text: loading what draws boxes would take longer than most commands do.
+    rich_markup_mode=None,
     help="Models, the secrets they need and the keys that open them. STRONGROOM_URL and STRONGROOM_API_KEY say where "
     "and who; `strongroom login` keeps them.",
 )
@@ -25,8 +30,30 @@ app.command("gateway")(serve.gateway)
 
 
 def main() -> None:
-    """The entry point of the `strongroom` command."""
+    """The entry point of the command. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 Ctrl-C."""
+    # What gRPC itself writes to standard error would stand beside our one line.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        app()
-    except KeyboardInterrupt:
-        interrupted()
+        status = app(prog_name="strongroom", standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        status = complain("interrupted", 130)
+    except typer.TyperException as error:
+        status = _misused(error)
+    except Exception as error:
+        if os.environ.get("STRONGROOM_DEBUG"):
+            raise
+        # Its text is not shown: it may hold anything.
+        status = complain(f"internal error ({type(error).__name__}). STRONGROOM_DEBUG=1 shows where.", 1)
+    sys.exit(status)
+
+
+def _misused(error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    if context is None:
+        return complain(message, error.exit_code)
+    if message == context.get_help():
+        # A command that needs another word: its help says which.
+        typer.echo(message, err=True)
+        return error.exit_code
+    return complain(f"{message.rstrip('.')}. See: {context.command_path} --help", error.exit_code)

@@ -5,33 +5,35 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli.session import Json, as_json, connected, fail, human_size, print_json, print_message
+from strongroom.cli.session import Json, as_json, connected, human_size, print_json, print_message
 
 app = typer.Typer(help="Look after the installation.", no_args_is_help=True)
 
 
 def login(
-    url: Annotated[str | None, typer.Option(help="Address of Strongroom; asked for if not given.")] = None,
+    url: Annotated[
+        str | None, typer.Option(envvar="STRONGROOM_URL", help="Address of Strongroom; asked for if not given.")
+    ] = None,
+    json: Json = False,
 ) -> None:
-    """Keep address and key in a profile that only you can read. The key is asked for, or read from standard input."""
-    from strongroom import profiles
-    from strongroom.client import Client
-    from strongroom.errors import StrongroomError
+    """Keep address and key in a profile that only you can read.
 
-    known = profiles.Profile().url
+    The key is asked for, or read from standard input: on a command line others could see it.
+    """
+    from strongroom import profiles
+    from strongroom.connection import DEFAULT_URL
+
     if sys.stdin.isatty():
-        url = url or typer.prompt("Address", default=known)
+        url = url or typer.prompt("Address", default=DEFAULT_URL)
         key = typer.prompt("API key", hide_input=True)
     else:
-        url, key = url or known, sys.stdin.readline()
-    profile = profiles.Profile(url, key.strip())
-    try:
-        with Client(profile.url, api_key=profile.api_key) as client:
-            caller = client.admin.caller()
+        key = sys.stdin.readline()
+    profile = profiles.Profile(url or DEFAULT_URL, key.strip())
+    with connected(profile) as client:
+        caller = client.admin.caller()
         kept = profiles.save(profile)
-    except StrongroomError as error:
-        fail(f"not kept: {error.message}")
-    typer.echo(f"logged in to {url} as {caller.name or caller.principal}; kept in {kept}")
+    line = f"logged in to {profile.url} as {caller.name or caller.principal}; kept in {kept}"
+    print_message(caller, lambda: typer.echo(line), as_json_document=json)
 
 
 def status(json: Json = False) -> None:

@@ -13,7 +13,10 @@ from strongroom.cli.session import (
     Json,
     Manager,
     as_json,
+    complain,
+    confirmed,
     connected,
+    fail,
     human_size,
     misused,
     moment,
@@ -49,7 +52,7 @@ def push(
             line = f"would send {human_size(plan.total - plan.done)} of {human_size(plan.total)}"
             print_json(answer) if json else typer.echo(line)
             return
-        with _progress_bar(f"push {name}") as report:
+        with _transfer(f"push {name}") as report:
             result = client.models.push(name, path, version=version, manager=manager, progress=report)
         shown = result.version
         sent = "" if result.bytes_sent >= shown.size_bytes else f", {human_size(result.bytes_sent)} sent"
@@ -71,7 +74,7 @@ def pull(
     """
     name, version = _split(reference)
     with connected() as client:
-        with _progress_bar(f"pull {reference}") as report:
+        with _transfer(f"pull {reference}") as report:
             result = client.models.pull(name, destination, version=version, manager=manager, progress=report)
         shown = result.version
         line = f"pulled {name}@{shown.version}: {_files(shown)}, {human_size(shown.size_bytes)}, verified"
@@ -95,7 +98,7 @@ def ls(
             header, answer = ["version", "size", "files", "created"], {"versions": [as_json(v) for v in versions]}
     if json:
         print_json(answer | {"next_page_token": ""})
-    elif rows or not sys.stdout.isatty():
+    elif rows or name or not sys.stdout.isatty():
         print_table(header, rows)
     else:
         typer.echo("No models yet. Push one: strongroom push NAME PATH")
@@ -128,7 +131,7 @@ def verify(reference: Reference, manager: Manager = "default", json: Json = Fals
         if report.is_valid:
             typer.echo(f"{name}@{report.version} is intact: {checked}")
         for problem in report.problems:
-            typer.echo(f"strongroom: {name}@{report.version}: {problem}", err=True)
+            complain(f"{name}@{report.version}: {problem}", 1)
 
     print_message(report, for_people, as_json_document=json)
     if not report.is_valid:
@@ -145,8 +148,7 @@ def rm(
     name, version = _split(reference)
     if version == _LATEST:
         misused(f"name the version to delete: strongroom rm {name}@VERSION")
-    if not yes and sys.stdin.isatty():
-        typer.confirm(f"Delete {name}@{version} for good?", abort=True)
+    confirmed(f"Delete {name}@{version} for good?", yes=yes)
     with connected() as client:
         gone = client.models.delete(name, version, manager=manager)
     shared = f", {gone.shared_chunks} shared with others kept" if gone.shared_chunks else ""
@@ -176,11 +178,20 @@ def _sha256(file: Any) -> str:
 
 
 @contextmanager
+def _transfer(title: str) -> Iterator[Callable[[Any], None]]:
+    """Yields what is to be called with the progress: a bar on standard error if that is a terminal."""
+    try:
+        if sys.stderr.isatty():
+            with _progress_bar(title) as report:
+                yield report
+        else:
+            yield lambda _progress: None
+    except KeyboardInterrupt:
+        fail("interrupted. Run the same command again to go on where it was", 130)
+
+
+@contextmanager
 def _progress_bar(title: str) -> Iterator[Callable[[Any], None]]:
-    """A bar on standard error if that is a terminal; yields what is to be called with the progress."""
-    if not sys.stderr.isatty():
-        yield lambda _progress: None
-        return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

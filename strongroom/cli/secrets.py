@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from strongroom.cli.session import Json, as_json, connected, misused, moment, print_json, print_message, print_table
+from strongroom.cli.session import (
+    Json,
+    as_json,
+    confirmed,
+    connected,
+    fail,
+    misused,
+    moment,
+    print_json,
+    print_message,
+    print_table,
+)
 
 app = typer.Typer(help="Keep and read secrets.", no_args_is_help=True)
 
@@ -18,7 +29,12 @@ Name = Annotated[str, typer.Argument(help="Path of the secret, such as prod/db."
 def put(
     name: Name,
     fields: Annotated[
-        list[str] | None, typer.Argument(metavar="FIELD=VALUE…", help="FIELD=- reads the value from standard input.")
+        list[str] | None,
+        typer.Argument(
+            metavar="FIELD=VALUE…",
+            help="FIELD=- reads the value from standard input, FIELD=@FILE from a file; "
+            "'-' alone reads a JSON object from standard input.",
+        ),
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="A JSON object; '-' is standard input.")] = None,
     expected_version: Annotated[
@@ -55,13 +71,12 @@ def get(
     if json:
         print_json(as_json(secret))
     elif field is None:
-        for key, value in data.items():
+        for key, value in sorted(data.items()):
             typer.echo(f"{key}={_plain(value)}")
     elif field in data:
         typer.echo(_plain(data[field]))
     else:
-        typer.echo(f"strongroom: secret {name} has no field {field}; it has: {', '.join(data) or 'none'}", err=True)
-        raise typer.Exit(1)
+        fail(f"secret {name} has no field {field}; it has: {', '.join(data) or 'none'}")
 
 
 @app.command("list")
@@ -95,8 +110,7 @@ def rm(
     name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False, json: Json = False
 ) -> None:
     """Delete a secret with all versions and destroy its key: for good."""
-    if not yes and sys.stdin.isatty():
-        typer.confirm(f"Delete {name} with all of its versions for good?", abort=True)
+    confirmed(f"Delete {name} with all of its versions for good?", yes=yes)
     with connected() as client:
         gone = client.secrets.delete(name)
     line = f"deleted {name}: {gone.destroyed_versions} versions"
@@ -104,31 +118,49 @@ def rm(
 
 
 def _data(fields: list[str], file: Path | None) -> dict[str, Any]:
+    if fields == ["-"] and file is None:
+        fields, file = [], Path("-")
     if bool(fields) == (file is not None):
         misused("give FIELD=VALUE pairs, or --file with a JSON object")
     if file is not None:
         return _object(file)
-    data: dict[str, Any] = {}
-    for field in fields:
-        key, equals, value = field.partition("=")
-        if not key or not equals:
-            # The argument is not repeated: it may be the value itself.
-            misused("a field is written FIELD=VALUE")
-        data[key] = sys.stdin.read().removesuffix("\n") if value == "-" else value
-    return data
+    # The arguments are not repeated in messages: they may be the values themselves.
+    pairs = [field.partition("=") for field in fields]
+    if not all(key and equals for key, equals, _ in pairs):
+        misused("a field is written FIELD=VALUE")
+    if len({key for key, _, _ in pairs}) < len(pairs):
+        misused("a field is given twice")
+    if sum(value == "-" for _, _, value in pairs) > 1:
+        misused("only one value can come from standard input")
+    return {key: _value(key, value) for key, _, value in pairs}
+
+
+def _value(key: str, value: str) -> str:
+    if value == "-":
+        return _text(Path("-"), f"the value of {key}").removesuffix("\n")
+    if value.startswith("@"):
+        return _text(Path(value[1:]), f"the file with the value of {key}").removesuffix("\n")
+    return value
 
 
 def _object(file: Path) -> dict[str, Any]:
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text()
-        data = jsonlib.loads(text)
-    except OSError as error:
-        misused(f"{file} can't be read: {error.strerror}")
+        data = jsonlib.loads(_text(file, str(file)))
     except ValueError:
         misused(f"{file} is no JSON")
     if not isinstance(data, dict):
         misused(f"{file} is no JSON object")
     return data
+
+
+def _text(file: Path, what: str) -> str:
+    """What the file holds; '-' is standard input."""
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text()
+    except OSError as error:
+        misused(f"{what} can't be read: {error.strerror}")
+    except UnicodeDecodeError:
+        misused(f"{what} is no text")
 
 
 def _plain(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,47 +13,48 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from strongroom.client import Client
+    from strongroom.errors import StrongroomError
+    from strongroom.profiles import Profile
 
 Json = Annotated[bool, typer.Option("--json", help="Print what REST would answer.")]
 Manager = Annotated[str, typer.Option("--manager", "-m", help="The manager that holds the model.")]
 
 
 @contextmanager
-def connected() -> Iterator["Client"]:
-    """A client for the caller's profile. A failure inside ends the command with one line and status 1."""
+def connected(profile: "Profile | None" = None) -> Iterator["Client"]:
+    """A client for the caller's profile, or this one. A failure inside ends the command with one line and status 1."""
     from strongroom import allocator, profiles
     from strongroom.client import Client
     from strongroom.errors import StrongroomError
 
     allocator.tune()
+    url = ""
     try:
-        profile = profiles.current()
-        with Client(profile.url, api_key=profile.api_key) as client:
+        profile = profile or profiles.current()
+        url = profile.url
+        with Client(url, api_key=profile.api_key) as client:
             yield client
     except StrongroomError as error:
         if os.environ.get("STRONGROOM_DEBUG"):
             raise
-        fail(_advice(error))
+        fail(_advice(error, url))
 
 
-def _advice(error: Any) -> str:
-    from strongroom.errors import Unauthenticated, Unavailable
-    from strongroom.profiles import current
+def _advice(error: "StrongroomError", url: str) -> str:
+    from strongroom.errors import PermissionDenied, Unauthenticated, Unavailable
 
-    message = " ".join(str(error.message).split())
-    profile = current()
+    if isinstance(error, PermissionDenied):
+        return f"not allowed: {error.message}"
     if isinstance(error, Unauthenticated):
-        what = "Set STRONGROOM_API_KEY or run: strongroom login"
-        return f"{message}. {what}" if not message.endswith(".") else f"{message} {what}"
+        return f"{error.message.rstrip('.')}. Set STRONGROOM_API_KEY or run: strongroom login"
     if isinstance(error, Unavailable) and not error.reason:
-        return f"{profile.url} can't be reached. Is Strongroom running there? ({message})"
-    return message
+        return f"{url} can't be reached. Is Strongroom running there? ({error.message})"
+    return error.message
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
     """Ends the command with one line on standard error."""
-    typer.echo(f"strongroom: {message}", err=True)
-    raise typer.Exit(status)
+    raise typer.Exit(complain(message, status))
 
 
 def misused(message: str) -> NoReturn:
@@ -62,14 +62,40 @@ def misused(message: str) -> NoReturn:
     fail(message, status=2)
 
 
+def complain(message: str, status: int) -> int:
+    """One line on standard error; the status."""
+    typer.echo(f"strongroom: {visible(' '.join(message.split()))}", err=True)
+    return status
+
+
+def confirmed(question: str, *, yes: bool) -> None:
+    """Asks before something is gone for good, where there is somebody to answer."""
+    if not yes and sys.stdin.isatty() and not typer.confirm(question):
+        fail("nothing was deleted")
+
+
+def visible(text: str) -> str:
+    """The text without what would move a terminal's cursor or forge a line: names come from other people."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def as_json(message: "Message") -> dict[str, Any]:
     """The message as the gateway prints it: the proto's names, and fields that are not set with their defaults."""
     from google.protobuf import json_format
 
-    shown: dict[str, Any] = json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    shown: dict[str, Any] = _with_whole_numbers(
+        json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     )
     return shown
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """Doubles that are whole as JSON writes them: 5, not 5.0."""
+    if isinstance(value, dict):
+        return {key: _with_whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def print_json(value: Any) -> None:
@@ -89,7 +115,7 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """Aligned columns; where standard output is no terminal, columns divided by tabs, without a header."""
     if not sys.stdout.isatty():
         for row in rows:
-            typer.echo("\t".join(row))
+            typer.echo("\t".join(map(visible, row)))
         return
     from rich import box
     from rich.console import Console
@@ -98,7 +124,7 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
 
     table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     Console().print(table)
 
 
@@ -114,9 +140,3 @@ def human_size(size: float) -> str:
 def moment(stamp: Any) -> str:
     """A timestamp for people, in local time; empty if it is not set."""
     return f"{stamp.ToDatetime().astimezone():%Y-%m-%d %H:%M}" if stamp.seconds else ""
-
-
-def interrupted() -> NoReturn:
-    """Ctrl-C: one line, and the status that shells know."""
-    typer.echo("strongroom: interrupted; run the same command again to go on where it was", err=True)
-    sys.exit(128 + signal.SIGINT)

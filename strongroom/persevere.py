@@ -1,0 +1,40 @@
+"""Trying again while the server is away."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from strongroom.errors import Unavailable
+
+T = TypeVar("T")
+
+# Attempts in a row that get no further than the best before them. With the waits between them: about a minute.
+ATTEMPTS = 10
+_FIRST_WAIT = 0.1
+_LONGEST_WAIT = 10.0
+
+
+def persevere(
+    attempt: Callable[[], T], reached: Callable[[], int], *, sleep: Callable[[float], None] = time.sleep
+) -> T:
+    """Calls `attempt` until it does not raise Unavailable, or has raised it ATTEMPTS times without getting further.
+
+    Waits longer after each failure, at random, so that the clients of a server that restarts do not come at once
+    (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/). However long a transfer takes,
+    it goes on as long as it advances.
+
+    Args:
+        reached: how far the attempts got, in bytes. Sending the same bytes again is no advance.
+    """
+    best, failures = reached(), 0
+    while True:
+        try:
+            return attempt()
+        except Unavailable:
+            now = reached()
+            failures = 1 if now > best else failures + 1
+            best = max(best, now)
+            if failures == ATTEMPTS:
+                raise
+            sleep(min(_LONGEST_WAIT, _FIRST_WAIT * 2**failures) * random.uniform(0.5, 1))  # noqa: S311 - no secret

@@ -1,0 +1,77 @@
+"""A WriteChunks stream: whole chunks, packed into frames."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from queue import Full, Queue
+from typing import Any
+
+from strongroom import bulk
+from strongroom.connection import LONG_DEADLINE, Connection
+from strongroom.models.v1 import weights_pb2
+
+# Bytes a message of the data plane carries: the size at which gRPC moved most. A single chunk may be longer.
+FRAME_BYTES = 2 << 20
+
+
+class Sender:
+    """Opens the stream with the first chunk and feeds it from a bounded queue of frames.
+
+    Every method raises StrongroomError if the server ended the stream.
+    """
+
+    def __init__(self, connection: Connection, header: weights_pb2.WriteChunksHeader) -> None:
+        self._connection = connection
+        self._header = bulk.encode_header(header)
+        self._frames: Queue[bytes | None] = Queue(2)
+        self._chunks: list[memoryview] = []
+        self._size = 0
+        self._call: Any = None
+
+    def put(self, chunk: memoryview) -> None:
+        """Sends a chunk, with others in one frame."""
+        if self._size + len(chunk) > FRAME_BYTES:
+            self._flush()
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+
+    def finish(self) -> None:
+        """Returns once everything that was put is durable on the server."""
+        self._flush()
+        if self._call is not None:
+            self._hand_over(None)
+            self._connection.result(self._call)
+
+    def _flush(self) -> None:
+        if not self._chunks:
+            return
+        if self._call is None:
+            method = bulk.write_chunks(self._connection.channel)
+            requests = self._requests()
+            self._call = method.future(requests, metadata=self._connection.metadata, timeout=LONG_DEADLINE)
+        self._hand_over(bulk.encode_frame(self._chunks))
+        self._chunks, self._size = [], 0
+
+    def _hand_over(self, frame: bytes | None) -> None:
+        while not self._call.done():
+            try:
+                self._frames.put(frame, timeout=0.2)
+            except Full:
+                continue
+            return
+        # The server ended the stream before we did: its error says why.
+        self._connection.result(self._call)
+
+    def _requests(self) -> Iterator[bytes]:
+        yield self._header
+        while (frame := self._frames.get()) is not None:
+            yield frame
+
+    def __enter__(self) -> "Sender":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._call is not None and not self._call.done():
+            self._call.cancel()
+        # Lets the thread that waits for the next frame go.
+        with suppress(Full):
+            self._frames.put_nowait(None)
