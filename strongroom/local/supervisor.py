@@ -29,7 +29,7 @@ _STOP_SECONDS = 25.0
 
 @dataclass
 class Backoff:
-    """Seconds to wait before a part is started again: twice as long each time, from the start after ten quiet seconds."""
+    """Seconds to wait before a part is started again: twice as long each time, anew after ten quiet seconds."""
 
     first: float = 0.25
     longest: float = 5.0
