@@ -47,8 +47,14 @@ local function about_inside(text)
     or starts(text, "no healthy upstream") or starts(text, "no cluster")
 end
 
+-- gRPC's runtime says of a message over a service's own limit what it says of too many requests.
+local function too_large(text)
+  return text:find("Received message larger than max", 1, true)
+end
+
 -- Reason and sentence for a failure that Envoy or auth's check explains in a line of text.
 local function explain(status, text)
+  if too_large(text) then return REASONS[413][1], REASONS[413][2] end
   local known = REASONS[status] or REASONS[status < 500 and 400 or 500]
   if about_inside(text) or text == TITLES[status] then return known[1], known[2] end
   if status == 401 and (starts(text, "Missing") or starts(text, "Authentication required")) then
@@ -119,6 +125,11 @@ local function answer_problem(handle, headers, status)
     end
     reason, text = explain(status, text)
     detail, details = quote(text), "[]"
+  elseif not reason and too_large(detail) then
+    status = 413
+    headers:replace(":status", "413")
+    reason, text = explain(status, "")
+    detail = quote(text)
   elseif not reason then
     reason = explain(status, "")
   end

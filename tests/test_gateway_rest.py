@@ -186,8 +186,13 @@ def test_an_endless_body_is_cut_off(stack: Stack) -> None:
 
 
 def test_a_body_of_several_mebibytes_reaches_the_service(stack: Stack) -> None:
-    body = {"name": "a" * (12 << 20), "permission_set": "read_only"}
+    body = {"name": "a" * (3 << 20), "permission_set": "read_only"}
     assert_problem(admin(stack, "POST", "/api-keys", body), 400, "FIELD_INVALID")
+
+
+def test_a_body_over_the_limit_of_the_service_is_too_large(stack: Stack) -> None:
+    body = {"name": "a" * (12 << 20), "permission_set": "read_only"}
+    assert_problem(admin(stack, "POST", "/api-keys", body), 413, "BODY_TOO_LARGE")
 
 
 @pytest.mark.row("S2.3")

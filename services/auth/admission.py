@@ -16,11 +16,8 @@ from services.auth.api_keys import ApiKey, ApiKeys
 from services.auth.bootstrap_key import MAX_CHARACTERS
 from services.auth.issuer import TokenIssuer
 from services.auth.usage import Usage
-from services.shared.access import PROTOCOL_METHODS, Method
+from services.shared.access import CHECK_METHOD, PROTOCOL_METHODS, Method
 from services.shared.identity import Principal
-
-# Envoy's own question; nobody asks it through the gateway.
-CHECK_METHOD = "/envoy.service.auth.v3.Authorization/Check"
 
 _METHOD = re.compile(r"/strongroom\.(?P<service>[a-z]+)\.v1\.\w+/\w+")
 # Where the ML service's documented answer to a missing key applies; the registry's applies elsewhere.

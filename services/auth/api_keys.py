@@ -34,6 +34,10 @@ class GrantNotCovered(PermissionDenied):
     reason = "GRANT_NOT_COVERED"
 
 
+class LifetimeNotCovered(PermissionDenied):
+    reason = "LIFETIME_NOT_COVERED"
+
+
 class PageTokenInvalid(InvalidArgument):
     reason = "PAGE_TOKEN_INVALID"
 
@@ -92,6 +96,7 @@ class ApiKeys:
         Raises:
             InvalidArgument: PERMISSION_SET_UNKNOWN, PERMISSIONS_REQUIRED, PERMISSION_UNKNOWN or SCOPE_INVALID.
             GrantNotCovered: the caller holds less than it wants to give.
+            LifetimeNotCovered: the new key would outlive the caller's.
         """
         grant = permission_sets.resolve(wish.permission_set, wish.permissions, wish.scopes)
         if not covers(caller.grants, grant):
@@ -100,6 +105,7 @@ class ApiKeys:
             )
         key = key_format.generate()
         row = new_row(wish, grant, created_by=caller.id, created_at=self._clock())
+        self._check_lifetime(caller, row["expires_at"])
         row |= {"prefix": key.prefix, "key_hash": self._pepper.hash(key.text)}
         with self._database.write() as connection:
             connection.execute(sa.insert(api_keys).values(row))
@@ -155,6 +161,14 @@ class ApiKeys:
         """Ids of the keys revoked at that moment or later."""
         with self._database.read() as connection:
             return list(connection.scalars(sa.select(api_keys.c.id).where(api_keys.c.revoked_at >= moment)))
+
+    def _check_lifetime(self, caller: Principal, expires: datetime | None) -> None:
+        """A key that ends must not renew itself: who found it would keep what it opens for ever."""
+        own = self.get(caller.credential_id).expires_at
+        if own is not None and (expires is None or expires > own):
+            raise LifetimeNotCovered(
+                f"Your own key expires at {own:%Y-%m-%d %H:%M} UTC; a key you make must not outlive it."
+            )
 
     def _newest_first(self, after: str, *, active_only: bool) -> Iterator[ApiKey]:
         now = self._clock()

@@ -3,7 +3,8 @@
 import grpc
 from google.rpc import code_pb2, status_pb2
 
-from services.auth.admission import CHECK_METHOD, Admission, Admitted, Attempt, Refused
+from services.auth.admission import Admission, Admitted, Attempt, Refused
+from services.shared.access import CHECK_METHOD
 from services.shared.channels import IDENTITY_HEADER
 from services.shared.layers import REQUEST_ID_HEADER
 from strongroom.edge.v1 import external_auth_pb2 as edge

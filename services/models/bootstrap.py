@@ -88,4 +88,6 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         start=start,
         ready=database.check,
         close=close,
+        # A commit lists every chunk of a version: 64 MiB are a good terabyte of weights.
+        max_request_bytes=64 << 20,
     )

@@ -18,9 +18,12 @@ from strongroom.models.v1 import files_pb2, weights_pb2
 _Request = TypeVar("_Request", bound=Message)
 
 MAX_FRAME = 8 << 20
+# As in the proto's rule for CommitUploadRequest.files.
+MAX_FILES = 100_000
 
 # Tags of length-delimited fields: number << 3 | 2.
-_FIELD_1, _FIELD_2, _FIELD_5 = 0x0A, 0x12, 0x2A
+_FIELD_1, _FIELD_2, _FIELD_4, _FIELD_5 = 0x0A, 0x12, 0x22, 0x2A
+_DELIMITED = 2
 _CONTENT_TYPE = b"application/octet-stream"
 
 
@@ -62,6 +65,14 @@ def parse_frame(message: bytes) -> Frame:
     if sum(frame.lengths) != len(frame.data):
         raise FrameInvalid("The lengths of a frame sum to the length of its data.")
     return frame
+
+
+def parse_commit(message: bytes) -> weights_pb2.CommitUploadRequest:
+    """A CommitUploadRequest, of too many files only the first 100,001: enough for validation to refuse it.
+
+    An empty file is 2 bytes here and 90 in memory: a message of 64 MiB would be 3 GB. Raises DecodeError.
+    """
+    return weights_pb2.CommitUploadRequest.FromString(message[: _end_of_fields(message, _FIELD_4, MAX_FILES + 1)])
 
 
 def parse_put(message: bytes) -> files_pb2.PutFileRequest:
@@ -157,6 +168,24 @@ def _delimited(view: memoryview, position: int, tag: int) -> tuple[int, int] | N
     if length is None or length[1] + length[0] > len(view):
         return None
     return length[1], length[1] + length[0]
+
+
+def _end_of_fields(message: bytes, tag: int, most: int) -> int:
+    """Where the `most`th field with this tag ends, or the message. Groups, which we have none of, are refused."""
+    view = memoryview(message)
+    position = found = 0
+    while position < len(view) and found < most:
+        key = _varint(view, position, len(view))
+        number = key and _varint(view, key[1], len(view))
+        wire_type = key[0] & 7 if key else None
+        if number and wire_type == _DELIMITED:
+            position = number[1] + number[0]
+        elif number and wire_type == 0:
+            position = number[1]
+        else:
+            raise DecodeError("The message is not of the method's type.")
+        found += key is not None and key[0] == tag
+    return position
 
 
 def _varint(view: memoryview, position: int, end: int) -> tuple[int, int] | None:

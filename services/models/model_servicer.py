@@ -7,6 +7,7 @@ from services.models.messages import timestamp, version_message
 from services.models.verify import Verifier
 from services.models.versions import Model, Versions
 from services.shared.call import caller
+from services.shared.errors import Aborted
 from strongroom.models.v1 import models_pb2 as pb
 from strongroom.models.v1 import models_pb2_grpc
 
@@ -53,7 +54,11 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     def VerifyVersion(
         self, request: pb.VerifyVersionRequest, context: grpc.ServicerContext
     ) -> pb.VerifyVersionResponse:
-        result = self._verifier.verify(request.manager_id, request.model_name, request.version)
+        def still_wanted() -> None:
+            if not context.is_active():
+                raise Aborted("The caller went away before the end of the verification.", reason="CLIENT_GONE")
+
+        result = self._verifier.verify(request.manager_id, request.model_name, request.version, still_wanted)
         return pb.VerifyVersionResponse(
             manager_id=result.version.manager_id,
             model_name=result.version.model_name,

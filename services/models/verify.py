@@ -1,7 +1,7 @@
 """Verification: reads every stored byte of a version."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from services.models import packs
@@ -43,8 +43,13 @@ class Verifier:
         self._manifests = manifest_store
         self._reader = reader
 
-    def verify(self, manager_id: str, model_name: str, version: str) -> Verification:
+    def verify(
+        self, manager_id: str, model_name: str, version: str, still_wanted: Callable[[], None] = lambda: None
+    ) -> Verification:
         """Reads and checks manifest, packs and chunks, and each file's sha256; damage is an answer, not an error.
+
+        `still_wanted` is called at every chunk, and raises if nobody waits for the answer: a version that names one
+        chunk a million times takes hours to read.
 
         Raises ManagerNotFound, ModelNotFound, VersionNotFound.
         """
@@ -56,7 +61,7 @@ class Verifier:
         except DataLoss as error:
             result.problems.append(error.message)
             return result
-        problems = self._problems(result, manifest, domain)
+        problems = self._problems(result, manifest, domain, still_wanted)
         for problem in problems:
             result.problems.append(problem)
             if len(result.problems) >= _MOST_PROBLEMS:
@@ -65,23 +70,31 @@ class Verifier:
             self._versions.mark_verified(found)
         return result
 
-    def _problems(self, result: Verification, manifest: Manifest, domain: Domain) -> Iterator[str]:
+    def _problems(
+        self, result: Verification, manifest: Manifest, domain: Domain, still_wanted: Callable[[], None]
+    ) -> Iterator[str]:
         pack_ids: set[bytes] = set()
         for file in manifest.files:
-            yield from self._check_file(result, file, domain, pack_ids)
+            yield from self._check_file(result, file, domain, pack_ids, still_wanted)
             result.files_checked += 1
         blobs = {chunk.blob_id for file in manifest.files for chunk in file.chunks}
         for pack_id in sorted(pack_ids):
             yield from self._check_pack(pack_id, blobs)
 
     def _check_file(
-        self, result: Verification, file: ManifestFile, domain: Domain, pack_ids: set[bytes]
+        self,
+        result: Verification,
+        file: ManifestFile,
+        domain: Domain,
+        pack_ids: set[bytes],
+        still_wanted: Callable[[], None],
     ) -> Iterator[str]:
         """Decrypts every chunk. The packs met on the way are added to `pack_ids`."""
         sha256 = hashlib.sha256()
         position = 0
         whole = True
         for chunk, row in self._reader.locate(result.version.manager_id, file.chunks):
+            still_wanted()
             if row is not None:
                 pack_ids.add(row.pack_id)
             try:

@@ -1,7 +1,7 @@
 """WeightsService. Its two bulk methods are served raw: bytes in, bytes out (`bulk_frames`)."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 
@@ -30,9 +30,12 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
         self._reader = reader
 
     def register(self, server: grpc.Server) -> None:
-        """Adds the service. The raw methods come after the generated registration, which they replace."""
+        """Adds the service. What is decoded by hand comes after the generated registration, which it replaces."""
         weights_pb2_grpc.add_WeightsServiceServicer_to_server(self, server)
-        raw = {
+        raw: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "CommitUpload": grpc.unary_unary_rpc_method_handler(
+                self.CommitUpload, bulk_frames.parse_commit, models_pb2.Version.SerializeToString
+            ),
             "WriteChunks": grpc.stream_unary_rpc_method_handler(
                 self.WriteChunks, response_serializer=pb.WriteChunksResponse.SerializeToString
             ),
@@ -76,12 +79,12 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
                 for chunk in bulk_frames.parse_frame(message).chunks():
                     ingest.put(chunk)
             totals = ingest.finish()
-        return pb.WriteChunksResponse(
-            chunks_received=totals.chunks_received,
-            chunks_deduplicated=totals.chunks_deduplicated,
-            bytes_received=totals.bytes_received,
-            bytes_stored=totals.bytes_stored,
-        )
+        answer = pb.WriteChunksResponse(chunks_received=totals.chunks_received, bytes_received=totals.bytes_received)
+        if uploads.may_read_all(caller(context), header.manager_id):
+            # To others it would say whether somebody else has stored what they send.
+            answer.chunks_deduplicated = totals.chunks_deduplicated
+            answer.bytes_stored = totals.bytes_stored
+        return answer
 
     def ReadFile(  # type: ignore[override]  # raw
         self, request: pb.ReadFileRequest, context: grpc.ServicerContext

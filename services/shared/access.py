@@ -1,7 +1,7 @@
 """Access rules: read from the protos, decided on the decoded request."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
-from services.shared.errors import PermissionDenied, Unauthenticated
+from services.shared.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from services.shared.identity import Principal
 from strongroom.options.v1 import options_pb2
 
@@ -18,7 +18,13 @@ PROTOCOL_METHODS = re.compile(
     r"/grpc\.health\.v1\.Health/\w+|/grpc\.reflection\.v1(alpha)?\.ServerReflection/\w+|/envoy\.service\.auth\.v3\.Authorization/Check"
 )
 
+# Envoy's question, which every request with an API key waits for.
+CHECK_METHOD = "/envoy.service.auth.v3.Authorization/Check"
+
 _FIELD = re.compile(r"\{([a-z_.]+)\}")
+# Twice what the longest valid names come to. Rules are decided before names are validated, and the decisions are kept:
+# names of megabytes would be matched for hours and fill the memory.
+_MAX_RESOURCE_CHARACTERS = 1024
 
 
 @dataclass(frozen=True)
@@ -61,16 +67,18 @@ def _method(descriptor: MethodDescriptor) -> Method:
     )
 
 
-def authorize(method: Method, principal: Principal | None, request: Message) -> None:
+def authorize(method: Method, principal: Principal | None, request: Callable[[], Message]) -> None:
     """Lets a call pass that satisfies every rule of its method.
 
     Args:
         method: the method called.
         principal: the caller, or None without a credential.
-        request: the decoded request; of a stream its first message.
+        request: gives the decoded request, of a stream its first message. Called for known callers alone: a stranger
+            who opens a stream and sends nothing is not waited for.
 
     Raises:
         Unauthenticated: a credential is needed and there is none.
+        InvalidArgument: the request names something longer than anything there is.
         PermissionDenied: the caller may not; the message names the missing permission.
     """
     if method.public:
@@ -80,7 +88,7 @@ def authorize(method: Method, principal: Principal | None, request: Message) -> 
     if not method.rules:
         raise PermissionDenied("This method has no access rule, so nobody may call it.", reason="ACCESS_RULE_MISSING")
     for rule in method.rules:
-        _check(rule, principal, request)
+        _check(rule, principal, request())
 
 
 def _check(rule: options_pb2.AccessRule, principal: Principal, request: Message) -> None:
@@ -94,6 +102,8 @@ def _check(rule: options_pb2.AccessRule, principal: Principal, request: Message)
             raise _missing(rule.permission, "any resource")
     elif rule.permission:
         resource = fill(rule.resource, request)
+        if len(resource) > _MAX_RESOURCE_CHARACTERS:
+            raise InvalidArgument("A name in the request is too long.", reason="FIELD_INVALID")
         if not principal.allows(rule.permission, resource):
             raise _missing(rule.permission, resource)
     elif not rule.authenticated:

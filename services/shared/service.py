@@ -50,12 +50,15 @@ class Service:
     ready: Callable[[], None] = _nothing
     close: Callable[[], None] = _nothing
     reflected: Sequence[str] = ()
+    # Of one message. Memory is taken for it, and for what it is decoded to, before it is known who sends it.
+    max_request_bytes: int = 4 << 20
 
 
 class Server:
     """A service that listens. `run` keeps one for a process; tests start several in theirs."""
 
     def __init__(self, service: Service, settings: ServiceSettings) -> None:
+        methods = access.methods_of(service.services)
         self._service = service
         self._settings = settings
         self._health = health.HealthServicer(experimental_non_blocking=True)
@@ -63,10 +66,9 @@ class Server:
         self._watcher = threading.Thread(target=self._watch, name="health", daemon=True)
         self._server = grpc.server(
             ThreadPoolExecutor(settings.workers, thread_name_prefix="request"),
-            interceptors=[LayerInterceptor(access.methods_of(service.services), layers(service.verifier))],
+            interceptors=[LayerInterceptor(methods, layers(service.verifier), settings.workers)],
             options=[
-                # A commit lists every chunk of a version: 64 MiB are a good terabyte of weights.
-                ("grpc.max_receive_message_length", 64 << 20),
+                ("grpc.max_receive_message_length", service.max_request_bytes),
                 ("grpc.max_send_message_length", 64 << 20),
                 # A port that is taken is an error, not shared silently with the process that has it.
                 ("grpc.so_reuseport", 0),

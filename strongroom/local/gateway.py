@@ -23,11 +23,17 @@ DESCRIPTOR_SET = FILES / "strongroom.binpb"
 MAX_MESSAGE = 16 << 20
 # Seconds that a method without a stream may take; callers set shorter deadlines of their own.
 UNARY_SECONDS = 600
+# What needs no credential: so many requests at a time, for so many seconds each. Fewer than the threads (32) that serve
+# them, so that health checks and the key set always find one.
+PUBLIC_REQUESTS = 16
+PUBLIC_SECONDS = 60
 # Seconds over which Envoy spreads the closing of connections while it drains.
 DRAIN_SECONDS = 5
 
 _STREAM_WINDOW = 4 << 20
 _CONNECTION_WINDOW = 8 << 20
+# Auth once more, for whoever has no credential.
+_PUBLIC = "public"
 _RETRY_ON = "unavailable,connect-failure,refused-stream,reset-before-request"
 
 
@@ -62,6 +68,7 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         services, ignored = contract.services(service), contract.path_only_fields(service)
         values[f"{service}_transcoder"] = _transcoder(service, services, ignored, last=service == SERVICES[-1])
         values[f"{service}_cluster"] = _cluster(service, settings.addresses[service])
+    values["public_cluster"] = _cluster(_PUBLIC, settings.addresses["auth"], PUBLIC_REQUESTS)
     template = Template((FILES / "envoy.yaml").read_text())
     return template.substitute({name: json.dumps(value) for name, value in values.items()})
 
@@ -87,7 +94,7 @@ def envoy() -> str:
 def _routes(contract: Contract) -> list[dict[str, Any]]:
     routes = [_route(method) for method in contract.methods]
     for protocol in PUBLIC_PROTOCOLS:
-        action = {"cluster": "auth", "timeout": "0s"}
+        action = {"cluster": _PUBLIC, "timeout": "0s", **_short()}
         routes.append({"match": {"prefix": f"/{protocol}/", "grpc": {}}, "route": action, **_filters(public=True)})
     return [*_unlimited_uploads(contract), *routes]
 
@@ -111,11 +118,12 @@ def _unlimited_uploads(contract: Contract) -> list[dict[str, Any]]:
 
 def _route(method: Method) -> dict[str, Any]:
     action: dict[str, Any] = {
-        "cluster": method.upstream,
+        "cluster": _PUBLIC if method.public else method.upstream,
         # The default of 15 s would cut streams.
         "timeout": "0s" if method.streaming else f"{UNARY_SECONDS}s",
         # A gRPC client's own deadline holds at the gateway as well.
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+        **(_short() if method.public else {}),
     }
     if not method.client_streaming:
         # What a client streams is not kept, so it cannot be sent again.
@@ -125,6 +133,12 @@ def _route(method: Method) -> dict[str, Any]:
             "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
         }
     return {"match": {"path": method.path, "grpc": {}}, "route": action, **_filters(public=method.public)}
+
+
+def _short() -> dict[str, Any]:
+    """Ends a stream in time, whatever deadline its client asks for."""
+    limit = f"{PUBLIC_SECONDS}s"
+    return {"max_stream_duration": {"max_stream_duration": limit, "grpc_timeout_header_max": limit}}
 
 
 def _filters(*, public: bool) -> dict[str, Any]:
@@ -160,7 +174,7 @@ def _transcoder(name: str, services: list[str], ignored: list[str], *, last: boo
     }
 
 
-def _cluster(name: str, address: str) -> dict[str, Any]:
+def _cluster(name: str, address: str, max_requests: int = 4096) -> dict[str, Any]:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     endpoint = {"address": {"socket_address": {"address": host, "port_value": int(port)}}}
@@ -194,7 +208,9 @@ def _cluster(name: str, address: str) -> dict[str, Any]:
                 "healthy_threshold": 1,
             }
         ],
-        "circuit_breakers": {"thresholds": [{"max_requests": 4096, "max_pending_requests": 4096, "max_retries": 64}]},
+        "circuit_breakers": {
+            "thresholds": [{"max_requests": max_requests, "max_pending_requests": max_requests, "max_retries": 64}]
+        },
     }
 
 

@@ -71,7 +71,8 @@ class ApiKeyServiceServicer:
         keeps a keyed hash of it.
 
         A caller can't give away more than it holds: every grant of the new key must be covered by
-        the caller's own, else PERMISSION_DENIED with reason GRANT_NOT_COVERED. INVALID_ARGUMENT with
+        the caller's own, else PERMISSION_DENIED with reason GRANT_NOT_COVERED. Nor may the new key
+        outlive the caller's: PERMISSION_DENIED with reason LIFETIME_NOT_COVERED. INVALID_ARGUMENT with
         reason PERMISSION_SET_UNKNOWN, PERMISSION_UNKNOWN, PERMISSIONS_REQUIRED or SCOPE_INVALID.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME

@@ -213,10 +213,12 @@ class WriteChunksResponse(_message.Message):
     BYTES_STORED_FIELD_NUMBER: _builtins.int
     chunks_received: _builtins.int
     chunks_deduplicated: _builtins.int
-    """Chunks the store had already."""
+    """Chunks the store had already; 0 for a caller without `models.read` on the whole manager, who
+    would learn what others have stored.
+    """
     bytes_received: _builtins.float
     bytes_stored: _builtins.float
-    """Bytes written, encryption and padding included."""
+    """Bytes written, encryption and padding included; 0 for a caller without that permission."""
     def __init__(
         self,
         *,
