@@ -3,11 +3,13 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import postgresql
 from tests.stack import RunningStack, Stack
 
 _RUNNING = pytest.StashKey[RunningStack]()
@@ -45,6 +47,19 @@ def stack(request: pytest.FixtureRequest) -> Stack:
     """The running Strongroom. Tests share it: give what you create names of your own."""
     workerinput = getattr(request.config, "workerinput", None)
     return Stack.load(workerinput["stack"]) if workerinput else _started(request.config)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    """A real PostgreSQL."""
+    with postgresql.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def postgresql_url(postgresql_server: postgresql.Server) -> str:
+    """The URL of an empty database on it."""
+    return postgresql_server.create_database()
 
 
 @pytest.fixture

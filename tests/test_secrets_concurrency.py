@@ -1,9 +1,8 @@
 """Who writes at the same time, to two replicas over one database: every version has one winner.
 
-On PostgreSQL too, whose locks differ, if STRONGROOM_TEST_POSTGRESQL_URL names an empty database.
+On PostgreSQL too, whose locks differ.
 """
 
-import os
 import sqlite3
 import time
 from collections import Counter
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from threading import Barrier
 
 import grpc
-import psycopg
 import pytest
 
 from tests.secrets_installation import Caller, Client, Installation
@@ -46,18 +44,9 @@ class Replicas:
             return Counter(pool.map(run, range(WRITERS)))
 
 
-def _postgresql_url() -> str:
-    url = os.environ.get("STRONGROOM_TEST_POSTGRESQL_URL")
-    if not url:
-        pytest.skip("STRONGROOM_TEST_POSTGRESQL_URL names no PostgreSQL")
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA IF EXISTS secrets CASCADE")
-    return url
-
-
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def replicas(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
-    url = _postgresql_url() if request.param == "postgresql" else None
+    url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else None
     installation = Installation(tmp_path_factory.mktemp("replicas"), url)
     with installation.serving() as one, installation.serving() as two:
         addresses = (one, two)
