@@ -101,15 +101,18 @@ class Connection:
 
 def _channel(url: str) -> grpc.Channel:
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port or parts.path.strip("/"):
         raise errors.InvalidArgument(
             f"{url!r} is no address of a Strongroom. It looks like http://127.0.0.1:8080.", reason="URL_INVALID"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    target = f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     if parts.scheme == "https":
-        return grpc.secure_channel(target, grpc.ssl_channel_credentials(), _OPTIONS)
-    return grpc.insecure_channel(target, _OPTIONS)
+        return grpc.secure_channel(f"{host}:{port}", grpc.ssl_channel_credentials(), _OPTIONS)
+    return grpc.insecure_channel(f"{host}:{port}", _OPTIONS)
 
 
 def _header_value(value: str, what: str) -> str:

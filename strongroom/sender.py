@@ -1,5 +1,6 @@
 """A WriteChunks stream: whole chunks, packed into frames."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from queue import Full, Queue
@@ -26,6 +27,7 @@ class Sender:
         self._chunks: list[memoryview] = []
         self._size = 0
         self._call: Any = None
+        self._thread: threading.Thread | None = None
 
     def put(self, chunk: memoryview) -> None:
         """Sends a chunk, with others in one frame."""
@@ -62,6 +64,8 @@ class Sender:
         self._connection.result(self._call)
 
     def _requests(self) -> Iterator[bytes]:
+        # Called in a thread of gRPC's.
+        self._thread = threading.current_thread()
         yield self._header
         while (frame := self._frames.get()) is not None:
             yield frame
@@ -72,6 +76,8 @@ class Sender:
     def __exit__(self, *_: object) -> None:
         if self._call is not None and not self._call.done():
             self._call.cancel()
-        # Lets the thread that waits for the next frame go.
-        with suppress(Full):
-            self._frames.put_nowait(None)
+        # gRPC's thread must be over before the interpreter ends: caught inside of gRPC, it would never let it end.
+        while self._thread is not None and self._thread.is_alive():
+            with suppress(Full):
+                self._frames.put_nowait(None)
+            self._thread.join(0.1)

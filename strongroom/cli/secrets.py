@@ -76,7 +76,7 @@ def get(
     elif field in data:
         typer.echo(_plain(data[field]))
     else:
-        fail(f"secret {name} has no field {field}; it has: {', '.join(data) or 'none'}")
+        fail(f"secret {name} has no field {field}; it has: {', '.join(sorted(data)) or 'none'}")
 
 
 @app.command("list")
