@@ -94,16 +94,21 @@ _BY_CODE: dict[grpc.StatusCode, type[StrongroomError]] = {
     grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.DATA_LOSS: DataLoss,
 }
+# Strongroom gives a reason with these. Without one they tell of a stream that a proxy reset as its server died:
+# https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors
+_NOT_OURS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 
 def from_rpc(error: grpc.RpcError) -> StrongroomError:
     """The typed error of a failed call, with the reason and metadata of its ErrorInfo if it has one."""
     assert isinstance(error, grpc.Call)
-    code = error.code()
+    code, said = error.code(), error.details() or ""
     info = _error_info(error)
-    return _BY_CODE.get(code, StrongroomError)(
-        error.details() or code.name, code=code.name, reason=info.reason, metadata=info.metadata
-    )
+    if not info.reason and code in _NOT_OURS:
+        message = f"The connection broke ({said or code.name}). Run it again."
+        return Unavailable(message, code=code.name, reason="CONNECTION_BROKEN")
+    kind = _BY_CODE.get(code, StrongroomError)
+    return kind(said or code.name, code=code.name, reason=info.reason, metadata=info.metadata)
 
 
 def _error_info(error: grpc.Call) -> error_details_pb2.ErrorInfo:
