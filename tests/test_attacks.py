@@ -12,6 +12,8 @@ from grpc_status import rpc_status
 
 from strongroom.auth.v1 import api_keys_pb2, api_keys_pb2_grpc
 from strongroom.chunking import digest
+from strongroom.local.errors import StartError
+from strongroom.local.layout import Layout
 from strongroom.models.v1 import models_pb2, models_pb2_grpc, weights_pb2
 from strongroom.secrets.v1 import secrets_pb2, secrets_pb2_grpc
 from tests.stack import Stack
@@ -167,6 +169,16 @@ def test_a_message_for_the_secrets_service_is_small(channel: grpc.Channel, stack
             request, metadata=[("x-api-key", stack.admin_key)], timeout=20
         )
     assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("folder", [".", "keys", "logs"])
+def test_a_folder_that_everybody_may_write_to_holds_no_keys(tmp_path: Path, folder: str) -> None:
+    """Whoever may write there can put an administrator's key or a service's identity of their own in its place."""
+    layout = Layout(tmp_path / "data")
+    layout.create()
+    (layout.root / folder).chmod(0o777)
+    with pytest.raises(StartError, match="chmod 700"):
+        layout.create()
 
 
 def resident(stack: Stack, part: str) -> int:

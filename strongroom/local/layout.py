@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,11 @@ class Layout:
         try:
             for folder in (self.root, self.identities, self.databases, self.root / "weights", self.run, self.logs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if folder.stat().st_mode & stat.S_IWOTH:
+                    raise StartError(
+                        f"Everybody may write to {folder}, so anybody could put keys of their own there; "
+                        f"run: chmod 700 {folder}, or choose a folder inside of it."
+                    )
         except OSError as error:
             raise StartError(f"The data directory {self.root} cannot be used: {error.strerror}.") from error
 
