@@ -12,11 +12,11 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from services.secrets.settings import SecretsSettings
 
 from services.auth import bootstrap
 from services.auth.settings import AuthSettings
 from services.secrets import bootstrap as secrets_bootstrap
+from services.secrets.settings import SecretsSettings
 from services.shared.channels import IDENTITY_HEADER
 from strongroom.auth.v1 import api_keys_pb2 as keys_pb
 from strongroom.auth.v1 import api_keys_pb2_grpc, info_pb2_grpc, tokens_pb2_grpc
