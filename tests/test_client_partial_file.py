@@ -1,8 +1,11 @@
 """A file grows under a temporary name, for one pull at a time, and gets its place once it is whole."""
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,14 +31,33 @@ def test_it_grows_and_gets_its_place(tmp_path: Path) -> None:
 
 
 def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    """At a whole block: what is written past the page cache begins at one."""
     path = tmp_path / "w.bin"
     with partial_file.opened(path, SHA256) as file:
-        file.write(memoryview(CONTENT[:500]))
+        file.write(memoryview(CONTENT[:5000]))
     with partial_file.opened(path, SHA256) as file:
-        assert file.resume(len(CONTENT)) == 500
-        file.write(memoryview(CONTENT[500:]))
-        file.digest(memoryview(CONTENT[500:]))
+        assert file.resume(len(CONTENT)) == 4096
+        file.write(memoryview(CONTENT[4096:]))
+        file.digest(memoryview(CONTENT[4096:]))
         assert file.sha256 == SHA256
+        file.become(path)
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 4 << 20, (4 << 20) + 1, (9 << 20) + 4096])
+@pytest.mark.parametrize("folder", ["disk", "memory"])
+def test_any_length_through_any_pieces(tmp_path: Path, size: int, folder: str) -> None:
+    """Memory's file system has no O_DIRECT on some kernels."""
+    data = os.urandom(size)
+    base = tmp_path if folder == "disk" else Path(tempfile.mkdtemp(dir="/dev/shm"))
+    with partial_file.opened(base / "w.bin", SHA256) as file:
+        for start in range(0, size, 777_777):
+            file.write(memoryview(data)[start : start + 777_777])
+        assert file.size == size
+        file.become(base / "w.bin")
+    assert (base / "w.bin").read_bytes() == data
+    if base != tmp_path:
+        shutil.rmtree(base)
 
 
 def test_what_is_too_long_is_cut(tmp_path: Path) -> None:
