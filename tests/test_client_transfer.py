@@ -134,7 +134,8 @@ def test_a_pull_survives_broken_connections(stack: Stack, client: Client, model:
     ):
         pulled = through.models.pull(model, tmp_path / "copy")
         assert line.broken == 3
-        assert line.carried < 70 * MIB, "what was there already came again"
+        # Without going on it would be 95 MiB; what was in flight at a break is lost.
+        assert line.carried < 90 * MIB, "what was there already came again"
     assert pulled.bytes_received == 60 * MIB
     assert (tmp_path / "copy").read_bytes() == source.read_bytes()
 

@@ -162,3 +162,9 @@ def test_no_value_is_readable_on_disk(installation: Installation, client: Client
     client.value("planted")
     for path, content in installation.files():
         assert PLANTED.encode() not in content, path
+
+
+def test_a_value_of_very_many_parts_is_refused(client: Client) -> None:
+    """By its size as a message, before its parts are looked at: those of a larger one would take seconds."""
+    refusal = (grpc.StatusCode.INVALID_ARGUMENT, "SECRET_TOO_LARGE")
+    assert client.refusal("CreateSecret", name="many", data={"x": [None] * 150_000}) == refusal

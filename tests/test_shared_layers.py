@@ -232,3 +232,39 @@ def test_an_error_in_the_middle_of_an_answer_stream_keeps_its_reason(stack: _Sta
     assert next(answers).data == b"one"
     code, info, _ = _error(lambda: next(answers))
     assert (code, info.reason) == (grpc.StatusCode.NOT_FOUND, "GONE")
+
+
+def _raw_call(stack: _Stack, path: str, message: bytes, *, streaming: bool = False):
+    make = stack.channel.stream_unary if streaming else stack.channel.unary_unary
+    method = make(path, request_serializer=None, response_deserializer=None)
+    metadata = stack.tokens.metadata("secrets")
+    return lambda: method(iter([message]) if streaming else message, metadata=metadata, timeout=5)
+
+
+@pytest.mark.parametrize("message", [b"\xff", b"\x0a\x02\xc3\x28", b"\x0a\x7f"], ids=["no tag", "no text", "cut"])
+def test_a_message_that_is_none_is_the_callers_fault(stack: _Stack, message: bytes) -> None:
+    malformed = (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED")
+    code, info, _ = _error(_raw_call(stack, "/strongroom.secrets.v1.SecretService/GetSecret", message))
+    assert (code, info.reason) == malformed
+    code, info, _ = _error(
+        _raw_call(stack, "/strongroom.models.v1.WeightsService/WriteChunks", message, streaming=True)
+    )
+    assert (code, info.reason) == malformed
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field as it stands on the wire."""
+    length, size = bytearray(), len(content)
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([number << 3 | 2, *length, size]) + content
+
+
+def test_a_message_nested_too_deep_is_the_callers_fault(stack: _Stack) -> None:
+    value = b"\x08\x00"
+    for _ in range(120):
+        value = _field(6, _field(1, value))
+    message = _field(1, b"deep") + _field(2, _field(1, _field(1, b"x") + _field(2, value)))
+    code, info, _ = _error(_raw_call(stack, "/strongroom.secrets.v1.SecretService/CreateSecret", message))
+    assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED")

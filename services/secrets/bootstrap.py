@@ -50,4 +50,5 @@ def build(settings: SecretsSettings) -> Service:
         start=trust.start,
         ready=database.check,
         close=close,
+        max_request_bytes=1 << 20,
     )

@@ -8,12 +8,14 @@ from datetime import datetime
 import grpc
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
-from services.secrets.vault import SecretSummary, SecretVersion, Vault
+from services.secrets.vault import MAX_BYTES, SecretSummary, SecretTooLarge, SecretVersion, Vault
 from services.shared.call import caller
 from services.shared.errors import InvalidArgument
 from strongroom.secrets.v1 import secrets_pb2, secrets_pb2_grpc
 
 _PAGE_SIZE = 100
+# A one-digit number takes 2 bytes of JSON in a list, and 13 in a message.
+_MOST_BYTES = 8 * MAX_BYTES
 # Up to here a double holds every whole number.
 _EXACT = 2**53
 
@@ -81,6 +83,9 @@ class SecretServicer(secrets_pb2_grpc.SecretServiceServicer):
 
 
 def _data(struct: struct_pb2.Struct) -> dict[str, object]:
+    # Looked at before every value is: no value of 64 KiB as JSON is so large as a message.
+    if struct.ByteSize() > _MOST_BYTES:
+        raise SecretTooLarge(struct.ByteSize())
     return {name: _json(value) for name, value in struct.fields.items()}
 
 

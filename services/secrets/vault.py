@@ -64,7 +64,7 @@ class SecretTooLarge(InvalidArgument):
     reason = "SECRET_TOO_LARGE"
 
     def __init__(self, size: int) -> None:
-        super().__init__(f"The value has {size} bytes as JSON; a secret holds at most {MAX_BYTES}.")
+        super().__init__(f"The value has {size} bytes; a secret holds at most {MAX_BYTES} bytes of JSON.")
 
 
 class SecretDamaged(DataLoss):

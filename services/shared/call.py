@@ -1,5 +1,6 @@
 """What the interceptors know of a call, for the servicer that handles it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ class Call:
     metadata: dict[str, str] = field(repr=False)
     # The request, or the iterator of a stream's messages.
     request: Any = field(repr=False)
+    # Makes a message of bytes; None if the handler takes the bytes as they are.
+    deserializer: Callable[[bytes], Any] | None = field(default=None, repr=False)
     # The request, or the first message of a stream, decoded; None until a layer asks for it.
     first: Message | None = field(default=None, repr=False)
     request_id: str = ""

@@ -49,6 +49,7 @@ def layers(verifier: TokenVerifier) -> list[Layer]:
         measure,  # next: counts what the caller sees, so outside of the translation of errors
         translate_errors,  # outside of every check, whose refusals are domain errors too
         identify(verifier),  # who calls: everything below may ask
+        decode,  # behind it, so that what is malformed is an error like any other; nobody else reads the bytes
         authorize,  # before validation: a stranger learns nothing about what is valid
         validate,  # the servicer sees valid requests only
         hint_http_status,  # innermost: only a success may say 201
@@ -83,7 +84,7 @@ class LayerInterceptor(grpc.ServerInterceptor):
     def _wrap(self, handler: Any, method: access.Method, metadata: dict[str, str]) -> Any:
         def answer(behavior: Callable[..., Any]) -> Callable[..., Any]:
             def run(request: Any, context: grpc.ServicerContext) -> Any:
-                call = Call(method, context, metadata, request)
+                call = Call(method, context, metadata, request, handler.request_deserializer)
                 with self._entered(call):
                     return behavior(call.request, context)
 
@@ -91,7 +92,7 @@ class LayerInterceptor(grpc.ServerInterceptor):
 
         def stream(behavior: Callable[..., Any]) -> Callable[..., Any]:
             def run(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-                call = Call(method, context, metadata, request)
+                call = Call(method, context, metadata, request, handler.request_deserializer)
                 with self._entered(call):
                     yield from behavior(call.request, context)
 
@@ -110,7 +111,8 @@ class LayerInterceptor(grpc.ServerInterceptor):
             behavior.experimental_thread_pool = self._checks
         elif method.public:
             behavior.experimental_thread_pool = self._strangers
-        return make(behavior, handler.request_deserializer, handler.response_serializer)
+        # Left to gRPC, a message that can't be decoded would be an internal error without a reason.
+        return make(behavior, None, handler.response_serializer)
 
     @contextmanager
     def _entered(self, call: Call) -> Iterator[None]:
@@ -201,6 +203,26 @@ def _bearer(metadata: dict[str, str]) -> str:
 
 
 @contextmanager
+def decode(call: Call) -> Iterator[None]:
+    """Makes messages of the bytes that came, unless the handler wants the bytes."""
+    deserializer = call.deserializer
+    if deserializer is not None:
+        if isinstance(call.request, bytes):
+            call.request = _decoded(deserializer, call.request)
+        else:
+            call.request = (_decoded(deserializer, message) for message in call.request)
+    yield
+
+
+def _decoded(deserializer: Callable[[bytes], Any], message: bytes) -> Any:
+    try:
+        return deserializer(message)
+    except DecodeError:
+        text = "The message is not of the method's type, or nested too deep."
+        raise errors.InvalidArgument(text, reason="MESSAGE_MALFORMED") from None
+
+
+@contextmanager
 def authorize(call: Call) -> Iterator[None]:
     """Decides by the method's access rules on the decoded request; of a stream on its first message."""
     if not call.method.public:
@@ -247,11 +269,6 @@ def _first_message(call: Call) -> Message:
             call.request = chain((first,), call.request)
         if isinstance(first, bytes):
             assert call.method.request_type is not None
-            try:
-                first = call.method.request_type.FromString(first)
-            except DecodeError:
-                raise errors.InvalidArgument(
-                    "The message is not of the method's type.", reason="MESSAGE_MALFORMED"
-                ) from None
+            first = _decoded(call.method.request_type.FromString, first)
         call.first = first
     return call.first
