@@ -16,6 +16,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from services.shared.tokens import ServiceIdentity
 from strongroom.auth.v1 import api_keys_pb2, api_keys_pb2_grpc
+from strongroom.edge.v1 import external_auth_pb2
 from strongroom.options.v1 import options_pb2
 from tests.serving import ADMINISTRATOR, make_identities, make_token_maker
 from tests.stack import Stack
@@ -98,6 +99,21 @@ def powerless(keys: dict[str, str], method: MethodDescriptor) -> str:
     return keys["secrets.read" if about_models else "models.read"]
 
 
+def identity_token(stack: Stack) -> str:
+    """What the gateway gets from auth for the administrator's key, to pass on to the models service alone."""
+    headers = {"x-api-key": stack.admin_key}
+    http = external_auth_pb2.HttpRequest(path="/strongroom.models.v1.ModelService/ListModels", headers=headers)
+    attributes = external_auth_pb2.AttributeContext(request=external_auth_pb2.Request(http=http))
+    with grpc.insecure_channel(f"127.0.0.1:{stack.state['ports']['auth']}") as channel:
+        check = channel.unary_unary(
+            "/envoy.service.auth.v3.Authorization/Check",
+            external_auth_pb2.CheckRequest.SerializeToString,
+            external_auth_pb2.CheckResponse.FromString,
+        )
+        answer = check(external_auth_pb2.CheckRequest(attributes=attributes), timeout=10)
+    return answer.ok_response.headers[0].header.value
+
+
 BAD_CREDENTIALS: dict[str, dict[str, str]] = {
     "no credential": {},
     "an unknown key": {"x-api-key": "sr_unknown0" + "A" * 40},
@@ -106,6 +122,14 @@ BAD_CREDENTIALS: dict[str, dict[str, str]] = {
     "a basic credential": {"authorization": "Basic YWRtaW46YWRtaW4="},
     "an unsigned token": {"authorization": "Bearer eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.eyJzdWIiOiJrZXk6YSJ9."},
 }
+
+
+def test_a_token_for_another_audience_is_a_bad_credential_like_any_other(stack: Stack) -> None:
+    """401, never 403: who presents it is nobody."""
+    token = identity_token(stack)
+    for verb, path in map(_binding, GUARDED_REST):
+        status, _, body = rest(stack.url, verb, path, {"authorization": f"Bearer {token}"})
+        assert (status, b"CREDENTIAL_INVALID" in body) == (401, True), (path, body)
 
 
 @pytest.mark.parametrize("credential", BAD_CREDENTIALS)
