@@ -107,7 +107,7 @@ class Pull:
             if path.is_file() and path.stat().st_size == size and _sha256_of(path) == file.sha256:
                 self._advance(size)
                 return
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             with partial_file.opened(path, file.sha256) as target:
                 self._fill(version, file, target)
                 target.become(path)
@@ -193,6 +193,14 @@ def read(connection: Connection, request: weights_pb2.ReadFileRequest) -> bytes:
     return data
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        message = f"{error.filename} is not a folder, so nothing can be written below it. Name another place."
+        raise LocalFileError(message, reason="TARGET_NOT_A_FOLDER") from None
+
+
 def _sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         digest: Any = hashlib.file_digest(file, "sha256")
@@ -201,8 +209,12 @@ def _sha256_of(path: Path) -> str:
 
 def _sync(folders: set[Path]) -> None:
     for folder in folders:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            message = f"{folder} can't be brought to the disk: {error.strerror}."
+            raise LocalFileError(message, reason="TARGET_UNWRITABLE") from None

@@ -38,9 +38,9 @@ def walk(source: Path) -> list[LocalFile]:
     Links to files are followed if what they lead to lies inside the folder; links out of it and links to folders are
     refused, as they are rarely meant. Empty folders are left out.
     """
-    if source.is_file():
-        return [_local_file(source, source.name)]
     try:
+        if not source.is_dir():
+            return [_local_file(source, source.name)]
         root = source.resolve(strict=True)
         files = [_local_file(path, path.relative_to(source).as_posix()) for path in _below(source, root)]
     except FileNotFoundError as error:
@@ -86,12 +86,30 @@ def _local_file(path: Path, name: str) -> LocalFile:
 def targets(names: Sequence[str], destination: str | Path) -> dict[str, Path]:
     """Where each file goes: a single one to `destination`, unless that is a folder or ends in `/`; else below it.
 
-    Raises DataLoss for a name that leads out of the destination: no honest server stores one.
+    Raises DataLoss for a name that leads out of the destination: no honest server stores one; and LocalFileError if
+    something stands in the way there.
     """
+    if not str(destination):
+        raise LocalFileError("The destination has no name. Name a file or a folder.", reason="TARGET_MISSING")
     folder = Path(destination)
-    if len(names) == 1 and not (str(destination).endswith("/") or folder.is_dir()):
-        return {names[0]: folder}
-    return {name: _inside(folder, name) for name in names}
+    try:
+        if len(names) == 1 and not (str(destination).endswith("/") or folder.is_dir()):
+            return {names[0]: _replaceable(folder)}
+        if folder.exists() and not folder.is_dir():
+            message = f"{folder} is not a folder, and {len(names)} files need one. Name another place."
+            raise LocalFileError(message, reason="TARGET_NOT_A_FOLDER")
+        return {name: _replaceable(_inside(folder, name)) for name in names}
+    except OSError as error:
+        message = f"{error.filename} can't be written: {error.strerror}."
+        raise LocalFileError(message, reason="TARGET_UNWRITABLE") from None
+
+
+def _replaceable(path: Path) -> Path:
+    """The path, unless a folder, a pipe or a device is there: a rename would put a file in its place."""
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no file"
+        raise LocalFileError(f"{path} is {what} and is not replaced. Name another place.", reason="TARGET_NOT_A_FILE")
+    return path
 
 
 def _inside(folder: Path, name: str) -> Path:
