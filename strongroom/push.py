@@ -15,7 +15,7 @@ from typing import Any
 
 from strongroom.chunking import chunk_file, digest
 from strongroom.connection import LONG_DEADLINE, Connection
-from strongroom.errors import FailedPrecondition, LocalFileError, StrongroomError
+from strongroom.errors import AlreadyExists, FailedPrecondition, LocalFileError, NotFound, StrongroomError
 from strongroom.models.v1 import models_pb2, weights_pb2, weights_pb2_grpc
 from strongroom.persevere import persevere
 from strongroom.sender import Sender
@@ -25,8 +25,8 @@ from strongroom.tree import LocalFile, walk
 # Chunks are asked for together until they have this many bytes or are this many.
 _BATCH_BYTES = 16 << 20
 _BATCH_CHUNKS = 4096
-# How often chunks that the commit misses are sent again: collection may take one once, not again and again.
-_COMMITS = 3
+# How often it begins again because chunks or the upload are gone: collection may take them once, not again and again.
+_ROUNDS = 3
 
 
 @dataclass
@@ -86,16 +86,19 @@ class Push:
         files = self._walk(source)
         # Not repeated for long: if nobody answers the first call, the address is wrong rather than the server away.
         upload = self._open()
-        commits = 0
-        while True:
-            contents = persevere(partial(self._send, upload, files), self._how_far)
+        for left in reversed(range(_ROUNDS)):
             try:
+                contents = persevere(partial(self._send, upload, files), self._how_far)
                 version = persevere(partial(self._commit, upload, files, contents), self._how_far)
-                return PushResult(version, self._progress.sent)
-            except FailedPrecondition as error:
-                commits += 1
-                if error.reason != "CHUNKS_MISSING" or commits == _COMMITS:
+                break
+            except (FailedPrecondition, NotFound) as error:
+                if error.reason not in ("CHUNKS_MISSING", "UPLOAD_NOT_FOUND") or not left:
                     raise
+                if error.reason == "UPLOAD_NOT_FOUND":
+                    # It expired, or another push made it a version: then this says so.
+                    upload = self._open()
+        _refuse_another(version, files, contents)
+        return PushResult(version, self._progress.sent)
 
     def plan(self, source: Path) -> PushProgress:
         """What `run` would have to send: `total - done`. Sends no weights."""
@@ -182,6 +185,19 @@ class Push:
         self._progress.sent += sent
         self._reached = max(self._reached, self._progress.done)
         self._report(self._progress)
+
+
+def _refuse_another(version: models_pb2.Version, files: list[LocalFile], contents: list[_Content]) -> None:
+    """Raises AlreadyExists if the version is not what was pushed.
+
+    Two pushes of one version by one caller share an upload, and a commit of what is committed answers as the first.
+    """
+    pushed = {file.name: content.sha256.hexdigest() for file, content in zip(files, contents, strict=True)}
+    if pushed != {file.path: file.sha256 for file in version.files}:
+        message = (
+            f"Another push made {version.version} of other content at the same time. Push this as another version."
+        )
+        raise AlreadyExists(message, code="ALREADY_EXISTS", reason="VERSION_EXISTS")
 
 
 _Hashing = tuple[_Content, memoryview]

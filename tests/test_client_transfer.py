@@ -6,15 +6,18 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from strongroom import Client, partial_file
 from strongroom.errors import AlreadyExists, LocalFileError, NotFound, Unavailable
+from strongroom.models.v1 import models_pb2
 from strongroom.push import PushProgress
 from tests.broken_line import broken_line
 from tests.stack import Stack, free_port
+from tests.uploads import Uploads
 
 MIB = 1 << 20
 
@@ -179,6 +182,42 @@ def test_a_file_that_changes_meanwhile_is_no_version(client: Client, model: str,
     assert caught.value.reason == "SOURCE_CHANGED"
     with pytest.raises(NotFound):
         client.models.show(model, "v1")
+
+
+def test_a_push_whose_upload_is_gone_opens_another(client: Client, model: str, stack: Stack, tmp_path: Path) -> None:
+    """As one that slept longer than an upload lives."""
+    source = write(tmp_path / "w.bin", content(40 * MIB, model))
+    gone: list[str] = []
+
+    def give_up(_progress: PushProgress) -> None:
+        if not gone:
+            with grpc.insecure_channel(stack.target) as channel:
+                uploads = Uploads(channel, stack.admin_key)
+                gone.append(uploads.create(model, "v1"))
+                uploads.abort(model, gone[0])
+
+    pushed = client.models.push(model, source, version="v1", progress=give_up)
+    assert gone
+    assert pushed.version.files[0].sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert client.models.verify(model, "v1").is_valid
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_of_two_pushes_of_one_version_one_wins(client: Client, model: str, tmp_path: Path, known: bool) -> None:
+    """They share an upload, which is how a push resumes. Whoever is second must not believe it won."""
+    first, second = (write(tmp_path / f"{name}.bin", content(3 * MIB, model + name)) for name in ("first", "second"))
+    if known:
+        client.models.push(model, second, version="v0")
+
+    def overtake(_progress: PushProgress) -> None:
+        if not winner:
+            winner.append(client.models.push(model, first, version="v1").version)
+
+    winner: list[models_pb2.Version] = []
+    with pytest.raises(AlreadyExists) as caught:
+        client.models.push(model, second, version="v1", progress=overtake)
+    assert caught.value.reason == "VERSION_EXISTS"
+    assert client.models.show(model, "v1") == winner[0]
 
 
 def test_several_pull_into_one_folder(stack: Stack, client: Client, model: str, tmp_path: Path) -> None:

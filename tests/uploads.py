@@ -67,6 +67,10 @@ class Uploads:
         )
         return self.weights.CommitUpload(request, metadata=self.metadata, timeout=60)
 
+    def abort(self, model: str, upload: str) -> None:
+        request = weights_pb2.AbortUploadRequest(manager_id=self.manager, model_name=model, upload_id=upload)
+        self.weights.AbortUpload(request, metadata=self.metadata, timeout=20)
+
     def push(self, model: str, version: str, files: dict[str, bytes]) -> models_pb2.Version:
         """All steps at once."""
         upload = self.create(model, version)
