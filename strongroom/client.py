@@ -21,6 +21,7 @@ from google.protobuf import json_format, struct_pb2
 from strongroom import pull as pulling
 from strongroom.auth.v1 import api_keys_pb2, api_keys_pb2_grpc, info_pb2, info_pb2_grpc, tokens_pb2, tokens_pb2_grpc
 from strongroom.connection import DEFAULT_URL, LONG_DEADLINE, Connection
+from strongroom.errors import InvalidArgument
 from strongroom.models.v1 import maintenance_pb2, maintenance_pb2_grpc, models_pb2, models_pb2_grpc, weights_pb2
 from strongroom.pull import Pull, PullProgress, PullResult
 from strongroom.push import Push, PushProgress, PushResult
@@ -165,8 +166,10 @@ class Secrets:
     ) -> secrets_pb2.SecretVersion:
         """Writes a new version, of a new secret if there is none.
 
-        With `expected_version` only if that is the current one, 0 for none (check-and-set): raises Conflict.
+        With `expected_version` only if that is the current one, 0 for none (check-and-set): raises Conflict. Raises
+        InvalidArgument for whole numbers that are beyond what is kept exactly: 64-bit floating point.
         """
+        _refuse_inexact(data)
         request = secrets_pb2.UpdateSecretRequest(
             name=name,
             data=json_format.ParseDict(dict(data), struct_pb2.Struct()),
@@ -286,6 +289,18 @@ class Admin:
             self._maintenance.CollectGarbage, request, deadline=LONG_DEADLINE
         )
         return answer
+
+
+def _refuse_inexact(value: Any) -> None:
+    """An account number must not come back with other digits."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            _refuse_inexact(item)
+    elif isinstance(value, int) and abs(value) > 2**53:
+        message = "A whole number beyond 2^53 would lose digits. Write it as text."
+        raise InvalidArgument(message, code="INVALID_ARGUMENT", reason="NUMBER_INEXACT")
 
 
 def _pages(connection: Connection, method: Any, request: Any, items: str) -> Iterator[Any]:

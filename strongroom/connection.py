@@ -100,16 +100,23 @@ class Connection:
 
 
 def _channel(url: str) -> grpc.Channel:
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
-        port = 0
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port or parts.path.strip("/"):
+        # Neither a host nor a port can be made out.
+        parts, port = urlsplit(""), 0
+    if "@" in url:
+        # Not repeated: in front of the @ a password may stand.
+        message = "The address holds a user or a password. Give the key apart."
+        raise errors.InvalidArgument(message, reason="URL_INVALID")
+    host = parts.hostname or ""
+    beyond = parts.path.strip("/") or parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or not host or not port or beyond:
         raise errors.InvalidArgument(
             f"{url!r} is no address of a Strongroom. It looks like http://127.0.0.1:8080.", reason="URL_INVALID"
         )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = f"[{host}]" if ":" in host else host
     if parts.scheme == "https":
         return grpc.secure_channel(f"{host}:{port}", grpc.ssl_channel_credentials(), _OPTIONS)
     return grpc.insecure_channel(f"{host}:{port}", _OPTIONS)

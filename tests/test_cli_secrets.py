@@ -48,6 +48,13 @@ def test_a_whole_object_comes_from_standard_input_or_a_file(secrets: Terminal, t
     assert secrets("secrets", "get", "cli/object", "--json").json["data"] == {"port": 1}
 
 
+@pytest.mark.parametrize("number", ["9007199254740993", "-123456789012345678", "1" + "0" * 400])
+def test_a_number_that_would_lose_digits_is_refused(secrets: Terminal, number: str) -> None:
+    done = secrets("secrets", "put", "cli/number", "-", stdin=f'{{"account": [{{"number": {number}}}]}}')
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "strongroom: A whole number beyond 2^53 would lose digits. Write it as text.\n"
+
+
 def test_json_answers(secrets: Terminal) -> None:
     written = secrets("secrets", "put", "cli/json", "k=v", "--json").json
     assert (written["name"], written["version"]) == ("cli/json", 1)

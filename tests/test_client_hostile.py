@@ -133,7 +133,17 @@ def test_an_error_says_what_the_server_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "127.0.0.1:8080", "ftp://room", "http://", "http://room/path", "http://room:99999"]
+    "url",
+    [
+        "",
+        "127.0.0.1:8080",
+        "ftp://room",
+        "http://",
+        "http://room/path",
+        "http://room:99999",
+        "http://[::1",
+        "http://room?a",
+    ],
 )
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
