@@ -28,15 +28,28 @@ def current() -> Profile:
 
     The kept key goes to the kept address only: another address is not told it.
     """
+    given_url, given_key = os.environ.get("STRONGROOM_URL"), os.environ.get("STRONGROOM_API_KEY")
+    if given_url and given_key:
+        # A script with both needs no home folder, nor a profile that can be read.
+        return Profile(given_url, given_key)
     kept = _read(path())
-    url = os.environ.get("STRONGROOM_URL") or kept.url
+    url = given_url or kept.url
     kept_key = kept.api_key if url.rstrip("/") == kept.url.rstrip("/") else ""
-    return Profile(url, os.environ.get("STRONGROOM_API_KEY") or kept_key)
+    return Profile(url, given_key or kept_key)
 
 
 def save(profile: Profile) -> Path:
-    """Replaces the profile, readable by its owner alone from the first byte on."""
+    """Replaces the profile, readable by its owner alone from the first byte on. Raises LocalFileError."""
     target = path()
+    try:
+        _write(target, profile)
+    except OSError as error:
+        message = f"{target} can't be written: {error.strerror}. XDG_CONFIG_HOME can name another place."
+        raise LocalFileError(message, reason="PROFILE_UNWRITABLE") from None
+    return target
+
+
+def _write(target: Path, profile: Profile) -> None:
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = target.with_suffix(".new")
     temporary.unlink(missing_ok=True)
@@ -44,7 +57,6 @@ def save(profile: Profile) -> Path:
     with open(descriptor, "w") as file:  # noqa: PTH123 - the flags and the mode matter
         json.dump(asdict(profile), file)
     temporary.replace(target)
-    return target
 
 
 def _read(file: Path) -> Profile:

@@ -47,6 +47,21 @@ def test_a_profile_that_others_may_read_is_refused() -> None:
     assert caught.value.reason == "PROFILE_NOT_PRIVATE"
 
 
+def test_who_gives_both_needs_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    profiles.save(Profile("http://room:1", "sr_kept")).chmod(0o640)
+    monkeypatch.setenv("STRONGROOM_URL", "http://room:2")
+    monkeypatch.setenv("STRONGROOM_API_KEY", "sr_given")
+    assert profiles.current() == Profile("http://room:2", "sr_given")
+
+
+def test_a_profile_that_cannot_be_kept_says_so(clean_environment: Path) -> None:
+    (clean_environment / "config").write_text("a file where the folder would be")
+    with pytest.raises(LocalFileError, match=r"profile\.json can't be written") as caught:
+        profiles.save(Profile("http://room:1", "sr_key"))
+    assert caught.value.reason == "PROFILE_UNWRITABLE"
+    assert "sr_key" not in caught.value.message
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"other": 1}'])
 def test_a_broken_profile_says_what_to_do(text: str) -> None:
     profiles.save(Profile()).write_text(text)
