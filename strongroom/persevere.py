@@ -1,5 +1,7 @@
 """Trying again while the server is away."""
 
+import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -13,6 +15,9 @@ T = TypeVar("T")
 ATTEMPTS = 10
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 10.0
+
+# Below WARNING, so that a library says nothing unless it is asked to.
+log = logging.getLogger("strongroom.transfer")
 
 
 def persevere(
@@ -37,4 +42,6 @@ def persevere(
             best = max(best, now)
             if failures == ATTEMPTS:
                 raise
-            sleep(min(_LONGEST_WAIT, _FIRST_WAIT * 2**failures) * random.uniform(0.5, 1))  # noqa: S311 - no secret
+            seconds = min(_LONGEST_WAIT, _FIRST_WAIT * 2**failures) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+            log.info("connection lost, going on in %d s", math.ceil(seconds))
+            sleep(seconds)

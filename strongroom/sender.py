@@ -1,6 +1,7 @@
 """A WriteChunks stream: whole chunks, packed into frames."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from queue import Full, Queue
@@ -12,6 +13,8 @@ from strongroom.models.v1 import weights_pb2
 
 # Bytes a message of the data plane carries: the size at which gRPC moved most. A single chunk may be longer.
 FRAME_BYTES = 2 << 20
+# Seconds that gRPC's thread has to end.
+_PATIENCE = 5.0
 
 
 class Sender:
@@ -77,7 +80,9 @@ class Sender:
         if self._call is not None and not self._call.done():
             self._call.cancel()
         # gRPC's thread must be over before the interpreter ends: caught inside of gRPC, it would never let it end.
-        while self._thread is not None and self._thread.is_alive():
+        # Not waited for forever: Ctrl-C at the wrong moment leaves a lock of gRPC's taken, and then it can't end.
+        deadline = time.monotonic() + _PATIENCE
+        while self._thread is not None and self._thread.is_alive() and time.monotonic() < deadline:
             with suppress(Full):
                 self._frames.put_nowait(None)
             self._thread.join(0.1)

@@ -9,7 +9,10 @@ _PIECE = 64 * 1024
 
 
 class BrokenLine:
-    """Relays to `target` (host:port). Each number of `cuts` ends one connection after about that many bytes."""
+    """Relays to `target` (host:port). Each number of `cuts` ends one connection after about that many bytes.
+
+    `carried` and `broken` count bytes and cuts; while `down` is set, every connection breaks.
+    """
 
     def __init__(self, target: str, cuts: list[int]) -> None:
         host, port = target.rsplit(":", 1)
@@ -17,6 +20,7 @@ class BrokenLine:
         self._cuts = cuts
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self.down = False
         self.carried = 0
         self.broken = 0
 
@@ -28,6 +32,9 @@ class BrokenLine:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self.down:
+                    client.close()
+                    continue
                 server = socket.create_connection(self._target)
                 with self._lock:
                     left = [self._cuts.pop(0)] if self._cuts else []
@@ -36,7 +43,7 @@ class BrokenLine:
 
     def _relay(self, source: socket.socket, sink: socket.socket, left: list[int]) -> None:
         with suppress(OSError):
-            while data := source.recv(_PIECE):
+            while (data := source.recv(_PIECE)) and not self.down:
                 with self._lock:
                     self.carried += len(data)
                     if left:

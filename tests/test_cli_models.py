@@ -38,7 +38,7 @@ def test_a_model_from_push_to_rm(strongroom: Terminal, tmp_path: Path) -> None:
     assert strongroom("push", "cli-life", source, "--version", "v2").out.endswith("3.0 MiB, 0 B sent\n")
     assert strongroom("ls", "cli-life").out.splitlines()[0].split("\t")[:3] == ["v2", "3.0 MiB", "1 file"]
     assert strongroom("show", "cli-life").out.startswith("cli-life@v2  3.0 MiB")
-    assert strongroom("verify", "cli-life@v1").out == "cli-life@v1 is intact: 1 files, 3.0 MiB\n"
+    assert strongroom("verify", "cli-life@v1").out == "cli-life@v1 is intact: 1 file, 3.0 MiB\n"
     assert strongroom("pull", "cli-life@v1", copy).out == "pulled cli-life@v1: 1 file, 3.0 MiB, verified\n"
     assert copy.read_bytes() == source.read_bytes()
     assert strongroom("rm", "cli-life@v1").out.startswith("deleted cli-life@v1: 0 chunks shredded, ")

@@ -39,6 +39,9 @@ def main() -> None:
         status = complain("interrupted", 130)
     except typer.TyperException as error:
         status = _misused(error)
+    except UnicodeEncodeError as error:
+        # Bytes on the command line that are no UTF-8, or half a surrogate pair in a JSON document.
+        status = complain(f"something that was given is no text ({error.encoding})", 2)
     except Exception as error:
         if os.environ.get("STRONGROOM_DEBUG"):
             raise

@@ -1,11 +1,14 @@
 """`push`, `pull`, `ls`, `show`, `verify`, `rm`: models and their versions."""
 
+import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -16,17 +19,20 @@ from strongroom.cli.session import (
     complain,
     confirmed,
     connected,
-    fail,
+    counted,
     human_size,
     misused,
     moment,
     print_json,
     print_message,
     print_table,
+    waits_told,
 )
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LATEST = "latest"
+
+T = TypeVar("T")
 
 Reference = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A model; without a version its newest.")]
 Exact = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A version of a model.")]
@@ -34,7 +40,7 @@ Exact = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A version of
 
 def push(
     name: Annotated[str, typer.Argument(help="Name of the model: letters, digits, '.', '_' and '-'.")],
-    path: Annotated[Path, typer.Argument(help="File or folder to push.")],
+    path: Annotated[str, typer.Argument(help="File or folder to push.")],
     version: Annotated[str, typer.Option("--version", "-v", help="Name of the version; the time if not given.")] = "",
     manager: Manager = "default",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much would be sent.")] = False,
@@ -45,6 +51,7 @@ def push(
     Example: strongroom push scorer model.safetensors --version v1
     """
     _check_name(name)
+    _check_path(path)
     with connected() as client:
         if dry_run:
             plan = client.models.plan_push(name, path, manager=manager)
@@ -52,8 +59,8 @@ def push(
             line = f"would send {human_size(plan.total - plan.done)} of {human_size(plan.total)}"
             print_json(answer) if json else typer.echo(line)
             return
-        with _transfer(f"push {name}") as report:
-            result = client.models.push(name, path, version=version, manager=manager, progress=report)
+        push = partial(client.models.push, name, path, version=version, manager=manager)
+        result = _transferred(f"push {name}", push)
         shown = result.version
         sent = "" if result.bytes_sent >= shown.size_bytes else f", {human_size(result.bytes_sent)} sent"
         line = f"pushed {name}@{shown.version}: {_files(shown)}, {human_size(shown.size_bytes)}{sent}"
@@ -73,9 +80,10 @@ def pull(
     Example: strongroom pull scorer@v1 model.safetensors
     """
     name, version = _split(reference)
+    _check_path(destination)
     with connected() as client:
-        with _transfer(f"pull {reference}") as report:
-            result = client.models.pull(name, destination, version=version, manager=manager, progress=report)
+        pull = partial(client.models.pull, name, destination, version=version, manager=manager)
+        result = _transferred(f"pull {reference}", pull)
         shown = result.version
         line = f"pulled {name}@{shown.version}: {_files(shown)}, {human_size(shown.size_bytes)}, verified"
         print_message(shown, lambda: typer.echo(line), as_json_document=json)
@@ -127,7 +135,7 @@ def verify(reference: Reference, manager: Manager = "default", json: Json = Fals
         report = client.models.verify(name, version, manager=manager)
 
     def for_people() -> None:
-        checked = f"{report.files_checked} files, {human_size(report.bytes_checked)}"
+        checked = f"{counted(report.files_checked, 'file')}, {human_size(report.bytes_checked)}"
         if report.is_valid:
             typer.echo(f"{name}@{report.version} is intact: {checked}")
         for problem in report.problems:
@@ -152,13 +160,19 @@ def rm(
     with connected() as client:
         gone = client.models.delete(name, version, manager=manager)
     shared = f", {gone.shared_chunks} shared with others kept" if gone.shared_chunks else ""
-    line = f"deleted {name}@{version}: {gone.shredded_chunks} chunks shredded{shared}"
+    line = f"deleted {name}@{version}: {counted(gone.shredded_chunks, 'chunk')} shredded{shared}"
     print_message(gone, lambda: typer.echo(line), as_json_document=json)
 
 
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         misused(f"{name!r} is no name of a model: use 1 to 128 letters, digits, '.', '_' and '-'")
+
+
+def _check_path(path: str) -> None:
+    """A variable that is not set would otherwise stand for the current folder."""
+    if not path:
+        misused("the path is empty")
 
 
 def _split(reference: str) -> tuple[str, str]:
@@ -170,24 +184,44 @@ def _split(reference: str) -> tuple[str, str]:
 
 
 def _files(version: Any) -> str:
-    return "1 file" if version.files_count == 1 else f"{version.files_count} files"
+    return counted(version.files_count, "file")
 
 
 def _sha256(file: Any) -> str:
     return str(file.sha256) if file.sha256_verified else f"{file.sha256} (claimed)"
 
 
-@contextmanager
-def _transfer(title: str) -> Iterator[Callable[[Any], None]]:
-    """Yields what is to be called with the progress: a bar on standard error if that is a terminal."""
+def _unseen(_progress: Any) -> None:
+    """Where nobody looks at a bar."""
+
+
+def _transferred(title: str, transfer: Callable[..., T]) -> T:
+    """What the transfer returns, called with its `progress`: a bar on standard error if that is a terminal.
+
+    It runs in a thread of its own, as Ctrl-C reaches the main thread between any two instructions, and there it would
+    leave locks of gRPC's taken. Interrupted, the transfer ends like one that is killed: made to go on.
+    """
     try:
-        if sys.stderr.isatty():
-            with _progress_bar(title) as report:
-                yield report
-        else:
-            yield lambda _progress: None
+        with waits_told(), _progress_bar(title) if sys.stderr.isatty() else nullcontext(_unseen) as report:
+            return _beside(partial(transfer, progress=report))
     except KeyboardInterrupt:
-        fail("interrupted. Run the same command again to go on where it was", 130)
+        complain("interrupted. Run the same command again to go on where it was", 130)
+        # Without the interpreter's end, which would wait for the thread.
+        os._exit(130)
+
+
+def _beside(work: Callable[[], T]) -> T:
+    """What `work` returns or raises in another thread."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="transfer", daemon=True).start()
+    return done.result()
 
 
 @contextmanager

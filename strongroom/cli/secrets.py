@@ -12,6 +12,7 @@ from strongroom.cli.session import (
     as_json,
     confirmed,
     connected,
+    counted,
     fail,
     misused,
     moment,
@@ -113,7 +114,7 @@ def rm(
     confirmed(f"Delete {name} with all of its versions for good?", yes=yes)
     with connected() as client:
         gone = client.secrets.delete(name)
-    line = f"deleted {name}: {gone.destroyed_versions} versions"
+    line = f"deleted {name}: {counted(gone.destroyed_versions, 'version')}"
     print_message(gone, lambda: typer.echo(line), as_json_document=json)
 
 

@@ -1,8 +1,10 @@
 """What every command shares: who and where, how answers are printed, how failures end."""
 
 import json
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print what REST would answer.")]
 Manager = Annotated[str, typer.Option("--manager", "-m", help="The manager that holds the model.")]
+
+# Seconds between two lines about a lost connection.
+_QUIET = 2.0
 
 
 @contextmanager
@@ -38,6 +43,35 @@ def connected(profile: "Profile | None" = None) -> Iterator["Client"]:
         if os.environ.get("STRONGROOM_DEBUG"):
             raise
         fail(_advice(error, url))
+
+
+class _Waits(logging.Handler):
+    """Says that a transfer waits for the server: one line for all of its files, and not line after line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._quiet_until = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET
+            complain(record.getMessage(), 0)
+
+
+@contextmanager
+def waits_told() -> Iterator[None]:
+    """Inside, one short line on standard error says so if a transfer has to wait."""
+    from strongroom.persevere import log
+
+    handler, level = _Waits(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
 
 
 def _advice(error: "StrongroomError", url: str) -> str:
@@ -90,12 +124,12 @@ def as_json(message: "Message") -> dict[str, Any]:
 
 
 def _with_whole_numbers(value: Any) -> Any:
-    """Doubles that are whole as JSON writes them: 5, not 5.0."""
+    """Doubles that are whole as JSON writes them: 5, not 5.0. Beyond 2^53 they are no longer exact and stay as is."""
     if isinstance(value, dict):
         return {key: _with_whole_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_whole_numbers(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53 else value
 
 
 def print_json(value: Any) -> None:
@@ -125,7 +159,15 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))
-    Console().print(table)
+    console = Console()
+    # An id that the table cuts short is of no use: the terminal may wrap the line instead.
+    needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    Console(width=max(console.width, needed)).print(table)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def human_size(size: float) -> str:
