@@ -45,7 +45,8 @@ def running() -> Iterator[Server]:
         binaries, account = _as_ordinary_user(folder)
         password, password_file = secrets.token_urlsafe(24), folder / "password"
         password_file.write_text(password)
-        shutil.chown(password_file, account.get("user"), account.get("group"))
+        if account:
+            os.chown(password_file, account["user"], account["group"])
         initialize = ["-U", "strongroom", "-A", "scram-sha-256", f"--pwfile={password_file}", "-E", "UTF8", "--no-sync"]
         subprocess.run(
             [binaries / "initdb", "-D", folder / "data", *initialize], check=True, capture_output=True, **account
