@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2
 from jwt.utils import base64url_decode
 
 from services.shared.channels import service_channel
+from services.shared.errors import Unavailable
 from services.shared.settings import ServiceSettings
 from services.shared.tokens import ACCESS_SECONDS, ServiceIdentity, TokenVerifier, load_service_keys
 from strongroom.auth.v1 import tokens_pb2, tokens_pb2_grpc
@@ -40,7 +41,9 @@ class Trust:
         self._thread = threading.Thread(target=self._poll, name="revocations", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """Begins to ask for revocations; a second time does nothing, because a service's start may be repeated."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def close(self) -> None:
         self._stop.set()
@@ -58,14 +61,18 @@ class Trust:
         return credential_id in self._revoked
 
     def _refetch(self) -> dict[str, EllipticCurvePublicKey]:
+        """Raises Unavailable if auth does not answer: a token that can't be judged is not called a bad one."""
         with self._lock:
             if self._clock() - self._fetched >= timedelta(seconds=_REFETCH_SECONDS):
-                self._fetched = self._clock()
                 try:
-                    keys = self._auth.GetKeySet(tokens_pb2.GetKeySetRequest(), timeout=2).keys
-                    self._keys = {key.kid: _public_key(key) for key in keys}
+                    # Just started, auth may not have been there when this channel first tried.
+                    keys = self._auth.GetKeySet(tokens_pb2.GetKeySetRequest(), timeout=2, wait_for_ready=True).keys
                 except grpc.RpcError as error:
-                    _log.warning("auth does not answer, its keys are as old as the last answer", code=error.code().name)
+                    _log.warning("auth does not answer, so its keys are not known", code=error.code().name)
+                    message = "The auth service does not answer. Try again."
+                    raise Unavailable(message, reason="DEPENDENCY_UNAVAILABLE") from None
+                self._keys = {key.kid: _public_key(key) for key in keys}
+                self._fetched = self._clock()
             return self._keys
 
     def _poll(self) -> None:
