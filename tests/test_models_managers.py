@@ -8,11 +8,14 @@ from pathlib import Path
 import grpc
 import pytest
 
+from services.models import bootstrap
 from services.models.expiring_cache import ExpiringCache
-from services.models.key_client import KeyClient, KeyMissing, WrappedKey
+from services.models.key_client import KeyClient, KeyMissing, KeyServiceUnavailable, WrappedKey
+from services.models.settings import ModelsSettings
 from services.shared.channels import service_channel
 from services.shared.tokens import ServiceIdentity
 from tests.models_installation import Installation, installation, refused
+from tests.serving import make_identities
 
 
 def counts(folder: Path) -> tuple[int, int]:
@@ -111,3 +114,26 @@ def test_a_version_is_deleted_although_the_secrets_service_is_down(tmp_path: Pat
         collected = running.admin.collect(None)
         assert collected.destroyed_keys == 1
         assert counts(tmp_path) == (1, 1)
+
+
+def test_revocations_are_asked_for_while_the_secrets_service_is_waited_for(tmp_path: Path) -> None:
+    """Requests come in before the start has succeeded; and a start that failed is repeated as a whole."""
+    make_identities(tmp_path / "keys")
+    service = bootstrap.build(
+        ModelsSettings(
+            data_dir=tmp_path,
+            database_url=f"sqlite:///{tmp_path}/db/strongroom.db",
+            identity_dir=tmp_path / "keys",
+            secrets_addr="127.0.0.1:1",
+            auth_addr="127.0.0.1:1",
+        )
+    )
+    before = set(threading.enumerate())
+    try:
+        for _ in range(2):
+            with pytest.raises(KeyServiceUnavailable):
+                service.start()
+        started = [thread.name for thread in set(threading.enumerate()) - before]
+        assert started.count("revocations") == 1
+    finally:
+        service.close()

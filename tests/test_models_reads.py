@@ -4,10 +4,12 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
 
+from services.models import packs
 from strongroom.models.v1 import files_pb2, models_pb2
 from tests.models_installation import (
     MODEL,
@@ -140,6 +142,23 @@ def test_verifying_settles_a_claimed_sha256(running: Installation) -> None:
     report = running.admin.verify("claimed")
     assert (report.is_valid, report.files_checked, report.bytes_checked) == (True, 2, 3)
     assert all(file.sha256_verified for file in running.admin.show("claimed").files)
+
+
+def test_a_version_deleted_while_it_is_verified_is_not_found_rather_than_damaged(
+    running: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.admin.push("leaving", {"a": noise(7, 3 << 20)}, model="leaving")
+    read_blob = packs.read_blob
+
+    def deleted_meanwhile(*args: Any) -> memoryview:
+        monkeypatch.undo()
+        running.admin.delete("leaving", model="leaving")
+        running.admin.collect()
+        return read_blob(*args)
+
+    monkeypatch.setattr(packs, "read_blob", deleted_meanwhile)
+    with refused(Code.NOT_FOUND, "VERSION_NOT_FOUND"):
+        running.admin.verify("leaving", model="leaving")
 
 
 def test_a_false_sha256_is_a_problem(running: Installation) -> None:

@@ -70,8 +70,9 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(collector), server)
 
     def start() -> None:
-        managers.ensure(DEFAULT_MANAGER)
+        # First: requests come in while the secrets service is waited for, and a revoked token must not pass meanwhile.
         trust.start()
+        managers.ensure(DEFAULT_MANAGER)
         housekeeper.start()
 
     def close() -> None:

@@ -170,7 +170,7 @@ class Committer:
             data = manifests.encode(manifest, key.key)
         except ValueError as error:
             raise InvalidArgument(f"This cannot be a version: {error}.", reason="FILES_INVALID") from None
-        manifest_key = f"manifests/{uid.lower()}"
+        manifest_key = manifests.manifest_key(uid)
         self._store.put(manifest_key, data)
         version = Version(
             id=0,

@@ -93,7 +93,7 @@ class Reference:
 
 def manifest_key(version_id: str) -> str:
     """The store's key of a version's manifest."""
-    return f"manifests/{version_id}"
+    return f"manifests/{version_id.lower()}"
 
 
 def valid_path(path: str) -> bool:

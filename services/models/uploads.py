@@ -174,10 +174,13 @@ def close_committed(connection: sa.Connection, name: UploadName, version_uid: st
 
 def expire(connection: sa.Connection, now: datetime) -> int:
     """Deletes uploads whose time is over, with their leases; returns how many of them were open."""
-    over = sa.select(t.uploads.c.id).where(t.uploads.c.expires_at <= now)
-    connection.execute(sa.delete(t.upload_chunks).where(t.upload_chunks.c.upload.in_(over)))
-    states = connection.scalars(sa.delete(t.uploads).where(t.uploads.c.expires_at <= now).returning(t.uploads.c.state))
-    return sum(state == "open" for state in states)
+    # Locked, so that none comes back to life between the loss of its leases and its own.
+    over = sa.select(t.uploads.c.id, t.uploads.c.state).where(t.uploads.c.expires_at <= now).with_for_update()
+    states = {row.id: row.state for row in connection.execute(over)}
+    for batch in t.batches(list(states)):
+        connection.execute(sa.delete(t.upload_chunks).where(t.upload_chunks.c.upload.in_(batch)))
+        connection.execute(sa.delete(t.uploads).where(t.uploads.c.id.in_(batch)))
+    return sum(state == "open" for state in states.values())
 
 
 def any_open(connection: sa.Connection) -> bool:
@@ -211,10 +214,14 @@ def _own_open(connection: sa.Connection, creator: str, manager_id: str, model_na
 
 
 def _free_name(connection: sa.Connection, manager_id: str, model_name: str, now: datetime) -> str:
-    """The moment, or the next second that no version and no upload is named after."""
+    """The second; if a version or an upload is named after it, the first microsecond from now on that none is.
+
+    Not the next free second: those who push often would run ahead of the clock, and count their way there each time.
+    """
+    name = now.strftime("%Y%m%dT%H%M%SZ")
     while True:
-        name = now.strftime("%Y%m%dT%H%M%SZ")
         taken = sa.select(t.uploads.c.id).where(_of_version(manager_id, model_name, name)).limit(1)
         if connection.scalar(taken) is None and not versions.exists(connection, manager_id, model_name, name):
             return name
-        now += timedelta(seconds=1)
+        name = now.strftime("%Y%m%dT%H%M%S.%fZ")
+        now += timedelta(microseconds=1)

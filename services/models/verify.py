@@ -11,7 +11,7 @@ from services.models.manifest_store import ManifestStore
 from services.models.manifests import Manifest, ManifestFile
 from services.models.reads import Reader
 from services.models.store_local import LocalStore
-from services.models.versions import Version, Versions
+from services.models.versions import Version, VersionNotFound, Versions
 from services.shared.errors import DataLoss
 
 _MOST_PROBLEMS = 100
@@ -66,6 +66,8 @@ class Verifier:
             result.problems.append(problem)
             if len(result.problems) >= _MOST_PROBLEMS:
                 break
+        if not result.is_valid and not self._versions.exists(found):
+            raise VersionNotFound("This version was deleted just now.", version=found.name)
         if result.is_valid and not found.sha256_verified:
             self._versions.mark_verified(found)
         return result

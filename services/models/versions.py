@@ -15,6 +15,9 @@ from services.shared.errors import AlreadyExists, InvalidArgument, NotFound
 
 LATEST = "latest"
 
+# Rows read at once while looking for those that the caller may see.
+_MOST_ROWS = 1000
+
 
 class ModelNotFound(NotFound):
     """The manager has no model of that name."""
@@ -101,11 +104,14 @@ class Versions:
         size = page_size or 100
         page: list[Model] = []
         after: str | None = page_token
+        limit = size + 1
         with self._database.read() as connection:
             while after is not None and len(page) <= size:
-                rows = connection.execute(_models(manager_id, after, size + 1)).all()
+                rows = connection.execute(_models(manager_id, after, limit)).all()
                 page += [Model(manager_id, *row) for row in rows if visible(row.name)]
-                after = rows[-1].name if len(rows) > size else None
+                after = rows[-1].name if len(rows) == limit else None
+                # Who may see one model in a thousand is not answered by a thousand queries.
+                limit = min(2 * limit, _MOST_ROWS)
         more = len(page) > size
         return page[:size], page[size - 1].name if more else ""
 
