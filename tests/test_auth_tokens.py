@@ -107,8 +107,8 @@ def test_services_learn_what_was_revoked(installed: Installation, auth: Auth) ->
     with service_channel(auth.address, "auth", identity) as channel:
         stub = tokens_pb2_grpc.TokenServiceStub(channel)
         recent = set(stub.ListRevocations(pb.ListRevocationsRequest()).credential_ids)
-        assert {early.id, late.id} <= recent
-        assert list(stub.ListRevocations(pb.ListRevocationsRequest(since=since)).credential_ids) == [late.id]
+        assert {f"key:{early.id}", f"key:{late.id}"} <= recent
+        assert list(stub.ListRevocations(pb.ListRevocationsRequest(since=since)).credential_ids) == [f"key:{late.id}"]
     with pytest.raises(grpc.RpcError) as caught:
         auth.call(BOOTSTRAP_KEY, "TokenService", "ListRevocations", pb.ListRevocationsRequest())
     assert reason_of(caught.value) == "SERVICE_ONLY"

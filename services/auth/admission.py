@@ -1,21 +1,18 @@
 """What the edge asks about a request before it lets it in: by whose credential?
 
-Only API keys are judged here. The edge has verified access tokens itself and does not ask about requests that carry
-one; a bearer token that it does ask about is none of ours.
+The edge has verified access tokens itself and does not ask about requests that carry one; of every other credential
+an authenticator knows the kind.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from typing import Protocol
 
 import structlog
 
 from services.auth import key_format
-from services.auth.api_keys import ApiKey, ApiKeys
-from services.auth.bootstrap_key import MAX_CHARACTERS
 from services.auth.issuer import TokenIssuer
-from services.auth.usage import Usage
 from services.shared.access import CHECK_METHOD, PROTOCOL_METHODS, Method
 from services.shared.identity import Principal
 
@@ -59,31 +56,40 @@ class Refused:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """What is wrong with a credential: for the log alone, callers are not told."""
+
+    cause: str
+
+
+class Authenticator(Protocol):
+    """Knows credentials of one kind."""
+
+    def judge(self, attempt: Attempt) -> Principal | Rejected | None:
+        """Whose credential the attempt carries, or what is wrong with it; None if it carries none of this kind."""
+        ...
+
+
 _INVALID = Refused(401, "Invalid authentication credentials")
 _NO_SUCH_METHOD = Refused(404, "There is no such method.")
 
 
 class Admission:
-    """Decides on attempts. Reads the key's row at every one: a revoked key fails at the next request, through every
-    replica.
+    """Decides on attempts. A revoked credential fails at the next request, through every replica, because an
+    authenticator asks the database at every one.
 
     Args:
         methods: every method that the gateway may be asked for, by path.
+        authenticators: the kinds of credentials, asked in this order until one knows the attempt's.
     """
 
     def __init__(
-        self,
-        methods: Mapping[str, Method],
-        api_keys: ApiKeys,
-        issuer: TokenIssuer,
-        usage: Usage,
-        clock: Callable[[], datetime],
+        self, methods: Mapping[str, Method], authenticators: Sequence[Authenticator], issuer: TokenIssuer
     ) -> None:
         self._methods = methods
-        self._api_keys = api_keys
+        self._authenticators = authenticators
         self._issuer = issuer
-        self._usage = usage
-        self._clock = clock
 
     def decide(self, attempt: Attempt) -> Admitted | Refused:
         """Whether the request may pass, and as whom. A credential sent along with a public method is not looked at."""
@@ -102,27 +108,23 @@ class Admission:
 
     def _authenticate(self, attempt: Attempt) -> Principal | None:
         judged = self._judge(attempt)
-        if isinstance(judged, ApiKey):
-            self._usage.record(judged.id)
-            return judged.principal()
+        if isinstance(judged, Principal):
+            return judged
         # What has our format is named by its prefix; of anything else not a character is logged.
         given = key_format.parse(attempt.api_key or "")
-        _log.warning("auth.invalid_key", cause=judged, key_prefix=given.prefix if given else "", **_where(attempt))
+        prefix = given.prefix if given else ""
+        _log.warning("auth.invalid_key", cause=judged.cause, key_prefix=prefix, **_where(attempt))
         return None
 
-    def _judge(self, attempt: Attempt) -> ApiKey | str:
-        """The key presented, or what is wrong with it: for the log alone, callers are not told."""
+    def _judge(self, attempt: Attempt) -> Principal | Rejected:
         # One credential: whoever sends a second, wrong one must learn that it is wrong.
-        if attempt.api_key is None or attempt.authorization is not None:
-            return "authorization unknown"
-        if not 0 < len(attempt.api_key) <= MAX_CHARACTERS:
-            return "malformed"
-        key = self._api_keys.find(attempt.api_key)
-        if key is None:
-            return "unknown"
-        if key.revoked_at is not None:
-            return "revoked"
-        return key if key.active(self._clock()) else "expired"
+        if attempt.api_key is not None and attempt.authorization is not None:
+            return Rejected("two credentials")
+        for authenticator in self._authenticators:
+            judged = authenticator.judge(attempt)
+            if judged is not None:
+                return judged
+        return Rejected("unknown")
 
 
 def _open_protocol(method: str) -> bool:

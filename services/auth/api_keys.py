@@ -67,7 +67,7 @@ class ApiKey:
     def principal(self) -> Principal:
         """Whoever presents the key."""
         grant = Grant("allow", self.permissions, self.scopes or (permission_sets.EVERYWHERE,))
-        return Principal(f"key:{self.id}", self.name, self.id, self.prefix, (grant,))
+        return Principal(f"key:{self.id}", self.name, f"key:{self.id}", self.prefix, (grant,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,21 +150,22 @@ class ApiKeys:
             )
         return self.get(key_id)
 
-    def unusable(self, key_id: str) -> bool:
+    def unusable(self, credential_id: str) -> bool:
         """Whether tokens of this key must be refused from now on: it was revoked, has expired or does not exist."""
         try:
-            return not self.get(key_id).active(self._clock())
+            return not self.get(credential_id.removeprefix("key:")).active(self._clock())
         except ApiKeyNotFound:
             return True
 
     def revoked_since(self, moment: datetime) -> list[str]:
         """Ids of the keys revoked at that moment or later."""
         with self._database.read() as connection:
-            return list(connection.scalars(sa.select(api_keys.c.id).where(api_keys.c.revoked_at >= moment)))
+            ids = connection.scalars(sa.select(api_keys.c.id).where(api_keys.c.revoked_at >= moment))
+            return [f"key:{key_id}" for key_id in ids]
 
     def _check_lifetime(self, caller: Principal, expires: datetime | None) -> None:
         """A key that ends must not renew itself: who found it would keep what it opens for ever."""
-        own = self.get(caller.credential_id).expires_at
+        own = self.get(caller.credential_id.removeprefix("key:")).expires_at
         if own is not None and (expires is None or expires > own):
             raise LifetimeNotCovered(
                 f"Your own key expires at {own:%Y-%m-%d %H:%M} UTC; a key you make must not outlive it."

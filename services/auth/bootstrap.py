@@ -8,8 +8,10 @@ import grpc
 
 from services.auth import bootstrap_key, contract, ext_authz
 from services.auth.admission import Admission
+from services.auth.api_key_authenticator import ApiKeyAuthenticator
 from services.auth.api_key_servicer import ApiKeyServicer
 from services.auth.api_keys import ApiKeys
+from services.auth.credentials import Credentials
 from services.auth.health import Health
 from services.auth.info_servicer import InfoServicer
 from services.auth.issuer import TokenIssuer
@@ -52,12 +54,16 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
     api_keys = ApiKeys(database, pepper, clock)
     issuer = TokenIssuer(signing_keys, api_keys, clock)
     usage = Usage(database, clock)
-    admission = Admission(methods_of(contract.contract_services()), api_keys, issuer, usage, clock)
+    credentials = Credentials({"key": api_keys})
+    authenticators = [ApiKeyAuthenticator(api_keys, usage, clock)]
+    admission = Admission(methods_of(contract.contract_services()), authenticators, issuer)
     health = Health(database, signing_keys.current, channels)
 
     def register(server: grpc.Server) -> None:
         api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server(ApiKeyServicer(api_keys, clock), server)
-        tokens_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(issuer, signing_keys, api_keys, clock), server)
+        tokens_pb2_grpc.add_TokenServiceServicer_to_server(
+            TokenServicer(issuer, signing_keys, credentials, clock), server
+        )
         info_pb2_grpc.add_InfoServiceServicer_to_server(InfoServicer(_version(), health, clock), server)
         ext_authz.register(server, admission)
 
@@ -82,7 +88,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
             audience=_NAME,
             access_keys=signing_keys.public_key,
             service_keys=load_service_keys(settings.identity_dir),
-            revoked=api_keys.unusable,
+            revoked=credentials.unusable,
             clock=lambda: clock().timestamp(),
         ),
         start=start,

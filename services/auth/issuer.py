@@ -52,7 +52,7 @@ class TokenIssuer:
         if caller.token_type == ACCESS_TYPE:
             raise TokenNotExchangeable("An access token can't be exchanged for another one. Send the API key.")
         now = self._clock()
-        key = self._api_keys.get(caller.credential_id)
+        key = self._api_keys.get(caller.credential_id.removeprefix("key:"))
         left = ACCESS_SECONDS if key.expires_at is None else int((key.expires_at - now).total_seconds())
         seconds = min(ACCESS_SECONDS, left)
         if seconds <= 0 or not key.active(now):

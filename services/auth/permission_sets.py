@@ -5,18 +5,34 @@ from dataclasses import dataclass
 from services.shared.errors import InvalidArgument
 from services.shared.identity import Grant
 
-# Everything a key may be allowed; a proto's access rule names one of these.
+# Everything a principal may be allowed; a proto's access rule names one of these.
 PERMISSIONS = frozenset(
     {
         "models.read",
         "models.write",
         "models.delete",
+        "models.alias",
+        "configs.read",
+        "configs.write",
+        "configs.delete",
+        "artifacts.read",
+        "artifacts.write",
+        "artifacts.delete",
+        "jobs.read",
+        "jobs.cancel",
+        "ml.train",
+        "ml.predict",
         "secrets.read",
         "secrets.list",
         "secrets.write",
         "secrets.delete",
         "keys.read",
         "keys.write",
+        "users.read",
+        "users.write",
+        "access.read",
+        "audit.read",
+        "usage.read",
         "system.maintain",
     }
 )
@@ -52,19 +68,29 @@ class PermissionSet:
 
 FULL_ACCESS = PermissionSet("full_access", "Everything, keys and maintenance included: for administrators.", ("*",))
 
+_READ = ("models.read", "configs.read", "artifacts.read", "jobs.read")
+_TRAIN = (*_READ, "models.write", "artifacts.write", "jobs.cancel", "ml.train")
+
+# What a credential may do that the environment gives without saying what for: use the product, never administer it.
+UNNAMED = PermissionSet(
+    "unnamed",
+    "Uses models, configs and jobs; no secrets, no administration.",
+    ("models.*", "configs.*", "artifacts.*", "jobs.*", "ml.*"),
+)
+
 PERMISSION_SETS = {
     permission_set.name: permission_set
     for permission_set in (
-        PermissionSet("read_only", "Reads models; no secrets, no keys.", ("models.read",)),
-        PermissionSet("training_pipeline", "Reads and writes models.", ("models.read", "models.write")),
+        PermissionSet("read_only", "Reads models, configs and results; no secrets, no keys.", _READ),
+        PermissionSet("training_pipeline", "Keeps configs, trains, writes models.", (*_TRAIN, "configs.write")),
         PermissionSet(
             "prefect_workflows",
-            "Reads, writes and deletes models, and reads secrets.",
-            ("models.read", "models.write", "models.delete", "secrets.read", "secrets.list"),
+            "Trains and predicts, writes and deletes models, and reads secrets.",
+            (*_TRAIN, "configs.*", "models.alias", "models.delete", "ml.predict", "secrets.read", "secrets.list"),
         ),
         FULL_ACCESS,
-        PermissionSet("train", "Trains: reads and writes models.", ("models.read", "models.write")),
-        PermissionSet("predict", "Predicts: reads models.", ("models.read",)),
+        PermissionSet("train", "Trains: reads and writes models.", _TRAIN),
+        PermissionSet("predict", "Predicts: reads models.", (*_READ, "artifacts.write", "ml.predict")),
     )
 }
 

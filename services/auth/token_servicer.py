@@ -5,7 +5,7 @@ from datetime import timedelta
 import grpc
 from jwt.utils import base64url_encode
 
-from services.auth.api_keys import ApiKeys
+from services.auth.credentials import Credentials
 from services.auth.issuer import TokenIssuer
 from services.auth.signing_keys import SigningKey, SigningKeys
 from services.auth.timestamps import Clock, moment
@@ -20,10 +20,10 @@ _COORDINATE_BYTES = 32
 class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     """Issues access tokens and publishes what they are verified with."""
 
-    def __init__(self, issuer: TokenIssuer, signing_keys: SigningKeys, api_keys: ApiKeys, clock: Clock) -> None:
+    def __init__(self, issuer: TokenIssuer, signing_keys: SigningKeys, credentials: Credentials, clock: Clock) -> None:
         self._issuer = issuer
         self._signing_keys = signing_keys
-        self._api_keys = api_keys
+        self._credentials = credentials
         self._clock = clock
 
     def CreateToken(self, _request: pb.CreateTokenRequest, context: grpc.ServicerContext) -> pb.CreateTokenResponse:
@@ -38,7 +38,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     ) -> pb.ListRevocationsResponse:
         given = request.HasField("since")
         since = moment(request.since) if given else self._clock() - timedelta(seconds=ACCESS_SECONDS)
-        return pb.ListRevocationsResponse(credential_ids=self._api_keys.revoked_since(since))
+        return pb.ListRevocationsResponse(credential_ids=self._credentials.revoked_since(since))
 
     def GetCaller(self, _request: pb.GetCallerRequest, context: grpc.ServicerContext) -> pb.GetCallerResponse:
         who = caller(context)

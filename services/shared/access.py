@@ -21,6 +21,9 @@ PROTOCOL_METHODS = re.compile(
 # Envoy's question, which every request with an API key waits for.
 CHECK_METHOD = "/envoy.service.auth.v3.Authorization/Check"
 
+# The class of use of methods that name none.
+OTHER_USE = "other"
+
 _FIELD = re.compile(r"\{([a-z_.]+)\}")
 # Twice what the longest valid names come to. Rules are decided before names are validated, and the decisions are kept:
 # names of megabytes would be matched for hours and fill the memory.
@@ -38,6 +41,9 @@ class Method:
     rules: tuple[options_pb2.AccessRule, ...] = ()
     protocol: bool = False
     http_status: int = 0
+    # Whether each call is an audit event, and the class of use it counts as.
+    audited: bool = False
+    usage_class: str = OTHER_USE
     request_type: type[Message] | None = None
 
     @property
@@ -63,6 +69,8 @@ def _method(descriptor: MethodDescriptor) -> Method:
         path=f"/{descriptor.containing_service.full_name}/{descriptor.name}",
         rules=tuple(options.Extensions[options_pb2.access]),
         http_status=options.Extensions[options_pb2.http_status],
+        audited=options.Extensions[options_pb2.audited],
+        usage_class=options.Extensions[options_pb2.usage_class] or OTHER_USE,
         request_type=message_factory.GetMessageClass(descriptor.input_type),
     )
 

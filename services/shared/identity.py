@@ -36,8 +36,20 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """At most `requests` of a class of use in each minute, hour or day of UTC."""
+
+    usage_class: str
+    requests: int
+    per: Literal["minute", "hour", "day"]
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller: `key:<id>`, `user:<id>` or, with `service` set, one of our services."""
+    """A caller: `key:<id>`, `user:<id>` or, with `service` set, one of our services.
+
+    `credential_id` is what a revocation names: of a key one version, of a user one session.
+    """
 
     id: str
     name: str = ""
@@ -45,6 +57,9 @@ class Principal:
     key_prefix: str = ""
     grants: tuple[Grant, ...] = ()
     service: bool = False
+    # The user's role; empty for others.
+    role: str = ""
+    quotas: tuple[Quota, ...] = ()
     # `typ` of the token that told; empty before there is one.
     token_type: str = ""
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 from services.shared.errors import Unauthenticated
-from services.shared.identity import Grant, Principal
+from services.shared.identity import Grant, Principal, Quota
 from services.shared.ids import new_id
 
 ISSUER = "strongroom"
@@ -97,7 +97,9 @@ def principal_claims(principal: Principal) -> dict[str, Any]:
         "name": principal.name,
         "cred": principal.credential_id,
         "kpx": principal.key_prefix,
+        "role": principal.role,
         "grants": [[g.effect, list(g.permissions), list(g.resources)] for g in principal.grants],
+        "quotas": [[q.usage_class, q.requests, q.per] for q in principal.quotas],
     }
 
 
@@ -193,5 +195,9 @@ def _principal(claims: Mapping[str, Any], token_type: str) -> Principal:
         credential_id=str(claims["cred"]),
         key_prefix=str(claims["kpx"]),
         grants=grants,
+        role=str(claims.get("role", "")),
+        quotas=tuple(
+            Quota(str(usage_class), int(requests), per) for usage_class, requests, per in claims.get("quotas", ())
+        ),
         token_type=token_type,
     )

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ApiKeyServiceStub:
-    """Creates, lists and revokes API keys.
+    """Creates, changes, rotates and revokes API keys, and tells how old they are.
     """
 
     def __init__(self, channel):
@@ -50,9 +50,19 @@ class ApiKeyServiceStub:
                 request_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ListPermissionSetsRequest.SerializeToString,
                 response_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ListPermissionSetsResponse.FromString,
                 _registered_method=True)
+        self.ReportKeyAges = channel.unary_unary(
+                '/strongroom.auth.v1.ApiKeyService/ReportKeyAges',
+                request_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ReportKeyAgesRequest.SerializeToString,
+                response_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ReportKeyAgesResponse.FromString,
+                _registered_method=True)
         self.GetApiKey = channel.unary_unary(
                 '/strongroom.auth.v1.ApiKeyService/GetApiKey',
                 request_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+                _registered_method=True)
+        self.UpdateApiKey = channel.unary_unary(
+                '/strongroom.auth.v1.ApiKeyService/UpdateApiKey',
+                request_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.UpdateApiKeyRequest.SerializeToString,
                 response_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
                 _registered_method=True)
         self.RevokeApiKey = channel.unary_unary(
@@ -60,10 +70,20 @@ class ApiKeyServiceStub:
                 request_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
                 _registered_method=True)
+        self.ExtendApiKey = channel.unary_unary(
+                '/strongroom.auth.v1.ApiKeyService/ExtendApiKey',
+                request_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ExtendApiKeyRequest.SerializeToString,
+                response_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/strongroom.auth.v1.ApiKeyService/RotateApiKey',
+                request_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+                _registered_method=True)
 
 
 class ApiKeyServiceServicer:
-    """Creates, lists and revokes API keys.
+    """Creates, changes, rotates and revokes API keys, and tells how old they are.
     """
 
     def CreateApiKey(self, request, context):
@@ -82,8 +102,7 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """Lists keys, newest first: all of them for a caller who may read every key, else the ones the
-        caller created.
+        """Lists keys, newest first: those that the caller may read, its own among them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,8 +115,27 @@ class ApiKeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportKeyAges(self, request, context):
+        """Tells how old the secrets of all active keys are, the oldest first, judged by a policy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetApiKey(self, request, context):
-        """Shows one key, without its secret. NOT_FOUND with reason API_KEY_NOT_FOUND.
+        """Shows one key, without its secret. NOT_FOUND with reason API_KEY_NOT_FOUND, also for a key that
+        the caller may not read: it may read its own, and with `keys.read` others.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateApiKey(self, request, context):
+        """Changes what the request names, and leaves the rest. What the key may do is replaced as a whole by
+        `permission_set`, `permissions` or `grants`, under the same rules as at its creation: the caller's
+        grants must cover the new ones as well as the old ones.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -106,7 +144,31 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Revokes a key: it fails at the next request, through every replica. Revoking twice is fine.
+        """Revokes a key with all of its versions: it fails at the next request, through every replica.
+        Revoking twice is fine. A caller may revoke its own keys; others need `keys.write`.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendApiKey(self, request, context):
+        """Lets a key live longer: by `days` from its expiry, from now if that has passed. FAILED_PRECONDITION
+        with reason API_KEY_REVOKED or API_KEY_DOES_NOT_EXPIRE; PERMISSION_DENIED with reason
+        LIFETIME_NOT_COVERED, and GRANT_NOT_COVERED if the caller could not create the key.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Gives the key a new secret, shown in this answer alone. The secrets before it work on for the grace
+        period, so that no caller fails while the new one is rolled out; no version outlives the key. A key
+        may rotate itself and its owner may; others need `keys.write` and grants that cover the key's.
+        FAILED_PRECONDITION with reason API_KEY_INACTIVE.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -132,14 +194,34 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     request_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ListPermissionSetsRequest.FromString,
                     response_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ListPermissionSetsResponse.SerializeToString,
             ),
+            'ReportKeyAges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportKeyAges,
+                    request_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ReportKeyAgesRequest.FromString,
+                    response_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ReportKeyAgesResponse.SerializeToString,
+            ),
             'GetApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.GetApiKey,
                     request_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.GetApiKeyRequest.FromString,
                     response_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
             ),
+            'UpdateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateApiKey,
+                    request_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.UpdateApiKeyRequest.FromString,
+                    response_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
+            ),
             'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApiKey,
                     request_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.FromString,
+                    response_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
+            ),
+            'ExtendApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendApiKey,
+                    request_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ExtendApiKeyRequest.FromString,
+                    response_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.FromString,
                     response_serializer=strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
             ),
     }
@@ -151,7 +233,7 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ApiKeyService:
-    """Creates, lists and revokes API keys.
+    """Creates, changes, rotates and revokes API keys, and tells how old they are.
     """
 
     @staticmethod
@@ -236,6 +318,33 @@ class ApiKeyService:
             _registered_method=True)
 
     @staticmethod
+    def ReportKeyAges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.auth.v1.ApiKeyService/ReportKeyAges',
+            strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ReportKeyAgesRequest.SerializeToString,
+            strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ReportKeyAgesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetApiKey(request,
             target,
             options=(),
@@ -263,6 +372,33 @@ class ApiKeyService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.auth.v1.ApiKeyService/UpdateApiKey',
+            strongroom_dot_auth_dot_v1_dot_api__keys__pb2.UpdateApiKeyRequest.SerializeToString,
+            strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RevokeApiKey(request,
             target,
             options=(),
@@ -278,6 +414,60 @@ class ApiKeyService:
             target,
             '/strongroom.auth.v1.ApiKeyService/RevokeApiKey',
             strongroom_dot_auth_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
+            strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.auth.v1.ApiKeyService/ExtendApiKey',
+            strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ExtendApiKeyRequest.SerializeToString,
+            strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.auth.v1.ApiKeyService/RotateApiKey',
+            strongroom_dot_auth_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
             strongroom_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
             options,
             channel_credentials,

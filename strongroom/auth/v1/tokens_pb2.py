@@ -28,19 +28,43 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstrongroom/auth/v1/tokens.proto\x12\x12strongroom.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#strongroom/options/v1/options.proto\"\x14\n\x12\x43reateTokenRequest\"S\n\x13\x43reateTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x12\n\nexpires_in\x18\x03 \x01(\r\"\x12\n\x10GetKeySetRequest\"A\n\x11GetKeySetResponse\x12,\n\x04keys\x18\x01 \x03(\x0b\x32\x1e.strongroom.auth.v1.JsonWebKey\"c\n\nJsonWebKey\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03\x63rv\x18\x02 \x01(\t\x12\x0b\n\x03kid\x18\x03 \x01(\t\x12\x0b\n\x03use\x18\x04 \x01(\t\x12\x0b\n\x03\x61lg\x18\x05 \x01(\t\x12\t\n\x01x\x18\x06 \x01(\t\x12\t\n\x01y\x18\x07 \x01(\t\"C\n\x16ListRevocationsRequest\x12)\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x17ListRevocationsResponse\x12\"\n\x0e\x63redential_ids\x18\x01 \x03(\tB\n\xbaH\x07\x92\x01\x04\x10\xc0\x84=\"\x12\n\x10GetCallerRequest\"s\n\x11GetCallerResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nkey_prefix\x18\x03 \x01(\t\x12)\n\x06grants\x18\x04 \x03(\x0b\x32\x19.strongroom.auth.v1.Grant\"?\n\x05Grant\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\t\x12\x13\n\x0bpermissions\x18\x02 \x03(\t\x12\x11\n\tresources\x18\x03 \x03(\t2\xaa\x04\n\x0cTokenService\x12\x84\x01\n\x0b\x43reateToken\x12&.strongroom.auth.v1.CreateTokenRequest\x1a\'.strongroom.auth.v1.CreateTokenResponse\"$\xaa\xbb\x18\x02 \x01\xb8\xbb\x18\xc9\x01\x82\xd3\xe4\x93\x02\x13\"\x0e/api/v1/tokens:\x01*\x12~\n\tGetKeySet\x12$.strongroom.auth.v1.GetKeySetRequest\x1a%.strongroom.auth.v1.GetKeySetResponse\"$\xaa\xbb\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12\x9a\x01\n\x0fListRevocations\x12*.strongroom.auth.v1.ListRevocationsRequest\x1a+.strongroom.auth.v1.ListRevocationsResponse\".\xaa\xbb\x18\x11*\x06models*\x07secrets\xb2\xbb\x18\x15\x62\x65tween services only\x12v\n\tGetCaller\x12$.strongroom.auth.v1.GetCallerRequest\x1a%.strongroom.auth.v1.GetCallerResponse\"\x1c\xaa\xbb\x18\x02 \x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/callerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstrongroom/auth/v1/tokens.proto\x12\x12strongroom.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#strongroom/options/v1/options.proto\"\x14\n\x12\x43reateTokenRequest\"S\n\x13\x43reateTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x12\n\nexpires_in\x18\x03 \x01(\r\"\x12\n\x10GetKeySetRequest\"A\n\x11GetKeySetResponse\x12,\n\x04keys\x18\x01 \x03(\x0b\x32\x1e.strongroom.auth.v1.JsonWebKey\"c\n\nJsonWebKey\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03\x63rv\x18\x02 \x01(\t\x12\x0b\n\x03kid\x18\x03 \x01(\t\x12\x0b\n\x03use\x18\x04 \x01(\t\x12\x0b\n\x03\x61lg\x18\x05 \x01(\t\x12\t\n\x01x\x18\x06 \x01(\t\x12\t\n\x01y\x18\x07 \x01(\t\"\x15\n\x13GetDiscoveryRequest\"\xc2\x01\n\x14GetDiscoveryResponse\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x10\n\x08jwks_uri\x18\x02 \x01(\t\x12\x16\n\x0etoken_endpoint\x18\x03 \x01(\t\x12 \n\x18response_types_supported\x18\x04 \x03(\t\x12\x1f\n\x17subject_types_supported\x18\x05 \x03(\t\x12-\n%id_token_signing_alg_values_supported\x18\x06 \x03(\t\"\xed\x01\n\x14SignInWithAwsRequest\x12\x17\n\x06method\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x08\x12\x15\n\x03url\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12]\n\x07headers\x18\x03 \x03(\x0b\x32\x35.strongroom.auth.v1.SignInWithAwsRequest.HeadersEntryB\x15\xbaH\x12\x9a\x01\x0f\x10\x10\"\x04r\x02\x18@*\x05r\x03\x18\x80 \x12\x16\n\x04\x62ody\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\x15SignInWithAwsResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x12\n\nexpires_in\x18\x03 \x01(\r\x12\x11\n\tprincipal\x18\x04 \x01(\t\"\x18\n\x16ListSigningKeysRequest\"O\n\x17ListSigningKeysResponse\x12\x34\n\x0csigning_keys\x18\x01 \x03(\x0b\x32\x1e.strongroom.auth.v1.SigningKey\"\xbd\x01\n\nSigningKey\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nsigns_from\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fpublished_until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05state\x18\x05 \x01(\t\"\x19\n\x17RotateSigningKeyRequest\"O\n\x18RotateSigningKeyResponse\x12\x33\n\x0bsigning_key\x18\x01 \x01(\x0b\x32\x1e.strongroom.auth.v1.SigningKey\"C\n\x16ListRevocationsRequest\x12)\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x17ListRevocationsResponse\x12\"\n\x0e\x63redential_ids\x18\x01 \x03(\tB\n\xbaH\x07\x92\x01\x04\x10\xc0\x84=\"\x12\n\x10GetCallerRequest\"\x81\x01\n\x11GetCallerResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nkey_prefix\x18\x03 \x01(\t\x12)\n\x06grants\x18\x04 \x03(\x0b\x32\x19.strongroom.auth.v1.Grant\x12\x0c\n\x04role\x18\x05 \x01(\t\"\x94\x01\n\x05Grant\x12\"\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\tB\x12\xbaH\x0fr\rR\x05\x61llowR\x04\x64\x65ny\x12\x41\n\x0bpermissions\x18\x02 \x03(\tB,\xbaH)\x92\x01&\x08\x01\x10@\" r\x1e\x18@2\x1a^(\\*|[a-z]+\\.(\\*|[a-z]+))$\x12$\n\tresources\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07r\x05\x10\x01\x18\x80\x04\x32\xd4\t\n\x0cTokenService\x12\x84\x01\n\x0b\x43reateToken\x12&.strongroom.auth.v1.CreateTokenRequest\x1a\'.strongroom.auth.v1.CreateTokenResponse\"$\xaa\xbb\x18\x02 \x01\xb8\xbb\x18\xc9\x01\x82\xd3\xe4\x93\x02\x13\"\x0e/api/v1/tokens:\x01*\x12~\n\tGetKeySet\x12$.strongroom.auth.v1.GetKeySetRequest\x1a%.strongroom.auth.v1.GetKeySetResponse\"$\xaa\xbb\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12\x92\x01\n\x0cGetDiscovery\x12\'.strongroom.auth.v1.GetDiscoveryRequest\x1a(.strongroom.auth.v1.GetDiscoveryResponse\"/\xaa\xbb\x18\x02\x18\x01\x82\xd3\xe4\x93\x02#\x12!/.well-known/openid-configuration\x12\x92\x01\n\rSignInWithAws\x12(.strongroom.auth.v1.SignInWithAwsRequest\x1a).strongroom.auth.v1.SignInWithAwsResponse\",\xaa\xbb\x18\x02\x18\x01\xb8\xbb\x18\xc9\x01\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x17\"\x12/api/v1/tokens:aws:\x01*\x12\xb2\x01\n\x0fListSigningKeys\x12*.strongroom.auth.v1.ListSigningKeysRequest\x1a+.strongroom.auth.v1.ListSigningKeysResponse\"F\xaa\xbb\x18&\n\x0fsystem.maintain\x12\x13system/signing-keys\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/signing-keys\x12\xc8\x01\n\x10RotateSigningKey\x12+.strongroom.auth.v1.RotateSigningKeyRequest\x1a,.strongroom.auth.v1.RotateSigningKeyResponse\"Y\xaa\xbb\x18&\n\x0fsystem.maintain\x12\x13system/signing-keys\xb8\xbb\x18\xc9\x01\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/signing-keys:rotate:\x01*\x12\x9a\x01\n\x0fListRevocations\x12*.strongroom.auth.v1.ListRevocationsRequest\x1a+.strongroom.auth.v1.ListRevocationsResponse\".\xaa\xbb\x18\x11*\x06models*\x07secrets\xb2\xbb\x18\x15\x62\x65tween services only\x12v\n\tGetCaller\x12$.strongroom.auth.v1.GetCallerRequest\x1a%.strongroom.auth.v1.GetCallerResponse\"\x1c\xaa\xbb\x18\x02 \x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/callerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'strongroom.auth.v1.tokens_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SIGNINWITHAWSREQUEST_HEADERSENTRY']._loaded_options = None
+  _globals['_SIGNINWITHAWSREQUEST_HEADERSENTRY']._serialized_options = b'8\001'
+  _globals['_SIGNINWITHAWSREQUEST'].fields_by_name['method']._loaded_options = None
+  _globals['_SIGNINWITHAWSREQUEST'].fields_by_name['method']._serialized_options = b'\272H\004r\002\030\010'
+  _globals['_SIGNINWITHAWSREQUEST'].fields_by_name['url']._loaded_options = None
+  _globals['_SIGNINWITHAWSREQUEST'].fields_by_name['url']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_SIGNINWITHAWSREQUEST'].fields_by_name['headers']._loaded_options = None
+  _globals['_SIGNINWITHAWSREQUEST'].fields_by_name['headers']._serialized_options = b'\272H\022\232\001\017\020\020\"\004r\002\030@*\005r\003\030\200 '
+  _globals['_SIGNINWITHAWSREQUEST'].fields_by_name['body']._loaded_options = None
+  _globals['_SIGNINWITHAWSREQUEST'].fields_by_name['body']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_LISTREVOCATIONSRESPONSE'].fields_by_name['credential_ids']._loaded_options = None
   _globals['_LISTREVOCATIONSRESPONSE'].fields_by_name['credential_ids']._serialized_options = b'\272H\007\222\001\004\020\300\204='
+  _globals['_GRANT'].fields_by_name['effect']._loaded_options = None
+  _globals['_GRANT'].fields_by_name['effect']._serialized_options = b'\272H\017r\rR\005allowR\004deny'
+  _globals['_GRANT'].fields_by_name['permissions']._loaded_options = None
+  _globals['_GRANT'].fields_by_name['permissions']._serialized_options = b'\272H)\222\001&\010\001\020@\" r\036\030@2\032^(\\*|[a-z]+\\.(\\*|[a-z]+))$'
+  _globals['_GRANT'].fields_by_name['resources']._loaded_options = None
+  _globals['_GRANT'].fields_by_name['resources']._serialized_options = b'\272H\016\222\001\013\020@\"\007r\005\020\001\030\200\004'
   _globals['_TOKENSERVICE'].methods_by_name['CreateToken']._loaded_options = None
   _globals['_TOKENSERVICE'].methods_by_name['CreateToken']._serialized_options = b'\252\273\030\002 \001\270\273\030\311\001\202\323\344\223\002\023\"\016/api/v1/tokens:\001*'
   _globals['_TOKENSERVICE'].methods_by_name['GetKeySet']._loaded_options = None
   _globals['_TOKENSERVICE'].methods_by_name['GetKeySet']._serialized_options = b'\252\273\030\002\030\001\202\323\344\223\002\030\022\026/.well-known/jwks.json'
+  _globals['_TOKENSERVICE'].methods_by_name['GetDiscovery']._loaded_options = None
+  _globals['_TOKENSERVICE'].methods_by_name['GetDiscovery']._serialized_options = b'\252\273\030\002\030\001\202\323\344\223\002#\022!/.well-known/openid-configuration'
+  _globals['_TOKENSERVICE'].methods_by_name['SignInWithAws']._loaded_options = None
+  _globals['_TOKENSERVICE'].methods_by_name['SignInWithAws']._serialized_options = b'\252\273\030\002\030\001\270\273\030\311\001\300\273\030\001\202\323\344\223\002\027\"\022/api/v1/tokens:aws:\001*'
+  _globals['_TOKENSERVICE'].methods_by_name['ListSigningKeys']._loaded_options = None
+  _globals['_TOKENSERVICE'].methods_by_name['ListSigningKeys']._serialized_options = b'\252\273\030&\n\017system.maintain\022\023system/signing-keys\202\323\344\223\002\026\022\024/api/v1/signing-keys'
+  _globals['_TOKENSERVICE'].methods_by_name['RotateSigningKey']._loaded_options = None
+  _globals['_TOKENSERVICE'].methods_by_name['RotateSigningKey']._serialized_options = b'\252\273\030&\n\017system.maintain\022\023system/signing-keys\270\273\030\311\001\300\273\030\001\202\323\344\223\002 \"\033/api/v1/signing-keys:rotate:\001*'
   _globals['_TOKENSERVICE'].methods_by_name['ListRevocations']._loaded_options = None
   _globals['_TOKENSERVICE'].methods_by_name['ListRevocations']._serialized_options = b'\252\273\030\021*\006models*\007secrets\262\273\030\025between services only'
   _globals['_TOKENSERVICE'].methods_by_name['GetCaller']._loaded_options = None
@@ -55,16 +79,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETKEYSETRESPONSE']._serialized_end=376
   _globals['_JSONWEBKEY']._serialized_start=378
   _globals['_JSONWEBKEY']._serialized_end=477
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=479
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=546
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=548
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=609
-  _globals['_GETCALLERREQUEST']._serialized_start=611
-  _globals['_GETCALLERREQUEST']._serialized_end=629
-  _globals['_GETCALLERRESPONSE']._serialized_start=631
-  _globals['_GETCALLERRESPONSE']._serialized_end=746
-  _globals['_GRANT']._serialized_start=748
-  _globals['_GRANT']._serialized_end=811
-  _globals['_TOKENSERVICE']._serialized_start=814
-  _globals['_TOKENSERVICE']._serialized_end=1368
+  _globals['_GETDISCOVERYREQUEST']._serialized_start=479
+  _globals['_GETDISCOVERYREQUEST']._serialized_end=500
+  _globals['_GETDISCOVERYRESPONSE']._serialized_start=503
+  _globals['_GETDISCOVERYRESPONSE']._serialized_end=697
+  _globals['_SIGNINWITHAWSREQUEST']._serialized_start=700
+  _globals['_SIGNINWITHAWSREQUEST']._serialized_end=937
+  _globals['_SIGNINWITHAWSREQUEST_HEADERSENTRY']._serialized_start=891
+  _globals['_SIGNINWITHAWSREQUEST_HEADERSENTRY']._serialized_end=937
+  _globals['_SIGNINWITHAWSRESPONSE']._serialized_start=939
+  _globals['_SIGNINWITHAWSRESPONSE']._serialized_end=1043
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=1045
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=1069
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=1071
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=1150
+  _globals['_SIGNINGKEY']._serialized_start=1153
+  _globals['_SIGNINGKEY']._serialized_end=1342
+  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_start=1344
+  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_end=1369
+  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_start=1371
+  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_end=1450
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=1452
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=1519
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=1521
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=1582
+  _globals['_GETCALLERREQUEST']._serialized_start=1584
+  _globals['_GETCALLERREQUEST']._serialized_end=1602
+  _globals['_GETCALLERRESPONSE']._serialized_start=1605
+  _globals['_GETCALLERRESPONSE']._serialized_end=1734
+  _globals['_GRANT']._serialized_start=1737
+  _globals['_GRANT']._serialized_end=1885
+  _globals['_TOKENSERVICE']._serialized_start=1888
+  _globals['_TOKENSERVICE']._serialized_end=3124
 # @@protoc_insertion_point(module_scope)

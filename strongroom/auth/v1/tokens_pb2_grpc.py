@@ -45,6 +45,26 @@ class TokenServiceStub:
                 request_serializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetKeySetRequest.SerializeToString,
                 response_deserializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetKeySetResponse.FromString,
                 _registered_method=True)
+        self.GetDiscovery = channel.unary_unary(
+                '/strongroom.auth.v1.TokenService/GetDiscovery',
+                request_serializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetDiscoveryRequest.SerializeToString,
+                response_deserializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetDiscoveryResponse.FromString,
+                _registered_method=True)
+        self.SignInWithAws = channel.unary_unary(
+                '/strongroom.auth.v1.TokenService/SignInWithAws',
+                request_serializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.SignInWithAwsRequest.SerializeToString,
+                response_deserializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.SignInWithAwsResponse.FromString,
+                _registered_method=True)
+        self.ListSigningKeys = channel.unary_unary(
+                '/strongroom.auth.v1.TokenService/ListSigningKeys',
+                request_serializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.ListSigningKeysRequest.SerializeToString,
+                response_deserializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.ListSigningKeysResponse.FromString,
+                _registered_method=True)
+        self.RotateSigningKey = channel.unary_unary(
+                '/strongroom.auth.v1.TokenService/RotateSigningKey',
+                request_serializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.RotateSigningKeyRequest.SerializeToString,
+                response_deserializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.RotateSigningKeyResponse.FromString,
+                _registered_method=True)
         self.ListRevocations = channel.unary_unary(
                 '/strongroom.auth.v1.TokenService/ListRevocations',
                 request_serializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.ListRevocationsRequest.SerializeToString,
@@ -78,6 +98,41 @@ class TokenServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDiscovery(self, request, context):
+        """How this installation's access tokens are verified, for OpenID Connect clients (OpenID Connect
+        Discovery 1.0, section 3).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignInWithAws(self, request, context):
+        """Exchanges an AWS identity for an access token. The caller signs a `GetCallerIdentity` request with its
+        AWS credentials and sends the signed request here instead of to AWS; Strongroom sends it on to STS, at a
+        pinned host and region, and learns who signed. A signed request is accepted once, for five minutes, and
+        only if the signature covers the header `X-Strongroom-Server` with this installation's name: one signed
+        for another server is worth nothing here. UNAUTHENTICATED with reason CREDENTIAL_INVALID;
+        PERMISSION_DENIED with reason IDENTITY_NOT_MAPPED for a role that nobody mapped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSigningKeys(self, request, context):
+        """The keys that sign tokens, without their private parts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateSigningKey(self, request, context):
+        """Makes a new signing key. It is published at once and signs only when every verifier has had the time
+        to fetch it, so no request fails; the old key is published until the last token it signed has expired.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRevocations(self, request, context):
         """The credentials revoked since a moment, for services that hold verified tokens in memory.
         """
@@ -104,6 +159,26 @@ def add_TokenServiceServicer_to_server(servicer, server):
                     servicer.GetKeySet,
                     request_deserializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetKeySetRequest.FromString,
                     response_serializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetKeySetResponse.SerializeToString,
+            ),
+            'GetDiscovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDiscovery,
+                    request_deserializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetDiscoveryRequest.FromString,
+                    response_serializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetDiscoveryResponse.SerializeToString,
+            ),
+            'SignInWithAws': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignInWithAws,
+                    request_deserializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.SignInWithAwsRequest.FromString,
+                    response_serializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.SignInWithAwsResponse.SerializeToString,
+            ),
+            'ListSigningKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSigningKeys,
+                    request_deserializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.ListSigningKeysRequest.FromString,
+                    response_serializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.ListSigningKeysResponse.SerializeToString,
+            ),
+            'RotateSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateSigningKey,
+                    request_deserializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.RotateSigningKeyRequest.FromString,
+                    response_serializer=strongroom_dot_auth_dot_v1_dot_tokens__pb2.RotateSigningKeyResponse.SerializeToString,
             ),
             'ListRevocations': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRevocations,
@@ -171,6 +246,114 @@ class TokenService:
             '/strongroom.auth.v1.TokenService/GetKeySet',
             strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetKeySetRequest.SerializeToString,
             strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetKeySetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDiscovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.auth.v1.TokenService/GetDiscovery',
+            strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetDiscoveryRequest.SerializeToString,
+            strongroom_dot_auth_dot_v1_dot_tokens__pb2.GetDiscoveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignInWithAws(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.auth.v1.TokenService/SignInWithAws',
+            strongroom_dot_auth_dot_v1_dot_tokens__pb2.SignInWithAwsRequest.SerializeToString,
+            strongroom_dot_auth_dot_v1_dot_tokens__pb2.SignInWithAwsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSigningKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.auth.v1.TokenService/ListSigningKeys',
+            strongroom_dot_auth_dot_v1_dot_tokens__pb2.ListSigningKeysRequest.SerializeToString,
+            strongroom_dot_auth_dot_v1_dot_tokens__pb2.ListSigningKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.auth.v1.TokenService/RotateSigningKey',
+            strongroom_dot_auth_dot_v1_dot_tokens__pb2.RotateSigningKeyRequest.SerializeToString,
+            strongroom_dot_auth_dot_v1_dot_tokens__pb2.RotateSigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

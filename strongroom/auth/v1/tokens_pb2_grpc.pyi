@@ -41,6 +41,24 @@ class TokenServiceStub:
     """
     GetKeySet: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.GetKeySetRequest, _tokens_pb2.GetKeySetResponse]
     """The public keys of access and identity tokens, as a JSON Web Key Set (RFC 7517)."""
+    GetDiscovery: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.GetDiscoveryRequest, _tokens_pb2.GetDiscoveryResponse]
+    """How this installation's access tokens are verified, for OpenID Connect clients (OpenID Connect
+    Discovery 1.0, section 3).
+    """
+    SignInWithAws: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.SignInWithAwsRequest, _tokens_pb2.SignInWithAwsResponse]
+    """Exchanges an AWS identity for an access token. The caller signs a `GetCallerIdentity` request with its
+    AWS credentials and sends the signed request here instead of to AWS; Strongroom sends it on to STS, at a
+    pinned host and region, and learns who signed. A signed request is accepted once, for five minutes, and
+    only if the signature covers the header `X-Strongroom-Server` with this installation's name: one signed
+    for another server is worth nothing here. UNAUTHENTICATED with reason CREDENTIAL_INVALID;
+    PERMISSION_DENIED with reason IDENTITY_NOT_MAPPED for a role that nobody mapped.
+    """
+    ListSigningKeys: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.ListSigningKeysRequest, _tokens_pb2.ListSigningKeysResponse]
+    """The keys that sign tokens, without their private parts."""
+    RotateSigningKey: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.RotateSigningKeyRequest, _tokens_pb2.RotateSigningKeyResponse]
+    """Makes a new signing key. It is published at once and signs only when every verifier has had the time
+    to fetch it, so no request fails; the old key is published until the last token it signed has expired.
+    """
     ListRevocations: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.ListRevocationsRequest, _tokens_pb2.ListRevocationsResponse]
     """The credentials revoked since a moment, for services that hold verified tokens in memory."""
     GetCaller: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.GetCallerRequest, _tokens_pb2.GetCallerResponse]
@@ -59,6 +77,24 @@ class TokenServiceAsyncStub(TokenServiceStub):
     """
     GetKeySet: _aio.UnaryUnaryMultiCallable[_tokens_pb2.GetKeySetRequest, _tokens_pb2.GetKeySetResponse]  # type: ignore[assignment]
     """The public keys of access and identity tokens, as a JSON Web Key Set (RFC 7517)."""
+    GetDiscovery: _aio.UnaryUnaryMultiCallable[_tokens_pb2.GetDiscoveryRequest, _tokens_pb2.GetDiscoveryResponse]  # type: ignore[assignment]
+    """How this installation's access tokens are verified, for OpenID Connect clients (OpenID Connect
+    Discovery 1.0, section 3).
+    """
+    SignInWithAws: _aio.UnaryUnaryMultiCallable[_tokens_pb2.SignInWithAwsRequest, _tokens_pb2.SignInWithAwsResponse]  # type: ignore[assignment]
+    """Exchanges an AWS identity for an access token. The caller signs a `GetCallerIdentity` request with its
+    AWS credentials and sends the signed request here instead of to AWS; Strongroom sends it on to STS, at a
+    pinned host and region, and learns who signed. A signed request is accepted once, for five minutes, and
+    only if the signature covers the header `X-Strongroom-Server` with this installation's name: one signed
+    for another server is worth nothing here. UNAUTHENTICATED with reason CREDENTIAL_INVALID;
+    PERMISSION_DENIED with reason IDENTITY_NOT_MAPPED for a role that nobody mapped.
+    """
+    ListSigningKeys: _aio.UnaryUnaryMultiCallable[_tokens_pb2.ListSigningKeysRequest, _tokens_pb2.ListSigningKeysResponse]  # type: ignore[assignment]
+    """The keys that sign tokens, without their private parts."""
+    RotateSigningKey: _aio.UnaryUnaryMultiCallable[_tokens_pb2.RotateSigningKeyRequest, _tokens_pb2.RotateSigningKeyResponse]  # type: ignore[assignment]
+    """Makes a new signing key. It is published at once and signs only when every verifier has had the time
+    to fetch it, so no request fails; the old key is published until the last token it signed has expired.
+    """
     ListRevocations: _aio.UnaryUnaryMultiCallable[_tokens_pb2.ListRevocationsRequest, _tokens_pb2.ListRevocationsResponse]  # type: ignore[assignment]
     """The credentials revoked since a moment, for services that hold verified tokens in memory."""
     GetCaller: _aio.UnaryUnaryMultiCallable[_tokens_pb2.GetCallerRequest, _tokens_pb2.GetCallerResponse]  # type: ignore[assignment]
@@ -86,6 +122,48 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tokens_pb2.GetKeySetResponse, _abc.Awaitable[_tokens_pb2.GetKeySetResponse]]:
         """The public keys of access and identity tokens, as a JSON Web Key Set (RFC 7517)."""
+
+    @_abc_1.abstractmethod
+    def GetDiscovery(
+        self,
+        request: _tokens_pb2.GetDiscoveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tokens_pb2.GetDiscoveryResponse, _abc.Awaitable[_tokens_pb2.GetDiscoveryResponse]]:
+        """How this installation's access tokens are verified, for OpenID Connect clients (OpenID Connect
+        Discovery 1.0, section 3).
+        """
+
+    @_abc_1.abstractmethod
+    def SignInWithAws(
+        self,
+        request: _tokens_pb2.SignInWithAwsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tokens_pb2.SignInWithAwsResponse, _abc.Awaitable[_tokens_pb2.SignInWithAwsResponse]]:
+        """Exchanges an AWS identity for an access token. The caller signs a `GetCallerIdentity` request with its
+        AWS credentials and sends the signed request here instead of to AWS; Strongroom sends it on to STS, at a
+        pinned host and region, and learns who signed. A signed request is accepted once, for five minutes, and
+        only if the signature covers the header `X-Strongroom-Server` with this installation's name: one signed
+        for another server is worth nothing here. UNAUTHENTICATED with reason CREDENTIAL_INVALID;
+        PERMISSION_DENIED with reason IDENTITY_NOT_MAPPED for a role that nobody mapped.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSigningKeys(
+        self,
+        request: _tokens_pb2.ListSigningKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tokens_pb2.ListSigningKeysResponse, _abc.Awaitable[_tokens_pb2.ListSigningKeysResponse]]:
+        """The keys that sign tokens, without their private parts."""
+
+    @_abc_1.abstractmethod
+    def RotateSigningKey(
+        self,
+        request: _tokens_pb2.RotateSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tokens_pb2.RotateSigningKeyResponse, _abc.Awaitable[_tokens_pb2.RotateSigningKeyResponse]]:
+        """Makes a new signing key. It is published at once and signs only when every verifier has had the time
+        to fetch it, so no request fails; the old key is published until the last token it signed has expired.
+        """
 
     @_abc_1.abstractmethod
     def ListRevocations(

@@ -76,9 +76,19 @@ Global___AccessRule: _TypeAlias = AccessRule  # noqa: Y015
 ACCESS_FIELD_NUMBER: _builtins.int
 NO_HTTP_FIELD_NUMBER: _builtins.int
 HTTP_STATUS_FIELD_NUMBER: _builtins.int
+AUDITED_FIELD_NUMBER: _builtins.int
+USAGE_CLASS_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedCompositeFieldContainer[Global___AccessRule]]
 """Who may call the method. Methods without a rule are refused to everybody."""
 no_http: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
 """Why the method has no HTTP binding. Exactly one of this and `google.api.http` is set."""
 http_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.int]
 """The HTTP status of success where it is not 200: 201 for methods that create something."""
+audited: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""Whether each call is an audit event: methods that change state or show a secret. Calls that are
+refused are events whatever this says.
+"""
+usage_class: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
+"""The class of use that a call counts as, for quotas and for the ledger of use: `train`, `predict`
+or `upload`; `other` if unset.
+"""
