@@ -7,11 +7,14 @@ from pathlib import Path
 import grpc
 
 from services.auth import bootstrap_key, contract, ext_authz
+from services.auth.access_servicer import AccessServicer
 from services.auth.admission import Admission
 from services.auth.api_key_authenticator import ApiKeyAuthenticator
 from services.auth.api_key_servicer import ApiKeyServicer
 from services.auth.api_keys import ApiKeys
 from services.auth.credentials import Credentials
+from services.auth.directories import directories
+from services.auth.explain import Explainer
 from services.auth.health import Health
 from services.auth.info_servicer import InfoServicer
 from services.auth.issuer import TokenIssuer
@@ -27,7 +30,7 @@ from services.shared.channels import service_channel
 from services.shared.database import Database
 from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity, TokenVerifier, load_service_keys
-from strongroom.auth.v1 import api_keys_pb2_grpc, info_pb2_grpc, tokens_pb2_grpc
+from strongroom.auth.v1 import access_pb2_grpc, api_keys_pb2_grpc, info_pb2_grpc, tokens_pb2_grpc
 
 _NAME = "auth"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -57,6 +60,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
     credentials = Credentials({"key": api_keys})
     authenticators = [ApiKeyAuthenticator(api_keys, usage, clock)]
     admission = Admission(methods_of(contract.contract_services()), authenticators, issuer)
+    explainer = Explainer(methods_of(contract.contract_services()), directories(api_keys))
     health = Health(database, signing_keys.current, channels)
 
     def register(server: grpc.Server) -> None:
@@ -65,6 +69,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
             TokenServicer(issuer, signing_keys, credentials, clock), server
         )
         info_pb2_grpc.add_InfoServiceServicer_to_server(InfoServicer(_version(), health, clock), server)
+        access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(explainer), server)
         ext_authz.register(server, admission)
 
     def start() -> None:

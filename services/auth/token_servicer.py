@@ -7,6 +7,7 @@ from jwt.utils import base64url_encode
 
 from services.auth.credentials import Credentials
 from services.auth.issuer import TokenIssuer
+from services.auth.messages import grant_message
 from services.auth.signing_keys import SigningKey, SigningKeys
 from services.auth.timestamps import Clock, moment
 from services.shared.call import caller
@@ -42,8 +43,13 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
 
     def GetCaller(self, _request: pb.GetCallerRequest, context: grpc.ServicerContext) -> pb.GetCallerResponse:
         who = caller(context)
-        grants = (pb.Grant(effect=g.effect, permissions=g.permissions, resources=g.resources) for g in who.grants)
-        return pb.GetCallerResponse(principal=who.id, name=who.name, key_prefix=who.key_prefix, grants=grants)
+        return pb.GetCallerResponse(
+            principal=who.id,
+            name=who.name,
+            key_prefix=who.key_prefix,
+            grants=map(grant_message, who.grants),
+            role=who.role,
+        )
 
 
 def _json_web_key(key: SigningKey) -> pb.JsonWebKey:
