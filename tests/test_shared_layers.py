@@ -172,7 +172,7 @@ def test_an_invalid_field_is_named(stack: _Stack) -> None:
         lambda: stack.secrets.CreateSecret(request, metadata=stack.tokens.metadata("secrets"), timeout=5)
     )
     assert (code, info.reason, info.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", "name")
-    assert message.startswith("name: ")
+    assert message.startswith("name must be a path")
 
 
 def test_a_creation_hints_its_http_status(stack: _Stack) -> None:
