@@ -70,9 +70,19 @@ class OutOfRange(DomainError):
 
 
 class ResourceExhausted(DomainError):
-    """A limit or quota is reached."""
+    """A limit or quota is reached.
+
+    Args:
+        retry_after: seconds after which the same request may succeed; None if waiting does not help or is not known.
+    """
 
     reason = "RESOURCE_EXHAUSTED"
+
+    def __init__(
+        self, message: str, *, reason: str | None = None, retry_after: float | None = None, **metadata: str
+    ) -> None:
+        super().__init__(message, reason=reason, **metadata)
+        self.retry_after = retry_after
 
 
 class Unavailable(DomainError):

@@ -1,5 +1,7 @@
 """The one table from domain errors to gRPC codes."""
 
+import math
+
 import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -30,8 +32,15 @@ def code_of(error: errors.DomainError) -> grpc.StatusCode:
 
 
 def status_of(error: errors.DomainError, request_id: str) -> status_pb2.Status:
-    """The `google.rpc.Status` of an error, with one ErrorInfo."""
-    return _status(code_of(error), error.message, error.error_reason, {**error.metadata, "request_id": request_id})
+    """The `google.rpc.Status` of an error: one ErrorInfo, and behind it RetryInfo where the error says when."""
+    metadata = {**error.metadata, "request_id": request_id}
+    status = _status(code_of(error), error.message, error.error_reason, metadata)
+    if isinstance(error, errors.ResourceExhausted) and error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        # In whole seconds and upwards, as `Retry-After` counts (RFC 9110, section 10.2.3): who waits gets in.
+        retry.retry_delay.FromSeconds(math.ceil(error.retry_after))
+        status.details.add().Pack(retry)
+    return status
 
 
 def internal_status(request_id: str) -> status_pb2.Status:
