@@ -87,20 +87,32 @@ def test_many_long_hostile_patterns_are_compared_in_bounded_time() -> None:
 
 @pytest.mark.row("S2.4")
 @pytest.mark.parametrize(
-    ("name", "permissions"),
+    ("name", "may", "may_not"),
     [
-        ("read_only", {"models.read"}),
-        ("training_pipeline", {"models.read", "models.write"}),
-        ("prefect_workflows", {"models.read", "models.write", "models.delete", "secrets.read", "secrets.list"}),
-        ("full_access", {"*"}),
-        ("train", {"models.read", "models.write"}),
-        ("predict", {"models.read"}),
+        (
+            "read_only",
+            "models.read configs.read artifacts.read jobs.read",
+            "models.write ml.predict secrets.list keys.read",
+        ),
+        ("training_pipeline", "models.write configs.write ml.train", "ml.predict models.delete secrets.read keys.read"),
+        ("prefect_workflows", "models.delete models.alias ml.train ml.predict secrets.read", "secrets.write keys.read"),
+        ("full_access", "keys.write secrets.delete system.maintain users.write audit.read", ""),
+        ("train", "models.read models.write ml.train jobs.cancel", "ml.predict models.delete secrets.read keys.read"),
+        ("predict", "models.read ml.predict artifacts.write", "ml.train models.write secrets.read keys.read"),
     ],
 )
-def test_permission_sets(name: str, permissions: set[str]) -> None:
+def test_permission_sets(name: str, may: str, may_not: str) -> None:
     grant = permission_sets.resolve(name, (), ())
     assert grant == Grant("allow", permission_sets.PERMISSION_SETS[name].permissions, ("**",))
-    assert set(grant.permissions) == permissions
+    assert all(grant.names(permission) for permission in may.split())
+    assert not any(grant.names(permission) for permission in may_not.split())
+    assert set(grant.permissions) <= permission_sets.PERMISSION_PATTERNS
+
+
+def test_an_unnamed_credential_uses_the_product_and_administers_nothing() -> None:
+    grant = Grant("allow", permission_sets.UNNAMED.permissions, ("**",))
+    named = {permission.partition(".")[0] for permission in permission_sets.PERMISSIONS if grant.names(permission)}
+    assert named == {"models", "configs", "artifacts", "jobs", "ml"}
 
 
 @pytest.mark.parametrize(
