@@ -9,6 +9,7 @@ from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from services.shared import layers
 from services.shared.call import caller
 from services.shared.errors import NotFound
 from services.shared.identity import Grant, Principal
@@ -44,6 +45,8 @@ class _Weights(weights_pb2_grpc.WeightsServiceServicer):
 
     def ReadFile(self, request, context):
         yield weights_pb2.ReadFileResponse(data=b"one")
+        while request.path == "endless":
+            yield weights_pb2.ReadFileResponse(data=b"more")
         raise NotFound("The rest is gone.", reason="GONE")
 
 
@@ -268,3 +271,35 @@ def test_a_message_nested_too_deep_is_the_callers_fault(stack: _Stack) -> None:
     message = _field(1, b"deep") + _field(2, _field(1, _field(1, b"x") + _field(2, value)))
     code, info, _ = _error(_raw_call(stack, "/strongroom.secrets.v1.SecretService/CreateSecret", message))
     assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED")
+
+
+LEAVING = Principal("key:leaving", "leaving", "leaving", "leaving", ADMINISTRATOR.grants)
+
+
+@pytest.fixture
+def leaving(stack: _Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
+    """The metadata of a caller whose credential a test revokes. Streams look at it at every message."""
+    monkeypatch.setattr(layers, "_RECHECK_SECONDS", 0.0)
+    yield stack.tokens.metadata("secrets", LEAVING)
+    stack.revoked.discard("leaving")
+
+
+def test_a_download_ends_when_its_credential_is_revoked(stack: _Stack, leaving: list[tuple[str, str]]) -> None:
+    request = weights_pb2.ReadFileRequest(manager_id="m", model_name="n", version="v", path="endless")
+    answers = stack.weights.ReadFile(request, metadata=leaving, timeout=5)
+    assert next(answers).data == b"one"
+    stack.revoked.add("leaving")
+    code, info, _ = _error(lambda: list(answers))
+    assert (code, info.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID")
+
+
+def test_an_upload_ends_when_its_credential_is_revoked(stack: _Stack, leaving: list[tuple[str, str]]) -> None:
+    def messages() -> Iterator[weights_pb2.WriteChunksRequest]:
+        header = weights_pb2.WriteChunksHeader(manager_id="m", model_name="n", upload_id="1")
+        yield weights_pb2.WriteChunksRequest(header=header)
+        stack.revoked.add("leaving")
+        while True:
+            yield weights_pb2.WriteChunksRequest(frame=weights_pb2.ChunkFrame(lengths=[3], data=b"one"))
+
+    code, info, _ = _error(lambda: stack.weights.WriteChunks(messages(), metadata=leaving, timeout=5))
+    assert (code, info.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID")

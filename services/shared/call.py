@@ -1,6 +1,6 @@
 """What the interceptors know of a call, for the servicer that handles it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,8 @@ class Call:
     principal: Principal = ANONYMOUS
     # Whether a valid credential was presented.
     identified: bool = False
+    # What the messages of a streamed answer pass through, the first innermost.
+    around_answers: list[Callable[[Iterator[Any]], Iterator[Any]]] = field(default_factory=list, repr=False)
     # gRPC code of the outcome, for log and metrics.
     outcome: str = "OK"
 

@@ -20,6 +20,7 @@ from prometheus_client import Counter, Histogram
 from services.shared import access, errors, status, validation
 from services.shared.call import Call
 from services.shared.channels import IDENTITY_HEADER
+from services.shared.identity import Principal
 from services.shared.ids import new_id
 from services.shared.tokens import TokenVerifier
 
@@ -37,6 +38,9 @@ _SECONDS = Histogram(
 # A dependency's codes for which the caller should try again.
 _NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
+# Seconds between two looks at a stream's credential: services hear of revocations as often.
+_RECHECK_SECONDS = 5.0
+
 _log = structlog.get_logger()
 
 
@@ -49,6 +53,7 @@ def layers(verifier: TokenVerifier) -> list[Layer]:
         identify(verifier),  # who calls: everything below may ask
         decode,  # behind it, so that what is malformed is an error like any other; nobody else reads the bytes
         authorize,  # before validation: a stranger learns nothing about what is valid
+        recheck(verifier),  # behind the first message, which authorization has read: streams outlast credentials
         validate,  # the servicer sees valid requests only
         hint_http_status,  # innermost: only a success may say 201
     ]
@@ -92,7 +97,10 @@ class LayerInterceptor(grpc.ServerInterceptor):
             def run(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
                 call = Call(method, context, metadata, request, handler.request_deserializer)
                 with self._entered(call):
-                    yield from behavior(call.request, context)
+                    answers = behavior(call.request, context)
+                    for around in call.around_answers:
+                        answers = around(answers)
+                    yield from answers
 
             return run
 
@@ -226,6 +234,28 @@ def authorize(call: Call) -> Iterator[None]:
     if not call.method.public:
         access.authorize(call.method, call.principal if call.identified else None, lambda: _first_message(call))
     yield
+
+
+def recheck(verifier: TokenVerifier, clock: Callable[[], float] = time.monotonic) -> Layer:
+    """Ends a stream whose credential is revoked while it lasts."""
+
+    def watch(messages: Iterator[Any], principal: Principal) -> Iterator[Any]:
+        checked = clock()
+        for message in messages:
+            if clock() - checked >= _RECHECK_SECONDS:
+                verifier.recheck(principal)
+                checked = clock()
+            yield message
+
+    @contextmanager
+    def layer(call: Call) -> Iterator[None]:
+        if call.identified:
+            if not isinstance(call.request, Message | bytes):
+                call.request = watch(call.request, call.principal)
+            call.around_answers.append(lambda answers: watch(answers, call.principal))
+        yield
+
+    return layer
 
 
 @contextmanager

@@ -142,9 +142,13 @@ class TokenVerifier:
                 self._verified[token] = (principal, expires)
                 while len(self._verified) > _CACHED_TOKENS:
                     self._verified.popitem(last=False)
+        self.recheck(principal)
+        return principal
+
+    def recheck(self, principal: Principal) -> None:
+        """Raises InvalidToken if the credential of a verified token was revoked since."""
         if not principal.service and self._revoked(principal.credential_id):
             raise InvalidToken
-        return principal
 
     def _verify(self, token: str) -> tuple[Principal, float]:
         try:

@@ -33,8 +33,8 @@ def check(message: Message) -> None:
     # The first violation alone: 100,000 bad items, in a message of 200 KB, would be gigabytes of violations.
     violations = _validator.collect_violations(message, fail_fast=True)
     if violations:
-        field = _path(violations[0])
-        raise InvalidArgument(f"{field} {_words(violations[0].proto.message).removeprefix('value ')}.", reason="FIELD_INVALID", field=field)
+        field, what = _path(violations[0]), _words(violations[0].proto.message)
+        raise InvalidArgument(f"{field} {what}.", reason="FIELD_INVALID", field=field)
 
 
 def _path(violation: protovalidate.Violation) -> str:
@@ -44,4 +44,4 @@ def _path(violation: protovalidate.Violation) -> str:
 
 def _words(message: str) -> str:
     pattern = _PATTERN.search(message)
-    return IN_WORDS.get(pattern.group(1), message) if pattern else message
+    return IN_WORDS.get(pattern.group(1), message) if pattern else message.removeprefix("value ")
