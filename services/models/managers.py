@@ -15,6 +15,10 @@ from services.shared.errors import NotFound
 
 DEFAULT_MANAGER = "default"
 
+_SELECT = sa.select(t.managers.c.id, t.managers.c.kek_id, t.managers.c.domain_key_id)
+# Asked at every request: building the statement anew would cost as much as running it.
+_BY_ID = _SELECT.where(t.managers.c.id == sa.bindparam("id"))
+
 
 class ManagerNotFound(NotFound):
     """There is no manager of that id."""
@@ -52,7 +56,7 @@ class Managers:
 
     def all(self) -> list[Manager]:
         with self._database.read() as connection:
-            return [_manager(row) for row in connection.execute(_select()).mappings()]
+            return [_manager(row) for row in connection.execute(_SELECT).mappings()]
 
     def domain(self, manager: Manager) -> Domain:
         """The manager's dedup domain. Use it for one request: the secret in it may be destroyed."""
@@ -87,16 +91,12 @@ class Managers:
 
     def _find(self, manager_id: str) -> Manager | None:
         with self._database.read() as connection:
-            row = connection.execute(_select().where(t.managers.c.id == manager_id)).mappings().one_or_none()
+            row = connection.execute(_BY_ID, {"id": manager_id}).mappings().one_or_none()
         return None if row is None else _manager(row)
 
 
 def _domain_context(manager_id: str) -> str:
     return f"managers/{manager_id}/domain-secret"
-
-
-def _select() -> sa.Select[tuple[str, str, str]]:
-    return sa.select(t.managers.c.id, t.managers.c.kek_id, t.managers.c.domain_key_id)
 
 
 def _manager(row: sa.RowMapping) -> Manager:

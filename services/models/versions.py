@@ -107,7 +107,7 @@ class Versions:
         limit = size + 1
         with self._database.read() as connection:
             while after is not None and len(page) <= size:
-                rows = connection.execute(_models(manager_id, after, limit)).all()
+                rows = connection.execute(_MODELS, {"manager": manager_id, "after": after, "most": limit}).all()
                 page += [Model(manager_id, *row) for row in rows if visible(row.name)]
                 after = rows[-1].name if len(rows) == limit else None
                 # Who may see one model in a thousand is not answered by a thousand queries.
@@ -181,10 +181,9 @@ class Versions:
 
 def find(connection: sa.Connection, manager_id: str, model_name: str, version: str) -> Version:
     """The version, or the newest for `latest`. Raises ModelNotFound, VersionNotFound."""
-    query = _versions(manager_id, model_name).order_by(t.versions.c.id.desc()).limit(1)
-    if version != LATEST:
-        query = query.where(t.versions.c.name == version)
-    row = connection.execute(query).mappings().one_or_none()
+    query = _NEWEST if version == LATEST else _NAMED
+    names = {"manager": manager_id, "model": model_name, "version": version}
+    row = connection.execute(query, names).mappings().one_or_none()
     if row is not None:
         return _version(row)
     if _model_id(connection, manager_id, model_name) is None:
@@ -236,14 +235,7 @@ def _model_id(connection: sa.Connection, manager_id: str, model_name: str, *, lo
     return connection.scalar(query.with_for_update() if lock else query)
 
 
-def _models(manager_id: str, after: str, limit: int) -> sa.Select[Any]:
-    c = t.models.c
-    newest = sa.select(t.versions.c.name).where(t.versions.c.model_id == c.id).order_by(t.versions.c.id.desc()).limit(1)
-    columns = (c.name, newest.scalar_subquery(), c.versions_count, c.created_at, c.updated_at)
-    return sa.select(*columns).where(c.manager_id == manager_id, c.name > after).order_by(c.name).limit(limit)
-
-
-def _versions(manager_id: str, model_name: str) -> sa.Select[Any]:
+def _versions(manager_id: str | sa.BindParameter[str], model_name: str | sa.BindParameter[str]) -> sa.Select[Any]:
     return _select().where(t.models.c.manager_id == manager_id, t.models.c.name == model_name)
 
 
@@ -273,3 +265,17 @@ def _number(page_token: str) -> int:
 
 def _no_model(model_name: str) -> ModelNotFound:
     return ModelNotFound(f"There is no model '{model_name}'.", model=model_name)
+
+
+def _models() -> sa.Select[Any]:
+    c = t.models.c
+    newest = sa.select(t.versions.c.name).where(t.versions.c.model_id == c.id).order_by(t.versions.c.id.desc()).limit(1)
+    columns = (c.name, newest.scalar_subquery(), c.versions_count, c.created_at, c.updated_at)
+    page = sa.select(*columns).where(c.manager_id == sa.bindparam("manager"), c.name > sa.bindparam("after"))
+    return page.order_by(c.name).limit(sa.bindparam("most"))
+
+
+# Asked most often: building a statement anew would cost as much as running it.
+_MODELS = _models()
+_NEWEST = _versions(sa.bindparam("manager"), sa.bindparam("model")).order_by(t.versions.c.id.desc()).limit(1)
+_NAMED = _NEWEST.where(t.versions.c.name == sa.bindparam("version"))
