@@ -1,0 +1,88 @@
+"""What the audit log says: events, and entries, which are events in their place in a chain. Pure: no clock, no IO."""
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Literal, get_args
+
+Outcome = Literal["allowed", "denied", "failed"]
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+
+# A method that was called, refused or not; other kinds have names of their own, such as `auth.invalid_key`.
+CALL = "call"
+# The first and the last entry of a chain.
+OPENED, CLOSED = "audit.opened", "audit.closed"
+
+# Characters kept of each text: callers choose some of them, and must not choose how large the log grows.
+LENGTHS = {
+    "kind": 64,
+    "principal": 320,
+    "principal_name": 255,
+    "key_prefix": 16,
+    "method": 256,
+    "resource": 1024,
+    "outcome": 16,
+    "code": 32,
+    "reason": 64,
+    "request_id": 64,
+    "address": 64,
+}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Who did what to what, and what came of it. Never holds a payload.
+
+    `method` is `package.Service/Method`. `count` says how many alike the event stands for. Texts are cut to LENGTHS and
+    what can't be printed is replaced: PostgreSQL keeps no NUL, and nobody paints another's terminal through the log.
+    """
+
+    kind: str
+    principal: str = "anonymous"
+    principal_name: str = ""
+    key_prefix: str = ""
+    method: str = ""
+    resource: str = ""
+    outcome: Outcome = "allowed"
+    code: str = ""
+    reason: str = ""
+    request_id: str = ""
+    address: str = ""
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        for name, length in LENGTHS.items():
+            text = getattr(self, name)
+            if len(text) > length or not text.isprintable():
+                object.__setattr__(self, name, _printable(text[:length]))
+
+
+TEXTS = tuple(field.name for field in fields(Event) if field.name != "count")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event at its place: `time` in microseconds since 1970, `sequence` from 1, `hash` of 32 bytes."""
+
+    id: str
+    time: int
+    event: Event
+    chain: str
+    sequence: int
+    hash: bytes = b""
+
+
+def microseconds(moment: datetime) -> int:
+    """The moment as whole microseconds since 1970: what is hashed must come back from every database as it was."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment(count: int) -> datetime:
+    """Microseconds since 1970 as a moment in UTC."""
+    return _EPOCH + count * _MICROSECOND
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
