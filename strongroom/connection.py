@@ -1,13 +1,18 @@
 """The channel to a Strongroom: credential, deadlines, retries, errors."""
 
-import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
 
 from strongroom import errors
+from strongroom.breaker import Breaker
+from strongroom.retries import Repeat, Retries
+
+if TYPE_CHECKING:
+    Asked = TypeVar("Asked")
+    Answer = TypeVar("Answer")
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 # Seconds a call may take that moves no files.
@@ -15,34 +20,9 @@ DEADLINE = 30.0
 # Seconds for a call that may read or write gigabytes on the server before it answers.
 LONG_DEADLINE = 3600.0
 
-# Methods that can be repeated without harm: asking twice changes nothing more than asking once.
-_IDEMPOTENT = {
-    "strongroom.auth.v1.ApiKeyService": ("ListApiKeys", "ListPermissionSets", "GetApiKey", "RevokeApiKey"),
-    "strongroom.auth.v1.InfoService": ("GetInfo", "GetHealth"),
-    "strongroom.auth.v1.TokenService": ("CreateToken", "GetKeySet", "GetCaller"),
-    "strongroom.models.v1.MaintenanceService": ("CollectGarbage",),
-    "strongroom.models.v1.ModelService": ("ListModels", "ListVersions", "GetVersion", "VerifyVersion"),
-    "strongroom.models.v1.WeightsService": ("CreateUpload", "HasChunks", "CommitUpload", "AbortUpload"),
-    "strongroom.secrets.v1.SecretService": ("GetSecret", "ListSecrets", "ListSecretVersions"),
-}
-# gRPC draws each wait at random up to the backoff (https://github.com/grpc/proposal/blob/master/A6-client-retries.md).
-_RETRY = {
-    "maxAttempts": 5,
-    "initialBackoff": "0.2s",
-    "maxBackoff": "3s",
-    "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
-}
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": service, "method": name} for service, names in _IDEMPOTENT.items() for name in names],
-            "retryPolicy": _RETRY,
-        }
-    ]
-}
+Metadata = tuple[tuple[str, str], ...]
+
 _OPTIONS = [
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.keepalive_time_ms", 30_000),
@@ -58,22 +38,79 @@ class Connection:
         url: `http://HOST:PORT` or `https://HOST[:PORT]`.
         api_key: an API key; or
         token: an access token.
+        retries: repeats calls.
+        breaker: keeps calls from a server that is not there.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, token: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        api_key: str | None = None,
+        token: str | None = None,
+        retries: Retries | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
         self.channel = _channel(url)
-        self.metadata: tuple[tuple[str, str], ...] = ()
+        self._retries = retries or Retries()
+        self._breaker = breaker or Breaker()
+        self._token_source: Callable[[], str] | None = None
+        self._fixed: Metadata = ()
         if api_key:
-            self.metadata = (("x-api-key", _header_value(api_key, "API key")),)
+            self._fixed = (("x-api-key", _header_value(api_key, "API key")),)
         elif token:
-            self.metadata = (("authorization", f"Bearer {_header_value(token, 'token')}"),)
+            self._fixed = (("authorization", f"Bearer {_header_value(token, 'token')}"),)
 
-    def call(self, method: Any, request: Any, *, deadline: float = DEADLINE) -> Any:
-        """Calls a method with one answer."""
-        try:
-            return method(request, metadata=self.metadata, timeout=deadline)
-        except grpc.RpcError as error:
-            raise errors.from_rpc(error) from None
+    def act_as(self, token_source: Callable[[], str] | None) -> None:
+        """From now on calls carry the token that this returns at the time; None for the credential of the beginning."""
+        self._token_source = token_source
+
+    @property
+    def metadata(self) -> Metadata:
+        """The credential, as a call carries it. Raises Unauthenticated if a session has ended."""
+        source = self._token_source
+        return (("authorization", f"Bearer {source()}"),) if source is not None else self._fixed
+
+    def call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Asked, Answer]",
+        request: "Asked",
+        *,
+        repeat: Repeat = Repeat.REFUSED,
+        deadline: float = DEADLINE,
+        anonymous: bool = False,
+    ) -> "Answer":
+        """Calls a method with one answer.
+
+        Args:
+            repeat: after which failures it may be made again.
+            deadline: seconds for one attempt.
+            anonymous: without the credential.
+        """
+        return self.answer(method, request, repeat=repeat, deadline=deadline, anonymous=anonymous)[0]
+
+    def answer(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Asked, Answer]",
+        request: "Asked",
+        *,
+        repeat: Repeat,
+        deadline: float = DEADLINE,
+        anonymous: bool = False,
+    ) -> "tuple[Answer, dict[str, str]]":
+        """As `call`, with the headers of the answer by their names in lower case."""
+        # Before the breaker: to renew a session is a call of its own.
+        metadata = () if anonymous else self.metadata
+
+        def attempt() -> "tuple[Answer, grpc.Call]":
+            try:
+                return method.with_call(request, metadata=metadata, timeout=deadline)
+            except grpc.RpcError as error:
+                raise errors.from_rpc(error) from None
+
+        with self._breaker.guarding():
+            answer, call = self._retries.run(attempt, repeat)
+        return answer, {name: str(value) for name, value in call.initial_metadata() or ()}
 
     def result(self, call: Any) -> Any:
         """Waits for the answer of a call that was begun."""
@@ -83,7 +120,7 @@ class Connection:
             raise errors.from_rpc(error) from None
 
     def begin(self, method: Any, request: Any) -> Any:
-        """Begins a call with a stream of answers."""
+        """Begins a call with a stream of answers. Whoever reads it makes it again (strongroom/persevere.py)."""
         return method(request, metadata=self.metadata, timeout=LONG_DEADLINE)
 
     def answers(self, call: Any) -> Iterator[Any]:

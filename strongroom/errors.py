@@ -14,16 +14,26 @@ from grpc_status import rpc_status
 
 
 class StrongroomError(Exception):
-    """Any failure. `message` says what to do, `reason` is stable and for programs, `code` is the gRPC code's name."""
+    """Any failure. `message` says what to do, `reason` is stable and for programs, `code` is the gRPC code's name.
+
+    `retry_after` is in seconds, if it is known when the same call may succeed.
+    """
 
     def __init__(
-        self, message: str, *, code: str = "UNKNOWN", reason: str = "", metadata: Mapping[str, str] | None = None
+        self,
+        message: str,
+        *,
+        code: str = "UNKNOWN",
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.reason = reason
         self.metadata = dict(metadata or {})
+        self.retry_after = retry_after
 
     @property
     def request_id(self) -> str:
@@ -64,11 +74,15 @@ class OutOfRange(StrongroomError):
 
 
 class RateLimited(StrongroomError):
-    """Too much at a time: wait, then repeat."""
+    """Too much at a time: wait for `retry_after` seconds, then repeat."""
 
 
 class Unavailable(StrongroomError):
     """The server can't be reached or is not ready. Transfers continue where they were when they are run again."""
+
+
+class CircuitOpen(Unavailable):
+    """Calls in a row did not reach the server, so this one was not made. `retry_after` says when one is."""
 
 
 class DataLoss(StrongroomError):
@@ -103,22 +117,33 @@ def from_rpc(error: grpc.RpcError) -> StrongroomError:
     """The typed error of a failed call, with the reason and metadata of its ErrorInfo if it has one."""
     assert isinstance(error, grpc.Call)
     code, said = error.code(), error.details() or ""
-    info = _error_info(error)
+    info, retry = _details(error)
     if not info.reason and code in _NOT_OURS:
         message = f"The connection broke ({said or code.name}). Run it again."
         return Unavailable(message, code=code.name, reason="CONNECTION_BROKEN")
     kind = _BY_CODE.get(code, StrongroomError)
-    return kind(said or code.name, code=code.name, reason=info.reason, metadata=info.metadata)
+    return kind(said or code.name, code=code.name, reason=info.reason, metadata=info.metadata, retry_after=retry)
 
 
-def _error_info(error: grpc.Call) -> error_details_pb2.ErrorInfo:
-    info = error_details_pb2.ErrorInfo()
+def _details(error: grpc.Call) -> tuple[error_details_pb2.ErrorInfo, float | None]:
+    """Why, and after how many seconds the call may be repeated."""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     try:
         status = rpc_status.from_call(error)
     except ValueError:
         # The details contradict the status: a proxy between us put in its own.
-        return info
+        return info, _retry_after(error)
+    seconds = None
     for detail in status.details if status is not None else ():
-        if detail.Unpack(info):
-            break
-    return info
+        if detail.Unpack(retry):
+            seconds = max(0.0, retry.retry_delay.ToTimedelta().total_seconds())
+        detail.Unpack(info)
+    return info, _retry_after(error) if seconds is None else seconds
+
+
+def _retry_after(error: grpc.Call) -> float | None:
+    """The header of that name, in seconds (RFC 9110, section 10.2.3): a gateway that refuses knows no RetryInfo."""
+    for name, value in (*(error.trailing_metadata() or ()), *(error.initial_metadata() or ())):
+        if name == "retry-after" and str(value).isdecimal():
+            return float(value)
+    return None

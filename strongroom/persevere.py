@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from strongroom.errors import Unavailable
+from strongroom.errors import RateLimited, Unavailable
 
 T = TypeVar("T")
 
@@ -24,6 +24,7 @@ def persevere(
     attempt: Callable[[], T], reached: Callable[[], int], *, sleep: Callable[[float], None] = time.sleep
 ) -> T:
     """Calls `attempt` until it does not raise Unavailable, or has raised it ATTEMPTS times without getting further.
+    RateLimited is such a failure too, if it says when to come back.
 
     Waits longer after each failure, at random, so that the clients of a server that restarts do not come at once
     (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/). However long a transfer takes,
@@ -36,12 +37,17 @@ def persevere(
     while True:
         try:
             return attempt()
-        except Unavailable:
+        except (Unavailable, RateLimited) as error:
+            if isinstance(error, RateLimited) and error.retry_after is None:
+                raise
             now = reached()
             failures = 1 if now > best else failures + 1
             best = max(best, now)
             if failures == ATTEMPTS:
                 raise
             seconds = min(_LONGEST_WAIT, _FIRST_WAIT * 2**failures) * random.uniform(0.5, 1)  # noqa: S311 - no secret
-            log.info("connection lost, going on in %d s", math.ceil(seconds))
+            # Sooner than the limit's window ends, or an open circuit lets calls through, an attempt would be wasted.
+            seconds = max(seconds, error.retry_after or 0)
+            why = "too many requests" if isinstance(error, RateLimited) else "connection lost"
+            log.info("%s, going on in %d s", why, math.ceil(seconds))
             sleep(seconds)

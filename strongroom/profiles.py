@@ -1,20 +1,30 @@
-"""The profile that `strongroom login` keeps: where Strongroom is, and the key. A file of mode 0600."""
+"""The profile that `strongroom login` keeps: where Strongroom is, and the key or session. A file of mode 0600."""
 
+import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from strongroom.connection import DEFAULT_URL
 from strongroom.errors import LocalFileError
+from strongroom.session import Tokens
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Address and credential of a caller."""
+    """Address and credential of a caller: an API key, an access token, or the session of a user."""
 
     url: str = DEFAULT_URL
     api_key: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    session: Tokens | None = None
+
+    def goes_to(self, url: str) -> bool:
+        """Whether its credential belongs to this address."""
+        return url.rstrip("/") == self.url.rstrip("/")
 
 
 def path() -> Path:
@@ -24,38 +34,95 @@ def path() -> Path:
 
 
 def current() -> Profile:
-    """The profile, overridden by STRONGROOM_URL and STRONGROOM_API_KEY. Raises LocalFileError.
+    """The profile, overridden by STRONGROOM_URL and STRONGROOM_API_KEY or STRONGROOM_TOKEN. Raises LocalFileError.
 
-    The kept key goes to the kept address only: another address is not told it.
+    The kept credential goes to the kept address only: another address is not told it.
     """
-    given_url, given_key = os.environ.get("STRONGROOM_URL"), os.environ.get("STRONGROOM_API_KEY")
-    if given_url and given_key:
+    given_url = os.environ.get("STRONGROOM_URL", "")
+    given_key, given_token = os.environ.get("STRONGROOM_API_KEY", ""), os.environ.get("STRONGROOM_TOKEN", "")
+    if given_url and (given_key or given_token):
         # A script with both needs no home folder, nor a profile that can be read.
-        return Profile(given_url, given_key)
+        return Profile(given_url, given_key, given_token)
     kept = _read(path())
     url = given_url or kept.url
-    kept_key = kept.api_key if url.rstrip("/") == kept.url.rstrip("/") else ""
-    return Profile(url, given_key or kept_key)
+    if given_key or given_token:
+        return Profile(url, given_key, given_token)
+    return replace(kept, url=url) if kept.goes_to(url) else Profile(url)
+
+
+def kept() -> Profile:
+    """The profile as it is kept, whatever the environment says. Raises LocalFileError."""
+    return _read(path())
 
 
 def save(profile: Profile) -> Path:
     """Replaces the profile, readable by its owner alone from the first byte on. Raises LocalFileError."""
-    target = path()
-    try:
+    with _locked() as target:
         _write(target, profile)
-    except OSError as error:
-        message = f"{target} can't be written: {error.strerror}. XDG_CONFIG_HOME can name another place."
-        raise LocalFileError(message, reason="PROFILE_UNWRITABLE") from None
     return target
 
 
+def forget() -> Profile:
+    """Removes the credential from the profile; the address stays. Returns what was kept. Raises LocalFileError."""
+    with _locked() as target:
+        kept = _read(target)
+        _write(target, Profile(kept.url))
+    return kept
+
+
+class KeptSession:
+    """The session in the profile, which other commands may renew at the same time."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        with _locked():
+            yield
+
+    def load(self) -> Tokens | None:
+        kept = _read(path())
+        return kept.session if kept.goes_to(self._url) else None
+
+    def save(self, tokens: Tokens | None) -> None:
+        """Only inside of `exclusive`."""
+        try:
+            _write(path(), Profile(self._url, session=tokens))
+        except OSError as error:
+            raise _unwritable(path(), error) from None
+
+
+@contextmanager
+def _locked() -> Iterator[Path]:
+    """One process at a time changes the profile. Yields where it is."""
+    target = path()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(target.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield target
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _unwritable(target, error) from None
+
+
+def _unwritable(target: Path, error: OSError) -> LocalFileError:
+    message = f"{target} can't be written: {error.strerror}. XDG_CONFIG_HOME can name another place."
+    return LocalFileError(message, reason="PROFILE_UNWRITABLE")
+
+
 def _write(target: Path, profile: Profile) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = target.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "w") as file:  # noqa: PTH123 - the flags and the mode matter
         json.dump(asdict(profile), file)
+        file.flush()
+        # A refresh token works once: after a crash the old one would end the session.
+        os.fsync(descriptor)
     temporary.replace(target)
 
 
@@ -64,9 +131,11 @@ def _read(file: Path) -> Profile:
         if file.stat().st_mode & 0o077:
             message = f"{file} holds a key and may be read by others. Run: chmod 600 {file}"
             raise LocalFileError(message, reason="PROFILE_NOT_PRIVATE")
-        return Profile(**json.loads(file.read_text()))
+        fields = json.loads(file.read_text())
+        session = fields.pop("session", None)
+        return Profile(**fields, session=Tokens(**session) if session else None)
     except FileNotFoundError:
         return Profile()
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         message = f"{file} can't be read. Run: strongroom login"
         raise LocalFileError(message, reason="PROFILE_UNREADABLE") from None

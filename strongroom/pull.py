@@ -24,6 +24,7 @@ from strongroom.errors import DataLoss, LocalFileError, Unavailable
 from strongroom.models.v1 import models_pb2, models_pb2_grpc, weights_pb2
 from strongroom.partial_file import PartialFile
 from strongroom.persevere import persevere
+from strongroom.retries import Repeat
 from strongroom.stage import Stage
 from strongroom.tree import targets
 
@@ -78,7 +79,7 @@ class Pull:
         """Pulls every file of the version. Raises StrongroomError."""
         models = models_pb2_grpc.ModelServiceStub(self._connection.channel)
         request = models_pb2.GetVersionRequest(manager_id=self._manager, model_name=self._model, version=self._wanted)
-        version: models_pb2.Version = self._connection.call(models.GetVersion, request)
+        version = self._connection.call(models.GetVersion, request, repeat=Repeat.SAFE)
         paths = targets([file.path for file in version.files], destination)
         self._progress.total = int(version.size_bytes)
         with ThreadPoolExecutor(_WORKERS, "pull") as workers:

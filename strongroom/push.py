@@ -18,6 +18,7 @@ from strongroom.connection import LONG_DEADLINE, Connection
 from strongroom.errors import AlreadyExists, FailedPrecondition, LocalFileError, NotFound, StrongroomError
 from strongroom.models.v1 import models_pb2, weights_pb2, weights_pb2_grpc
 from strongroom.persevere import persevere
+from strongroom.retries import Repeat
 from strongroom.sender import Sender
 from strongroom.stage import Ahead, Stage
 from strongroom.tree import LocalFile, walk
@@ -109,7 +110,7 @@ class Push:
                 self._missing(upload, batch)
         finally:
             request = weights_pb2.AbortUploadRequest(manager_id=self._manager, model_name=self._model, upload_id=upload)
-            self._connection.call(self._weights.AbortUpload, request)
+            self._connection.call(self._weights.AbortUpload, request, repeat=Repeat.SAFE)
         return self._progress
 
     def _walk(self, source: Path) -> list[LocalFile]:
@@ -121,7 +122,7 @@ class Push:
         request = weights_pb2.CreateUploadRequest(
             manager_id=self._manager, model_name=self._model, version=self._version
         )
-        return str(self._connection.call(self._weights.CreateUpload, request).upload_id)
+        return self._connection.call(self._weights.CreateUpload, request, repeat=Repeat.SAFE).upload_id
 
     def _send(self, upload: str, files: list[LocalFile]) -> list[_Content]:
         """Cuts the files and sends what the server lacks. Returns once all of it is durable."""
@@ -150,7 +151,7 @@ class Push:
             upload_id=upload,
             digests=b"".join(chunk.digest for chunk in batch),
         )
-        present = self._connection.call(self._weights.HasChunks, request).present
+        present = self._connection.call(self._weights.HasChunks, request, repeat=Repeat.SAFE).present
         if len(present) != len(batch):
             raise StrongroomError("The server's answer does not fit the question.", reason="ANSWER_MALFORMED")
         missing: dict[bytes, memoryview] = {}
@@ -174,8 +175,7 @@ class Push:
         request = weights_pb2.CommitUploadRequest(
             manager_id=self._manager, model_name=self._model, upload_id=upload, files=uploaded
         )
-        version: models_pb2.Version = self._connection.call(self._weights.CommitUpload, request, deadline=LONG_DEADLINE)
-        return version
+        return self._connection.call(self._weights.CommitUpload, request, repeat=Repeat.SAFE, deadline=LONG_DEADLINE)
 
     def _how_far(self) -> int:
         return self._reached

@@ -66,7 +66,7 @@ def test_an_unknown_set_is_refused_and_the_sets_are_listed(strongroom: Terminal)
     assert "read_only" in refused.err
     sets = strongroom("keys", "sets", "--json").json["permission_sets"]
     assert {"read_only", "full_access"} <= {item["name"] for item in sets}
-    assert strongroom("keys", "sets").out.startswith("read_only\tmodels.read\t")
+    assert strongroom("keys", "sets").out.startswith("read_only\tmodels.read, ")
 
 
 def test_json_of_the_list(strongroom: Terminal) -> None:

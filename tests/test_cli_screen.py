@@ -14,7 +14,7 @@ import pytest
 
 from strongroom.cli.session import waits_told
 from strongroom.errors import Unavailable
-from strongroom.persevere import persevere
+from strongroom.persevere import log, persevere
 from tests.broken_line import broken_line
 from tests.stack import STRONGROOM, Stack
 from tests.terminal import Terminal
@@ -138,14 +138,14 @@ def wait_often(times: int) -> None:
 
 
 def test_many_waits_at_once_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with waits_told():
+    with waits_told(log):
         for _file in range(4):
             wait_often(5)
     assert capsys.readouterr() == ("", "strongroom: connection lost, going on in 1 s\n")
 
 
 def test_a_library_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with waits_told():
+    with waits_told(log):
         pass
     wait_often(5)
     assert capsys.readouterr() == ("", "")

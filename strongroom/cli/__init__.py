@@ -2,10 +2,11 @@
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
-from strongroom.cli import admin, keys, models, secrets, serve, up
+from strongroom.cli import access, account, admin, audit, keys, models, secrets, serve, up, usage, users
 from strongroom.cli.session import complain
 
 app = typer.Typer(
@@ -17,12 +18,18 @@ app = typer.Typer(
     help="Models, the secrets they need and the keys that open them. STRONGROOM_URL and STRONGROOM_API_KEY say where "
     "and who; `strongroom login` keeps them.",
 )
-for command in (models.push, models.pull, models.ls, models.show, models.verify, models.rm):
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(models.push, models.pull, models.ls, models.show, models.verify, models.rm),
+    *(account.login, account.logout, account.passwd, account.whoami, account.status),
+)
+for command in _COMMANDS:
     app.command()(command)
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
-app.command()(admin.login)
-app.command()(admin.status)
+app.add_typer(users.app, name="users")
+app.add_typer(audit.app, name="audit")
+app.add_typer(access.app, name="access")
+app.add_typer(usage.app, name="usage")
 app.add_typer(admin.app, name="admin")
 app.command("up")(up.command)
 app.add_typer(serve.app, name="serve")

@@ -1,56 +1,23 @@
-"""`login`, `status`, `admin gc`: the installation and the caller's way to it."""
+"""`strongroom admin`: garbage and signing keys."""
 
-import sys
 from typing import Annotated
 
 import typer
 
-from strongroom.cli.session import Json, as_json, connected, human_size, print_json, print_message
+from strongroom.cli.session import (
+    Json,
+    as_json,
+    connected,
+    human_size,
+    moment,
+    print_json,
+    print_message,
+    print_table,
+)
 
 app = typer.Typer(help="Look after the installation.", no_args_is_help=True)
-
-
-def login(
-    url: Annotated[
-        str | None, typer.Option(envvar="STRONGROOM_URL", help="Address of Strongroom; asked for if not given.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Keep address and key in a profile that only you can read.
-
-    The key is asked for, or read from standard input: on a command line others could see it.
-    """
-    from strongroom import profiles
-    from strongroom.connection import DEFAULT_URL
-
-    if sys.stdin.isatty():
-        url = url or typer.prompt("Address", default=DEFAULT_URL)
-        key = typer.prompt("API key", hide_input=True)
-    else:
-        key = sys.stdin.readline()
-    profile = profiles.Profile(url or DEFAULT_URL, key.strip())
-    with connected(profile) as client:
-        caller = client.admin.caller()
-        kept = profiles.save(profile)
-    line = f"logged in to {profile.url} as {caller.name or caller.principal}; kept in {kept}"
-    print_message(caller, lambda: typer.echo(line), as_json_document=json)
-
-
-def status(json: Json = False) -> None:
-    """Say whether Strongroom works, and who you are to it."""
-    from strongroom.profiles import current
-
-    with connected() as client:
-        health = client.admin.health()
-        caller = client.admin.caller()
-    if json:
-        print_json({"health": as_json(health), "caller": as_json(caller)})
-        return
-    parts = ", ".join(f"{name} {state}" for name, state in sorted(health.checks.items()))
-    typer.echo(f"{current().url} is {health.status}: {parts}; version {health.version}")
-    typer.echo(f"you are {caller.name} ({caller.principal}, key {caller.key_prefix}…)")
-    for grant in caller.grants:
-        typer.echo(f"  {grant.effect} {', '.join(grant.permissions)} on {', '.join(grant.resources)}")
+signing_keys = typer.Typer(help="The keys that sign access tokens.", no_args_is_help=True)
+app.add_typer(signing_keys, name="signing-keys")
 
 
 @app.command()
@@ -69,3 +36,27 @@ def gc(
     )
     line = f"{'would remove' if dry_run else 'removed'} {removed}"
     print_message(report, lambda: typer.echo(line), as_json_document=json)
+
+
+@signing_keys.command("list")
+def list_signing_keys(json: Json = False) -> None:
+    """List the keys that sign tokens, the newest first, without their private parts."""
+    with connected() as client:
+        keys = client.tokens.signing_keys()
+    if json:
+        print_json({"signing_keys": [as_json(key) for key in keys]})
+    else:
+        rows = [
+            [key.kid, key.state, moment(key.created_at), moment(key.signs_from), moment(key.published_until)]
+            for key in keys
+        ]
+        print_table(["key id", "state", "created", "signs from", "published until"], rows)
+
+
+@signing_keys.command("rotate")
+def rotate_signing_key(json: Json = False) -> None:
+    """Make a new signing key. It signs once every verifier has had the time to fetch it: no request fails."""
+    with connected() as client:
+        key = client.tokens.rotate_signing_key()
+    line = f"made {key.kid}; it signs from {moment(key.signs_from)} on"
+    print_message(key, lambda: typer.echo(line), as_json_document=json)

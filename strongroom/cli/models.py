@@ -201,8 +201,10 @@ def _transferred(title: str, transfer: Callable[..., T]) -> T:
     It runs in a thread of its own, as Ctrl-C reaches the main thread between any two instructions, and there it would
     leave locks of gRPC's taken. Interrupted, the transfer ends like one that is killed: made to go on.
     """
+    from strongroom.persevere import log
+
     try:
-        with waits_told(), _progress_bar(title) if sys.stderr.isatty() else nullcontext(_unseen) as report:
+        with waits_told(log), _progress_bar(title) if sys.stderr.isatty() else nullcontext(_unseen) as report:
             return _beside(partial(transfer, progress=report))
     except KeyboardInterrupt:
         complain("interrupted. Run the same command again to go on where it was", 130)

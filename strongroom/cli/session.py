@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from strongroom.client import Client
     from strongroom.errors import StrongroomError
     from strongroom.profiles import Profile
+    from strongroom.session import TokenStore
 
 Json = Annotated[bool, typer.Option("--json", help="Print what REST would answer.")]
 Manager = Annotated[str, typer.Option("--manager", "-m", help="The manager that holds the model.")]
@@ -26,23 +29,51 @@ _QUIET = 2.0
 
 
 @contextmanager
-def connected(profile: "Profile | None" = None) -> Iterator["Client"]:
-    """A client for the caller's profile, or this one. A failure inside ends the command with one line and status 1."""
-    from strongroom import allocator, profiles
-    from strongroom.client import Client
-    from strongroom.errors import StrongroomError
+def connected(profile: "Profile | None" = None, session: "TokenStore | None" = None) -> Iterator["Client"]:
+    """A client for the caller's profile, or this one. A failure inside ends the command with one line and status 1.
+
+    Args:
+        session: where a sign-in is kept.
+    """
+    from strongroom import allocator, profiles, retries
 
     allocator.tune()
-    url = ""
-    try:
+    with failing_in_one_line() as failing:
         profile = profile or profiles.current()
-        url = profile.url
-        with Client(url, api_key=profile.api_key) as client:
+        failing.url = profile.url
+        with waits_told(retries.log), client_of(profile, session) as client:
             yield client
+
+
+def client_of(profile: "Profile", session: "TokenStore | None" = None) -> "Client":
+    """A client for a profile: with its key, its token, or the session it keeps."""
+    from strongroom.client import Client
+    from strongroom.profiles import KeptSession
+
+    if session is None and profile.session is not None:
+        session = KeptSession(profile.url)
+    return Client(profile.url, api_key=profile.api_key, token=profile.token, session=session)
+
+
+@dataclass
+class _Failing:
+    """What is known of the place where a failure happens."""
+
+    url: str = "Strongroom"
+
+
+@contextmanager
+def failing_in_one_line() -> Iterator[_Failing]:
+    """A StrongroomError inside ends the command with one line and status 1."""
+    from strongroom.errors import StrongroomError
+
+    failing = _Failing()
+    try:
+        yield failing
     except StrongroomError as error:
         if os.environ.get("STRONGROOM_DEBUG"):
             raise
-        fail(_advice(error, url))
+        fail(_advice(error, failing.url))
 
 
 class _Waits(logging.Handler):
@@ -60,10 +91,8 @@ class _Waits(logging.Handler):
 
 
 @contextmanager
-def waits_told() -> Iterator[None]:
-    """Inside, one short line on standard error says so if a transfer has to wait."""
-    from strongroom.persevere import log
-
+def waits_told(log: logging.Logger) -> Iterator[None]:
+    """Inside, one short line on standard error says so if a call or a transfer has to wait."""
     handler, level = _Waits(), log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -79,7 +108,7 @@ def _advice(error: "StrongroomError", url: str) -> str:
 
     if isinstance(error, PermissionDenied):
         return f"not allowed: {error.message}"
-    if isinstance(error, Unauthenticated):
+    if isinstance(error, Unauthenticated) and error.reason != "SIGN_IN_FAILED":
         return f"{error.message.rstrip('.')}. Set STRONGROOM_API_KEY or run: strongroom login"
     if isinstance(error, Unavailable) and not error.reason:
         return f"{url} can't be reached. Is Strongroom running there? ({error.message})"
@@ -181,4 +210,4 @@ def human_size(size: float) -> str:
 
 def moment(stamp: Any) -> str:
     """A timestamp for people, in local time; empty if it is not set."""
-    return f"{stamp.ToDatetime().astimezone():%Y-%m-%d %H:%M}" if stamp.seconds else ""
+    return f"{stamp.ToDatetime(UTC).astimezone():%Y-%m-%d %H:%M}" if stamp.seconds else ""

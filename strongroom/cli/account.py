@@ -1,0 +1,211 @@
+"""`login`, `logout`, `passwd`, `whoami`, `status`: the caller, and its way to Strongroom."""
+
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from strongroom.cli import notation
+from strongroom.cli.session import (
+    Json,
+    as_json,
+    complain,
+    connected,
+    counted,
+    fail,
+    failing_in_one_line,
+    misused,
+    print_json,
+    print_message,
+)
+
+if TYPE_CHECKING:
+    from strongroom.auth.v1.info_pb2 import GetHealthResponse
+    from strongroom.auth.v1.tokens_pb2 import GetCallerResponse
+    from strongroom.profiles import Profile
+
+PasswordStdin = Annotated[
+    bool, typer.Option("--password-stdin", help="Read the password from standard input, a new one from the next line.")
+]
+
+
+def login(
+    url: Annotated[
+        str | None, typer.Option(envvar="STRONGROOM_URL", help="Address of Strongroom; asked for if not given.")
+    ] = None,
+    email: Annotated[
+        str | None, typer.Option("--email", "-e", help="Sign in as a user; without it with an API key.")
+    ] = None,
+    password_stdin: PasswordStdin = False,
+    json: Json = False,
+) -> None:
+    """Keep address and key, or session, in a profile that only you can read.
+
+    Key and password are asked for, or read from standard input: on a command line others could see them.
+
+    Example: strongroom login --url https://strongroom.example.org --email ada@example.org
+    """
+    from strongroom.connection import DEFAULT_URL
+
+    terminal = sys.stdin.isatty()
+    if password_stdin and email is None:
+        misused("--password-stdin needs --email")
+    if email is not None and not terminal and not password_stdin:
+        misused("there is no terminal to ask on: give --password-stdin")
+    if terminal and not password_stdin:
+        url = url or typer.prompt("Address", default=DEFAULT_URL)
+    if email is not None:
+        _sign_in(url or DEFAULT_URL, email, _Passwords(from_stdin=password_stdin), json=json)
+    else:
+        key = typer.prompt("API key", hide_input=True) if terminal else sys.stdin.readline()
+        _keep_key(url or DEFAULT_URL, key.strip(), json=json)
+
+
+def logout(
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="End all of your sessions, on other machines too.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Forget the key of the profile, or end its session."""
+    with failing_in_one_line():
+        from strongroom import profiles
+
+        kept = profiles.kept()
+        if kept.session is None and everywhere:
+            fail("nobody is signed in with a password; to end an API key: strongroom keys revoke ID")
+        # Here it ends whatever the server says.
+        profiles.forget()
+        ended = _end_session(kept, everywhere=everywhere) if kept.session is not None else 0
+    if json:
+        print_json({"ended_sessions": ended})
+    elif kept.session is not None:
+        typer.echo(f"signed out of {kept.url}" + (f": {counted(ended, 'session')} ended" if everywhere else ""))
+    else:
+        typer.echo(f"forgot the key for {kept.url}" if kept.api_key else "nobody was logged in")
+
+
+def passwd(password_stdin: PasswordStdin = False, json: Json = False) -> None:
+    """Change your password. Your other sessions end.
+
+    From standard input: the current password in the first line, the new one in the second.
+    """
+    if not password_stdin and not sys.stdin.isatty():
+        misused("there is no terminal to ask on: give --password-stdin")
+    passwords = _Passwords(from_stdin=password_stdin)
+    with connected() as client:
+        client.sessions.change_password(passwords.current("Current password"), passwords.new())
+    print_json({}) if json else typer.echo("password changed; your other sessions have ended")
+
+
+def whoami(json: Json = False) -> None:
+    """Say who you are to Strongroom."""
+    with connected() as client:
+        caller = client.tokens.caller()
+    print_message(caller, lambda: typer.echo(_identity(caller)), as_json_document=json)
+
+
+def status(json: Json = False) -> None:
+    """Say whether Strongroom works and who you are to it; exit status 1 if a part does not."""
+    from strongroom.errors import Unauthenticated
+    from strongroom.profiles import current
+
+    with connected() as client:
+        health = client.admin.health()
+        url = current().url
+        try:
+            caller, limits = client.admin.caller_and_limits()
+        except Unauthenticated as error:
+            if not json:
+                _print_health(url, health)
+            raise error from None
+    if json:
+        document = {"health": as_json(health), "caller": as_json(caller), "client_version": version("strongroom")}
+        print_json(document | {"rate_limit": limits})
+        return
+    _print_health(url, health)
+    typer.echo(f"you are {_identity(caller)}")
+    for grant in caller.grants:
+        typer.echo(f"  {notation.spelled(grant)}")
+    if limits:
+        typer.echo(f"requests left: {limits.get('remaining', '?')} of {limits.get('limit', '?')}")
+
+
+class _Passwords:
+    """Asks for passwords without showing them, or reads them from standard input, one a line."""
+
+    def __init__(self, *, from_stdin: bool) -> None:
+        self._from_stdin = from_stdin
+
+    def current(self, question: str = "Password") -> str:
+        """The password as it is."""
+        if self._from_stdin:
+            return self._line() or misused("no password on standard input")
+        return str(typer.prompt(question, hide_input=True, err=True))
+
+    def new(self) -> str:
+        """The password as it shall be."""
+        if self._from_stdin:
+            return self._line() or fail("the password must be changed: give a new one in the second line")
+        return str(typer.prompt("New password", hide_input=True, confirmation_prompt=True, err=True))
+
+    def _line(self) -> str:
+        return sys.stdin.readline().rstrip("\r\n")
+
+
+def _sign_in(url: str, email: str, passwords: _Passwords, *, json: bool) -> None:
+    from strongroom import profiles
+    from strongroom.errors import FailedPrecondition
+
+    password = passwords.current()
+    with connected(profiles.Profile(url), profiles.KeptSession(url)) as client:
+        try:
+            client.sessions.sign_in(email, password)
+        except FailedPrecondition as error:
+            if error.reason != "PASSWORD_EXPIRED":
+                raise
+            if sys.stdin.isatty():
+                complain("your password must be changed", 0)
+            client.sessions.sign_in(email, password, new_password=passwords.new())
+        caller = client.tokens.caller()
+    _say_logged_in(url, caller, str(profiles.path()), json=json)
+
+
+def _keep_key(url: str, key: str, *, json: bool) -> None:
+    from strongroom import profiles
+
+    profile = profiles.Profile(url, key)
+    with connected(profile) as client:
+        caller = client.tokens.caller()
+        kept = profiles.save(profile)
+    _say_logged_in(url, caller, str(kept), json=json)
+
+
+def _say_logged_in(url: str, caller: "GetCallerResponse", kept: str, *, json: bool) -> None:
+    line = f"logged in to {url} as {caller.name or caller.principal}; kept in {kept}"
+    print_message(caller, lambda: typer.echo(line), as_json_document=json)
+
+
+def _end_session(kept: "Profile", *, everywhere: bool) -> int:
+    """How many sessions ended on the server."""
+    from strongroom.client import Client
+    from strongroom.session import MemoryStore
+
+    store = MemoryStore()
+    store.save(kept.session)
+    with Client(kept.url, session=store) as client:
+        if everywhere:
+            return client.sessions.sign_out_everywhere()
+        client.sessions.sign_out()
+        return 1
+
+
+def _identity(caller: "GetCallerResponse") -> str:
+    how = f"key {caller.key_prefix}…" if caller.key_prefix else f"role {caller.role}" if caller.role else "token"
+    return f"{caller.name or caller.principal} ({caller.principal}, {how})"
+
+
+def _print_health(url: str, health: "GetHealthResponse") -> None:
+    parts = ", ".join(f"{name} {state}" for name, state in sorted(health.checks.items()))
+    typer.echo(f"{url} is {health.status}: {parts}; version {health.version}, client {version('strongroom')}")

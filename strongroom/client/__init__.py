@@ -1,0 +1,73 @@
+"""The client.
+
+    from strongroom import Client
+
+    with Client("http://127.0.0.1:8080", api_key=key) as client:
+        client.models.push("scorer", "weights.safetensors", version="v1")
+        client.models.pull("scorer", "here/", version="v1")
+        password = client.secrets.get("prod/db").data["password"]
+        reader = client.keys.create("ci", permission_set="read_only").key
+
+Methods return the messages of the protos in `strongroom.*.v1` and raise `strongroom.errors.StrongroomError`. Every call
+has a deadline. A call that the rate limit refused is made again when the server says so; calls that can be repeated
+without harm are, with growing random waits, while the server is away. After several calls in a row that reached nobody
+the next ones fail at once with `CircuitOpen`, which says when one is made again.
+"""
+
+from types import TracebackType
+
+from strongroom.client.access import Access
+from strongroom.client.admin import Admin
+from strongroom.client.audit import Audit
+from strongroom.client.keys import Keys
+from strongroom.client.models import Models
+from strongroom.client.secrets import Secrets
+from strongroom.client.sessions import Sessions
+from strongroom.client.tokens import Tokens
+from strongroom.client.usage import Usage
+from strongroom.client.users import Users
+from strongroom.connection import DEFAULT_URL, Connection
+from strongroom.session import TokenStore
+
+
+class Client:
+    """A Strongroom, seen by one caller. Safe to use from several threads; close it, or use it as a context manager.
+
+    Args:
+        url: `http://HOST:PORT` or `https://HOST[:PORT]`.
+        api_key: an API key; or
+        token: an access token; or
+        session: where the tokens of a user's session are kept. Without any, `client.sessions.sign_in` begins one.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        api_key: str | None = None,
+        token: str | None = None,
+        session: TokenStore | None = None,
+    ) -> None:
+        self._connection = Connection(url, api_key=api_key, token=token)
+        self.models = Models(self._connection)
+        self.secrets = Secrets(self._connection)
+        self.keys = Keys(self._connection)
+        self.users = Users(self._connection)
+        self.sessions = Sessions(self._connection, session)
+        self.tokens = Tokens(self._connection)
+        self.access = Access(self._connection)
+        self.usage = Usage(self._connection)
+        self.audit = Audit(self._connection)
+        self.admin = Admin(self._connection)
+
+    def close(self) -> None:
+        """Ends the connection, not the session."""
+        self._connection.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,43 @@
+"""The ledger of use."""
+
+from collections.abc import Iterator
+from datetime import date
+
+from strongroom.auth.v1 import usage_pb2 as pb
+from strongroom.auth.v1 import usage_pb2_grpc
+from strongroom.client.paging import pages
+from strongroom.connection import Connection
+
+
+class Usage:
+    """Who used how much, by day and class."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = usage_pb2_grpc.UsageServiceStub(connection.channel)
+
+    def list(self, *, principal: str = "", from_day: date | str = "", to_day: date | str = "") -> Iterator[pb.Use]:
+        """The lines of the ledger that the caller may see, the latest day first.
+
+        Args:
+            principal: one principal's alone; `self` is the caller.
+            from_day: UTC, such as `2026-11-01`; 30 days ago if empty.
+            to_day: included; today if empty.
+        """
+        request = pb.ListUsageRequest(principal=principal, from_day=str(from_day), to_day=str(to_day))
+        for page in pages(self._connection, self._stub.ListUsage, request):
+            yield from page.usage
+
+    def export(
+        self,
+        format: str = "csv",  # noqa: A002 - what REST calls it
+        *,
+        principal: str = "",
+        from_day: date | str = "",
+        to_day: date | str = "",
+    ) -> Iterator[bytes]:
+        """The same as the pieces of a file, `csv` or `json`."""
+        request = pb.ExportUsageRequest(principal=principal, from_day=str(from_day), to_day=str(to_day), format=format)
+        call = self._connection.begin(self._stub.ExportUsage, request)
+        for piece in self._connection.answers(call):
+            yield piece.data
