@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import jwt
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -71,6 +72,11 @@ class Auth:
         [header] = answer.ok_response.headers
         assert header.header.key == IDENTITY_HEADER
         return [(IDENTITY_HEADER, header.header.value)]
+
+    def credential(self, key: str) -> str:
+        """The id of the credential that the key is, as tokens made with it name it."""
+        [(_, token)] = self.identity(key, LIST_MODELS)
+        return str(jwt.decode(token, options={"verify_signature": False})["cred"])
 
     def call(self, key: str, service: str, method: str, request: Any) -> Any:
         """Calls a method of auth with an API key."""

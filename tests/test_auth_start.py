@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from services.auth import bootstrap
-from services.auth.api_keys import NewApiKey, new_row
-from services.auth.permission_sets import resolve
+from services.auth.key_record import NewApiKey, new_row
+from services.auth.rights import resolve
 from services.auth.tables import api_keys
 from services.auth.usage import Usage
 from services.shared.database import Database
@@ -67,15 +67,15 @@ def test_the_migrations_make_the_declared_tables(database: Database) -> None:
             column.name: column.nullable for column in table.columns
         }
     indexes = {tuple(index["column_names"]) for index in inspector.get_indexes("api_keys")}
-    assert ("revoked_at",) in indexes
-    unique = {tuple(constraint["column_names"]) for constraint in inspector.get_unique_constraints("api_keys")}
-    assert unique == {("prefix",), ("key_hash",)}
+    assert {("revoked_at",), ("owner",), ("created_by",)} <= indexes
+    unique = {tuple(constraint["column_names"]) for constraint in inspector.get_unique_constraints("api_key_versions")}
+    assert unique == {("prefix",), ("key_hash",), ("key_id", "number")}
 
 
 def test_uses_that_cannot_be_written_are_written_later(database: Database) -> None:
-    row = new_row(NewApiKey("used"), resolve("read_only", (), ()), created_by="test", created_at=_now())
+    row = new_row(NewApiKey("used", resolve("read_only")), (), owner="test", created_by="test", created_at=_now())
     with database.write() as connection:
-        connection.execute(sa.insert(api_keys).values(row | {"prefix": "12345678", "key_hash": bytes(32)}))
+        connection.execute(sa.insert(api_keys).values(row))
     usage = Usage(database, _now)
     usage.record(row["id"])
     _rename(database, "api_keys", "hidden")

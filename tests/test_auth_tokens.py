@@ -8,6 +8,7 @@ import grpc
 import jwt
 import pytest
 
+from services.auth.permission_sets import PERMISSION_SETS
 from services.shared.channels import IDENTITY_HEADER, service_channel
 from services.shared.tokens import ACCESS_AUDIENCE, ISSUER, ServiceIdentity
 from strongroom.auth.v1 import tokens_pb2 as pb
@@ -48,8 +49,8 @@ def test_an_access_token_is_verified_with_the_published_keys(auth: Auth) -> None
     claims = jwt.decode(answer.access_token, key, algorithms=["ES256"], audience=ACCESS_AUDIENCE, issuer=ISSUER)
     header = jwt.get_unverified_header(answer.access_token)
     assert (header["typ"], header["kid"]) == ("at+jwt", published.kid)
-    assert (claims["sub"], claims["cred"], claims["name"]) == (f"key:{made.id}", made.id, "reader")
-    assert claims["grants"] == [["allow", ["models.read"], ["**"]]]
+    assert (claims["sub"], claims["cred"], claims["name"]) == (f"key:{made.id}", auth.credential(made.key), "reader")
+    assert claims["grants"] == [["allow", list(PERMISSION_SETS["read_only"].permissions), ["**"]]]
     assert claims["exp"] - claims["iat"] == 600
 
 
@@ -94,21 +95,22 @@ def test_the_caller_learns_who_it_is(auth: Auth) -> None:
     [grant] = answer.grants
     assert (grant.effect, list(grant.permissions), list(grant.resources)) == (
         "allow",
-        ["models.read"],
+        list(PERMISSION_SETS["predict"].permissions),
         ["managers/a/**"],
     )
 
 
 def test_services_learn_what_was_revoked(installed: Installation, auth: Auth) -> None:
     early, late = auth.create(permission_set="read_only"), auth.create(permission_set="read_only")
+    credentials = [auth.credential(made.key) for made in (early, late)]
     auth.revoke(early.id)
     since = auth.revoke(late.id).revoked_at
     identity = ServiceIdentity.load("models", installed.folder / "keys")
     with service_channel(auth.address, "auth", identity) as channel:
         stub = tokens_pb2_grpc.TokenServiceStub(channel)
         recent = set(stub.ListRevocations(pb.ListRevocationsRequest()).credential_ids)
-        assert {f"key:{early.id}", f"key:{late.id}"} <= recent
-        assert list(stub.ListRevocations(pb.ListRevocationsRequest(since=since)).credential_ids) == [f"key:{late.id}"]
+        assert set(credentials) <= recent
+        assert list(stub.ListRevocations(pb.ListRevocationsRequest(since=since)).credential_ids) == credentials[1:]
     with pytest.raises(grpc.RpcError) as caught:
         auth.call(BOOTSTRAP_KEY, "TokenService", "ListRevocations", pb.ListRevocationsRequest())
     assert reason_of(caught.value) == "SERVICE_ONLY"

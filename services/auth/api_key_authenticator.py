@@ -4,17 +4,17 @@ from collections.abc import Callable
 from datetime import datetime
 
 from services.auth.admission import Attempt, Rejected
-from services.auth.api_keys import ApiKeys
-from services.auth.bootstrap_key import MAX_CHARACTERS
+from services.auth.chosen_secrets import MAX_CHARACTERS
+from services.auth.key_versions import KeyVersions
 from services.auth.usage import Usage
 from services.shared.identity import Principal
 
 
 class ApiKeyAuthenticator:
-    """Finds the key by its hash; reads its row at every attempt."""
+    """Finds the key by the hash of its secret: one indexed read at every attempt, so an end holds at once."""
 
-    def __init__(self, api_keys: ApiKeys, usage: Usage, clock: Callable[[], datetime]) -> None:
-        self._api_keys = api_keys
+    def __init__(self, versions: KeyVersions, usage: Usage, clock: Callable[[], datetime]) -> None:
+        self._versions = versions
         self._usage = usage
         self._clock = clock
 
@@ -23,12 +23,12 @@ class ApiKeyAuthenticator:
             return None
         if not 0 < len(attempt.api_key) <= MAX_CHARACTERS:
             return Rejected("malformed")
-        key = self._api_keys.find(attempt.api_key)
+        key = self._versions.find(attempt.api_key)
         if key is None:
             return None
         if key.revoked_at is not None:
             return Rejected("revoked")
-        if not key.active(self._clock()):
+        if key.expires_at is not None and key.expires_at <= self._clock():
             return Rejected("expired")
-        self._usage.record(key.id)
-        return key.principal()
+        self._usage.record(key.key_id)
+        return key.principal

@@ -1,85 +1,45 @@
-"""API keys: what they are, where they are stored, who may make and see them."""
+"""API keys: where they are stored, and what callers do with them."""
 
-import hmac
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from ulid import ULID
 
-from services.auth import key_format, permission_sets
-from services.auth.cover import covers
+from services.auth import key_format, key_versions, rights
+from services.auth.key_record import ApiKey, Changes, NewApiKey, active_at, api_key, narrowed, new_row, rights_row
+from services.auth.key_rules import (
+    MAX_LIFETIME,
+    ApiKeyDoesNotExpire,
+    ApiKeyInactive,
+    ApiKeyRevoked,
+    LifetimeTooLong,
+    check_cover,
+    check_creator,
+    check_lifetime,
+    check_quotas_covered,
+    check_write,
+    is_own,
+    may_read,
+    not_found,
+    owner_of,
+)
+from services.auth.key_versions import KIND
 from services.auth.pepper import Pepper
 from services.auth.tables import api_keys
 from services.shared.database import Database
-from services.shared.errors import InvalidArgument, NotFound, PermissionDenied
-from services.shared.identity import Grant, Principal
-from services.shared.ids import new_id
+from services.shared.errors import InvalidArgument
+from services.shared.identity import Principal
 
 # Rows read at a time while looking for those that the caller may see.
 _BATCH = 500
 _DEFAULT_PAGE = 100
-# Asked at every request: building the statement anew would cost more than running it.
 _BY_ID = sa.select(api_keys).where(api_keys.c.id == sa.bindparam("id"))
-_BY_HASH = sa.select(api_keys).where(api_keys.c.key_hash == sa.bindparam("key_hash"))
-
-
-class ApiKeyNotFound(NotFound):
-    reason = "API_KEY_NOT_FOUND"
-
-
-class GrantNotCovered(PermissionDenied):
-    reason = "GRANT_NOT_COVERED"
-
-
-class LifetimeNotCovered(PermissionDenied):
-    reason = "LIFETIME_NOT_COVERED"
 
 
 class PageTokenInvalid(InvalidArgument):
     reason = "PAGE_TOKEN_INVALID"
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A stored key; the key itself cannot be had from it."""
-
-    id: str
-    name: str
-    description: str
-    prefix: str
-    permission_set: str
-    permissions: tuple[str, ...]
-    scopes: tuple[str, ...]
-    created_by: str
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
-    usage_count: int
-
-    def active(self, now: datetime) -> bool:
-        """Whether the key may still be used."""
-        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
-
-    def principal(self) -> Principal:
-        """Whoever presents the key."""
-        grant = Grant("allow", self.permissions, self.scopes or (permission_sets.EVERYWHERE,))
-        return Principal(f"key:{self.id}", self.name, f"key:{self.id}", self.prefix, (grant,))
-
-
-@dataclass(frozen=True, slots=True)
-class NewApiKey:
-    """What a caller wishes for; `permission_sets.resolve` says which wishes make sense."""
-
-    name: str
-    description: str = ""
-    permission_set: str = ""
-    permissions: tuple[str, ...] = ()
-    scopes: tuple[str, ...] = ()
-    expires_in: timedelta | None = None
 
 
 class ApiKeys:
@@ -91,117 +51,196 @@ class ApiKeys:
         self._clock = clock
 
     def create(self, caller: Principal, wish: NewApiKey) -> tuple[ApiKey, str]:
-        """Makes a key. Returns it and its text, which is kept nowhere.
+        """Makes a key. Returns it and its text, which is kept nowhere. Limits of the caller's own use hold for it too.
 
         Raises:
-            InvalidArgument: PERMISSION_SET_UNKNOWN, PERMISSIONS_REQUIRED, PERMISSION_UNKNOWN or SCOPE_INVALID.
-            GrantNotCovered: the caller holds less than it wants to give.
-            LifetimeNotCovered: the new key would outlive the caller's.
+            InvalidArgument: OWNER_INVALID or QUOTA_INVALID.
+            PermissionDenied: GRANT_NOT_COVERED, QUOTA_NOT_COVERED or LIFETIME_NOT_COVERED: the caller holds less than
+                it wants to give; PERMISSION_MISSING: it may not make keys for others.
         """
-        grant = permission_sets.resolve(wish.permission_set, wish.permissions, wish.scopes)
-        if not covers(caller.grants, grant):
-            raise GrantNotCovered(
-                "The new key would be allowed more than you are. Ask for fewer permissions or narrower scopes."
-            )
-        key = key_format.generate()
-        row = new_row(wish, grant, created_by=caller.id, created_at=self._clock())
-        self._check_lifetime(caller, row["expires_at"])
-        row |= {"prefix": key.prefix, "key_hash": self._pepper.hash(key.text)}
+        check_cover(caller, wish.rights.grants)
+        rights.check_quotas(wish.quotas)
+        quotas = rights.merge_quotas(caller.quotas, wish.quotas)
+        check_quotas_covered(caller, quotas)
+        owner = owner_of(caller, wish.owner)
+        secret, now = key_format.generate(), self._clock()
+        row = new_row(wish, quotas, owner=owner, created_by=caller.id, created_at=now)
         with self._database.write() as connection:
+            check_creator(connection, caller)
+            check_lifetime(connection, caller, row["expires_at"])
             connection.execute(sa.insert(api_keys).values(row))
-        return self.get(row["id"]), key.text
+            key_versions.add(connection, row["id"], 1, secret.prefix, self._pepper.hash(secret.text), now)
+        return self.get(row["id"]), secret.text
 
     def get(self, key_id: str) -> ApiKey:
         """The key of that id. Raises ApiKeyNotFound."""
         with self._database.read() as connection:
-            row = connection.execute(_BY_ID, {"id": key_id}).one_or_none()
-        if row is None:
-            raise ApiKeyNotFound(f"There is no API key {key_id}.", id=key_id)
-        return _api_key(row)
+            return self._read(connection, key_id)
 
-    def find(self, text: str) -> ApiKey | None:
-        """The key that somebody presents, whatever its state; None if nobody was given it."""
-        key_hash = self._pepper.hash(text)
-        with self._database.read() as connection:
-            row = connection.execute(_BY_HASH, {"key_hash": key_hash}).one_or_none()
-        # The index has compared already, in a time that tells at most about a hash under the pepper; this one is exact.
-        return _api_key(row) if row is not None and hmac.compare_digest(row.key_hash, key_hash) else None
+    def show(self, caller: Principal, key_id: str) -> ApiKey:
+        """The key of that id, if the caller may see it. Raises ApiKeyNotFound, alike if it may not."""
+        key = self.get(key_id)
+        if not may_read(caller, key):
+            raise not_found(key_id)
+        return key
 
     def page(
-        self, caller: Principal, page_size: int, page_token: str, *, active_only: bool
+        self, caller: Principal, page_size: int, page_token: str, *, active_only: bool, owner: str = ""
     ) -> tuple[list[ApiKey], str]:
         """A page of the keys the caller may see, newest first, and the next page's token, empty on the last."""
-        size = page_size or _DEFAULT_PAGE
+        size, after = page_size or _DEFAULT_PAGE, _after(page_token)
+        query = self._visible(caller, active_only=active_only, owner=owner)
         found: list[ApiKey] = []
-        for key in self._newest_first(_after(page_token), active_only=active_only):
-            if key.created_by == caller.id or caller.allows("keys.read", f"keys/{key.id}"):
+        for key in self._newest_first(query, after):
+            if may_read(caller, key):
                 if len(found) == size:
                     return found, found[-1].id
                 found.append(key)
         return found, ""
 
-    def revoke(self, key_id: str) -> ApiKey:
-        """Ends a key for good; the first revocation's moment stays. Raises ApiKeyNotFound."""
+    def update(self, caller: Principal, key_id: str, changes: Changes) -> ApiKey:
+        """Changes a key. Access tokens made with it end if it may do something else from now on.
+
+        Raises:
+            NotFound: API_KEY_NOT_FOUND.
+            FailedPrecondition: API_KEY_REVOKED.
+            InvalidArgument: SCOPE_INVALID, GRANTS_TOO_LARGE or QUOTA_INVALID.
+            PermissionDenied: GRANT_NOT_COVERED or QUOTA_NOT_COVERED: the caller could not create the key, as it is or
+                as it shall be.
+        """
+        rights.check_quotas(changes.quotas)
+        now = self._clock()
         with self._database.write() as connection:
-            connection.execute(
-                sa.update(api_keys)
-                .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
-                .values(revoked_at=self._clock())
-            )
+            key = self._locked(connection, key_id)
+            if key.revoked_at is not None:
+                raise ApiKeyRevoked(f"The API key {key_id} is revoked: create another one.", id=key_id)
+            new = changes.rights or (narrowed(key.rights, changes.scopes) if changes.scopes else key.rights)
+            quotas = rights.merge_quotas(() if changes.clear_quotas else key.quotas, changes.quotas)
+            check_cover(caller, key.rights.grants)
+            check_cover(caller, new.grants)
+            check_quotas_covered(caller, quotas)
+            values = {name: getattr(changes, name) for name in ("name", "description")}
+            values = {name: value for name, value in values.items() if value is not None}
+            if (new, quotas) != (key.rights, key.quotas):
+                values |= rights_row(new) | {"quotas": rights.quotas_row(quotas)}
+                key_versions.renew_ids(connection, key_id, now)
+            if values:
+                connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(values))
         return self.get(key_id)
 
-    def unusable(self, credential_id: str) -> bool:
-        """Whether tokens of this key must be refused from now on: it was revoked, has expired or does not exist."""
-        try:
-            return not self.get(credential_id.removeprefix("key:")).active(self._clock())
-        except ApiKeyNotFound:
-            return True
+    def rotate(self, caller: Principal, key_id: str, grace: timedelta) -> tuple[ApiKey, str]:
+        """Gives a key a new secret. Returns the key and the secret, which is kept nowhere.
 
-    def revoked_since(self, moment: datetime) -> list[str]:
-        """Ids of the keys revoked at that moment or later."""
-        with self._database.read() as connection:
-            ids = connection.scalars(sa.select(api_keys.c.id).where(api_keys.c.revoked_at >= moment))
-            return [f"key:{key_id}" for key_id in ids]
+        Raises:
+            NotFound: API_KEY_NOT_FOUND.
+            FailedPrecondition: API_KEY_INACTIVE or API_KEY_VERSIONS_EXHAUSTED.
+            PermissionDenied: PERMISSION_MISSING or GRANT_NOT_COVERED, for another's key; LIFETIME_NOT_COVERED: the new
+                secret would outlive the caller's, which may be one in its grace.
+        """
+        secret, now = key_format.generate(), self._clock()
+        with self._database.write() as connection:
+            key = self._locked(connection, key_id)
+            check_write(caller, key)
+            if not is_own(caller, key):
+                # Who may write keys must not become one that may do more.
+                check_cover(caller, key.rights.grants)
+            if not key.active(now):
+                raise ApiKeyInactive(f"The API key {key_id} is revoked or has expired.", id=key_id)
+            check_lifetime(connection, caller, key.expires_at)
+            number = key.version + 1
+            key_versions.supersede(connection, key_id, number, now, grace)
+            key_versions.add(connection, key_id, number, secret.prefix, self._pepper.hash(secret.text), now)
+            connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(version=number))
+        return self.get(key_id), secret.text
 
-    def _check_lifetime(self, caller: Principal, expires: datetime | None) -> None:
-        """A key that ends must not renew itself: who found it would keep what it opens for ever."""
-        own = self.get(caller.credential_id.removeprefix("key:")).expires_at
-        if own is not None and (expires is None or expires > own):
-            raise LifetimeNotCovered(
-                f"Your own key expires at {own:%Y-%m-%d %H:%M} UTC; a key you make must not outlive it."
-            )
+    def extend(self, caller: Principal, key_id: str, longer: timedelta) -> ApiKey:
+        """Moves a key's end, from its expiry or from now if that has passed.
 
-    def _newest_first(self, after: str, *, active_only: bool) -> Iterator[ApiKey]:
+        Raises:
+            NotFound: API_KEY_NOT_FOUND.
+            InvalidArgument: LIFETIME_TOO_LONG.
+            FailedPrecondition: API_KEY_REVOKED or API_KEY_DOES_NOT_EXPIRE.
+            PermissionDenied: GRANT_NOT_COVERED or LIFETIME_NOT_COVERED.
+        """
         now = self._clock()
+        with self._database.write() as connection:
+            key = self._locked(connection, key_id)
+            if key.revoked_at is not None:
+                raise ApiKeyRevoked(f"The API key {key_id} is revoked: create another one.", id=key_id)
+            if key.expires_at is None:
+                raise ApiKeyDoesNotExpire(f"The API key {key_id} does not expire.", id=key_id)
+            end = max(key.expires_at, now) + longer
+            if end > now + MAX_LIFETIME:
+                raise LifetimeTooLong(f"A key may expire {MAX_LIFETIME.days} days from now at the latest.")
+            check_cover(caller, key.rights.grants)
+            check_lifetime(connection, caller, end)
+            connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(expires_at=end))
+        return self.get(key_id)
+
+    def revoke(self, caller: Principal, key_id: str, *, cascade: bool = False) -> ApiKey:
+        """Ends a key for good, with `cascade` also the keys made with it, and those made with them.
+
+        The first revocation's moment stays. Raises ApiKeyNotFound, and PermissionDenied for another's key.
+        """
+        now = self._clock()
+        with self._database.write() as connection:
+            check_write(caller, self._locked(connection, key_id))
+            ids = [key_id]
+            while ids:
+                # Who makes a key holds the maker's row meanwhile: that key is seen here, or is never made.
+                made_by, ids = ids[-_BATCH:], ids[:-_BATCH]
+                _revoke(connection, api_keys.c.id.in_(made_by), now)
+                ids += _made_with(connection, made_by) if cascade else []
+        return self.get(key_id)
+
+    def revoke_owned(self, owner: str) -> int:
+        """Ends all keys of a principal; how many that were."""
+        with self._database.write() as connection:
+            return _revoke(connection, api_keys.c.owner == owner, self._clock())
+
+    def _read(self, connection: sa.Connection, key_id: str) -> ApiKey:
+        row = connection.execute(_BY_ID, {"id": key_id}).one_or_none()
+        if row is None:
+            raise not_found(key_id)
+        return api_key(row, key_versions.versions_of(connection, [key_id], self._clock()).get(key_id, ()))
+
+    def _locked(self, connection: sa.Connection, key_id: str) -> ApiKey:
+        row = connection.execute(_BY_ID.with_for_update(), {"id": key_id}).one_or_none()
+        if row is None:
+            raise not_found(key_id)
+        return api_key(row)
+
+    def _visible(self, caller: Principal, *, active_only: bool, owner: str) -> sa.Select[Any]:
         query = sa.select(api_keys).order_by(api_keys.c.id.desc()).limit(_BATCH)
         if active_only:
-            unexpired = api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > now)
-            query = query.where(api_keys.c.revoked_at.is_(None), unexpired)
+            query = query.where(active_at(self._clock()))
+        if owner:
+            query = query.where(api_keys.c.owner == owner)
+        if not caller.allows_anywhere("keys.read"):
+            own = (api_keys.c.owner == caller.id) | (api_keys.c.id == caller.id.removeprefix(f"{KIND}:"))
+            query = query.where(own)
+        return query
+
+    def _newest_first(self, query: sa.Select[Any], after: str) -> Iterator[ApiKey]:
         while True:
             # A connection a batch: none stays open between two items of a generator.
             with self._database.read() as connection:
                 rows = connection.execute(query.where(api_keys.c.id < after) if after else query).all()
-            yield from map(_api_key, rows)
+                versions = key_versions.versions_of(connection, [row.id for row in rows], self._clock())
+            yield from (api_key(row, versions.get(row.id, ())) for row in rows)
             if len(rows) < _BATCH:
                 return
             after = rows[-1].id
 
 
-def new_row(wish: NewApiKey, grant: Grant, *, created_by: str, created_at: datetime) -> dict[str, Any]:
-    """The columns of a new key but for `prefix` and `key_hash`."""
-    return {
-        "id": new_id(),
-        "name": wish.name,
-        "description": wish.description,
-        "permission_set": wish.permission_set,
-        "permissions": list(grant.permissions),
-        "scopes": list(wish.scopes),
-        "created_by": created_by,
-        "bootstrap": False,
-        "created_at": created_at,
-        "expires_at": None if wish.expires_in is None else created_at + wish.expires_in,
-        "usage_count": 0,
-    }
+def _revoke(connection: sa.Connection, which: sa.ColumnElement[bool], now: datetime) -> int:
+    update = sa.update(api_keys).where(which, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
+    return connection.execute(update).rowcount
+
+
+def _made_with(connection: sa.Connection, key_ids: list[str]) -> list[str]:
+    makers = [f"{KIND}:{key_id}" for key_id in key_ids]
+    return list(connection.scalars(sa.select(api_keys.c.id).where(api_keys.c.created_by.in_(makers))))
 
 
 def _after(page_token: str) -> str:
@@ -209,21 +248,3 @@ def _after(page_token: str) -> str:
         return str(ULID.from_str(page_token)) if page_token else ""
     except ValueError:
         raise PageTokenInvalid("page_token is not one that ListApiKeys returned.") from None
-
-
-def _api_key(row: Any) -> ApiKey:
-    return ApiKey(
-        id=row.id,
-        name=row.name,
-        description=row.description,
-        prefix=row.prefix,
-        permission_set=row.permission_set,
-        permissions=tuple(row.permissions),
-        scopes=tuple(row.scopes),
-        created_by=row.created_by,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        revoked_at=row.revoked_at,
-        last_used_at=row.last_used_at,
-        usage_count=row.usage_count,
-    )

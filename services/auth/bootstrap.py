@@ -18,7 +18,9 @@ from services.auth.explain import Explainer
 from services.auth.health import Health
 from services.auth.info_servicer import InfoServicer
 from services.auth.issuer import TokenIssuer
+from services.auth.key_ages import KeyAges
 from services.auth.key_service import remote_envelope
+from services.auth.key_versions import KeyVersions
 from services.auth.pepper import Pepper
 from services.auth.settings import AuthSettings
 from services.auth.signing_keys import SigningKeys
@@ -55,16 +57,18 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
     pepper = Pepper(database, envelope, clock)
     signing_keys = SigningKeys(database, envelope, clock)
     api_keys = ApiKeys(database, pepper, clock)
-    issuer = TokenIssuer(signing_keys, api_keys, clock)
+    key_versions = KeyVersions(database, pepper, clock)
+    credentials = Credentials({"key": key_versions})
+    issuer = TokenIssuer(signing_keys, credentials, clock)
     usage = Usage(database, clock)
-    credentials = Credentials({"key": api_keys})
-    authenticators = [ApiKeyAuthenticator(api_keys, usage, clock)]
+    authenticators = [ApiKeyAuthenticator(key_versions, usage, clock)]
     admission = Admission(methods_of(contract.contract_services()), authenticators, issuer)
     explainer = Explainer(methods_of(contract.contract_services()), directories(api_keys))
     health = Health(database, signing_keys.current, channels)
 
     def register(server: grpc.Server) -> None:
-        api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server(ApiKeyServicer(api_keys, clock), server)
+        key_servicer = ApiKeyServicer(api_keys, KeyAges(database, clock), clock)
+        api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server(key_servicer, server)
         tokens_pb2_grpc.add_TokenServiceServicer_to_server(
             TokenServicer(issuer, signing_keys, credentials, clock), server
         )

@@ -19,6 +19,10 @@ class CredentialSource(Protocol):
         """The ids of those that were ended at or after the moment."""
         ...
 
+    def expires_at(self, credential_id: str) -> datetime | None:
+        """When it ends by itself, as far as is known; None if it does not."""
+        ...
+
 
 class Credentials:
     """All of them, by kind."""
@@ -30,6 +34,11 @@ class Credentials:
         """Whether tokens of this credential must be refused from now on."""
         source = self._sources.get(credential_id.partition(":")[0])
         return source is None or source.unusable(credential_id)
+
+    def expires_at(self, credential_id: str) -> datetime | None:
+        """When the credential ends by itself: no token made of it may live longer. None if it does not."""
+        source = self._sources.get(credential_id.partition(":")[0])
+        return None if source is None else source.expires_at(credential_id)
 
     def revoked_since(self, moment: datetime) -> list[str]:
         """The ids of all credentials that were ended at or after the moment."""

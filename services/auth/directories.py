@@ -1,7 +1,8 @@
 """Where the principals of each kind are found, to explain what they may do."""
 
-from services.auth.api_keys import ApiKeyNotFound, ApiKeys
+from services.auth.api_keys import ApiKeys
 from services.auth.explain import Directory
+from services.auth.key_rules import ApiKeyNotFound
 from services.auth.permission_sets import EVERYWHERE, PERMISSION_SETS
 from services.auth.roles import ROLES
 from services.shared.identity import Grant, Principal

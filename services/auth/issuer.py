@@ -7,7 +7,7 @@ from datetime import datetime
 
 import jwt
 
-from services.auth.api_keys import ApiKeys
+from services.auth.credentials import Credentials
 from services.auth.signing_keys import SigningKeys
 from services.shared.errors import PermissionDenied
 from services.shared.identity import Principal
@@ -37,9 +37,9 @@ class TokenNotExchangeable(PermissionDenied):
 class TokenIssuer:
     """Signs tokens with the current key."""
 
-    def __init__(self, keys: SigningKeys, api_keys: ApiKeys, clock: Callable[[], datetime]) -> None:
+    def __init__(self, keys: SigningKeys, credentials: Credentials, clock: Callable[[], datetime]) -> None:
         self._keys = keys
-        self._api_keys = api_keys
+        self._credentials = credentials
         self._clock = clock
         self._identity_tokens: OrderedDict[tuple[Principal, str], tuple[str, float]] = OrderedDict()
         self._lock = threading.Lock()
@@ -52,12 +52,20 @@ class TokenIssuer:
         if caller.token_type == ACCESS_TYPE:
             raise TokenNotExchangeable("An access token can't be exchanged for another one. Send the API key.")
         now = self._clock()
-        key = self._api_keys.get(caller.credential_id.removeprefix("key:"))
-        left = ACCESS_SECONDS if key.expires_at is None else int((key.expires_at - now).total_seconds())
-        seconds = min(ACCESS_SECONDS, left)
-        if seconds <= 0 or not key.active(now):
+        end = self._credentials.expires_at(caller.credential_id)
+        seconds = ACCESS_SECONDS if end is None else min(ACCESS_SECONDS, int((end - now).total_seconds()))
+        if seconds <= 0 or self._credentials.unusable(caller.credential_id):
             raise InvalidToken
-        return self._sign(caller, ACCESS_TYPE, ACCESS_AUDIENCE, now, seconds), seconds
+        return self.access_token(caller, seconds), seconds
+
+    def access_token(self, principal: Principal, seconds: int = ACCESS_SECONDS) -> str:
+        """A token that stands for the principal everywhere, for so many seconds.
+
+        Ten minutes at most: a signing key is published for no longer after it has signed its last token.
+        """
+        if not 0 < seconds <= ACCESS_SECONDS:
+            raise ValueError(f"an access token lives 1 to {ACCESS_SECONDS} seconds")
+        return self._sign(principal, ACCESS_TYPE, ACCESS_AUDIENCE, self._clock(), seconds)
 
     def identity_token(self, principal: Principal, audience: str) -> str:
         """A token that tells the service `audience` who the principal is, good for 30 to 60 seconds."""

@@ -39,6 +39,8 @@ PERMISSIONS = frozenset(
 PERMISSION_PATTERNS = PERMISSIONS | {f"{permission.partition('.')[0]}.*" for permission in PERMISSIONS} | {"*"}
 
 EVERYWHERE = "**"
+# Of a pattern; no resource has as many. Comparing two patterns takes the product of their segments.
+_MAX_SEGMENTS = 32
 
 
 class PermissionSetUnknown(InvalidArgument):
@@ -108,18 +110,31 @@ def resolve(permission_set: str, permissions: tuple[str, ...], scopes: tuple[str
     if permission_set:
         permissions = _named(permission_set).permissions
     if not permissions:
-        raise PermissionsRequired("Give permission_set or at least one permission.")
+        raise PermissionsRequired("Give permission_set, at least one permission, or grants.")
+    check_permissions(permissions)
+    check_scopes(scopes)
+    return Grant("allow", tuple(dict.fromkeys(permissions)), tuple(dict.fromkeys(scopes)) or (EVERYWHERE,))
+
+
+def check_permissions(permissions: tuple[str, ...]) -> None:
+    """Raises PermissionUnknown for the first that is none."""
     for permission in permissions:
         if permission not in PERMISSION_PATTERNS:
             raise PermissionUnknown(
                 f"There is no permission {permission}. There are: {', '.join(sorted(PERMISSIONS))}.",
                 permission=permission,
             )
+
+
+def check_scopes(scopes: tuple[str, ...]) -> None:
+    """Raises ScopeInvalid for the first pattern that makes no sense."""
     for scope in scopes:
+        segments = scope.split("/")
         # Resources have no empty segments, so such a pattern could only ever match by mistake.
-        if not all(scope.split("/")):
+        if not all(segments):
             raise ScopeInvalid(f"The scope {scope} has an empty segment. Write it like managers/fraud/**.", scope=scope)
-    return Grant("allow", tuple(dict.fromkeys(permissions)), tuple(dict.fromkeys(scopes)) or (EVERYWHERE,))
+        if len(segments) > _MAX_SEGMENTS:
+            raise ScopeInvalid(f"A scope has at most {_MAX_SEGMENTS} segments between slashes.", scope=scope)
 
 
 def _named(name: str) -> PermissionSet:

@@ -2,9 +2,12 @@
 
 import sqlalchemy as sa
 
+from services.shared.audit.table import audit_table
 from services.shared.database import UtcDateTime
 
 METADATA = sa.MetaData()
+
+audit_events = audit_table(METADATA)
 
 api_keys = sa.Table(
     "api_keys",
@@ -12,22 +15,54 @@ api_keys = sa.Table(
     sa.Column("id", sa.String(26), primary_key=True),
     sa.Column("name", sa.String(255), nullable=False),
     sa.Column("description", sa.Text, nullable=False),
-    sa.Column("prefix", sa.String(8), nullable=False, unique=True),
-    # HMAC-SHA256 of the whole key under the pepper: what a key is found by.
-    sa.Column("key_hash", sa.LargeBinary(32), nullable=False, unique=True),
     # Empty for custom permissions.
     sa.Column("permission_set", sa.String(64), nullable=False),
+    # As they were asked for; empty for custom grants.
     sa.Column("permissions", sa.JSON, nullable=False),
     sa.Column("scopes", sa.JSON, nullable=False),
-    # A principal, such as `key:01J…`.
-    sa.Column("created_by", sa.String(320), nullable=False),
+    # Everything the key may do, written out: [[effect, [permission, …], [resource, …]], …].
+    sa.Column("grants", sa.JSON, nullable=False),
+    # [[class of use, requests, period], …].
+    sa.Column("quotas", sa.JSON, nullable=False),
+    # Principals, such as `user:01J…` or `key:01J…`.
+    sa.Column("owner", sa.String(320), nullable=False, index=True),
+    sa.Column("created_by", sa.String(320), nullable=False, index=True),
     # The administrator's key that the environment gives.
     sa.Column("bootstrap", sa.Boolean, nullable=False),
+    # Number of the newest version.
+    sa.Column("version", sa.Integer, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("expires_at", UtcDateTime),
     sa.Column("revoked_at", UtcDateTime, index=True),
     sa.Column("last_used_at", UtcDateTime),
     sa.Column("usage_count", sa.BigInteger, nullable=False),
+)
+
+# The secrets that a key has had. A version's id is what tokens made with that secret name as their credential.
+api_key_versions = sa.Table(
+    "api_key_versions",
+    METADATA,
+    sa.Column("id", sa.String(26), primary_key=True),
+    sa.Column("key_id", sa.String(26), sa.ForeignKey("api_keys.id"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("prefix", sa.String(8), nullable=False, unique=True),
+    # HMAC-SHA256 of the whole key under the pepper: what a key is found by.
+    sa.Column("key_hash", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    # The end of its grace; null for the newest.
+    sa.Column("expires_at", UtcDateTime, index=True),
+    sa.Column("last_used_at", UtcDateTime),
+    sa.Column("usage_count", sa.BigInteger, nullable=False),
+    # Of two rotations at the same moment one gets the next number.
+    sa.UniqueConstraint("key_id", "number"),
+)
+
+# Credentials that nothing else remembers and whose tokens may still be alive.
+ended_credentials = sa.Table(
+    "ended_credentials",
+    METADATA,
+    sa.Column("credential_id", sa.String(64), primary_key=True),
+    sa.Column("ended_at", UtcDateTime, nullable=False, index=True),
 )
 
 # The pepper of the hashes above; one row. Encrypted by the key service.
