@@ -86,6 +86,7 @@ class Installation:
         self.root_key.touch(mode=0o600)
         self.change_root_key()
         self.settings = SecretsSettings(
+            data_dir=folder,
             database_url=SecretStr(database_url or f"sqlite:///{folder / 'db' / 'strongroom.db'}"),
             identity_dir=self.identities,
             root_key_file=self.root_key,

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import structlog
-
 from services.auth import key_format
+from services.auth.edge_events import EdgeEvents
 from services.auth.issuer import TokenIssuer
 from services.shared.access import CHECK_METHOD, PROTOCOL_METHODS, Method
 from services.shared.identity import Principal
@@ -19,9 +18,6 @@ from services.shared.identity import Principal
 _METHOD = re.compile(r"/strongroom\.(?P<service>[a-z]+)\.v1\.\w+/\w+")
 # Where the ML service's documented answer to a missing key applies; the registry's applies elsewhere.
 _NAMED_HEADER_PATHS = "/api/v1/"
-_LOGGED_CHARACTERS = 128
-
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +78,34 @@ class Admission:
     Args:
         methods: every method that the gateway may be asked for, by path.
         authenticators: the kinds of credentials, asked in this order until one knows the attempt's.
+        events: hears of refusals.
+        anonymous: who comes without a credential, in open mode; None if that is refused.
     """
 
     def __init__(
-        self, methods: Mapping[str, Method], authenticators: Sequence[Authenticator], issuer: TokenIssuer
+        self,
+        methods: Mapping[str, Method],
+        authenticators: Sequence[Authenticator],
+        issuer: TokenIssuer,
+        events: EdgeEvents,
+        anonymous: Principal | None = None,
     ) -> None:
         self._methods = methods
         self._authenticators = authenticators
         self._issuer = issuer
+        self._events = events
+        self._anonymous = anonymous
 
     def decide(self, attempt: Attempt) -> Admitted | Refused:
         """Whether the request may pass, and as whom. A credential sent along with a public method is not looked at."""
         method = self._methods.get(attempt.method)
         if method.public if method else _open_protocol(attempt.method):
             return Admitted()
-        if attempt.api_key is None and attempt.authorization is None:
+        stranger = attempt.api_key is None and attempt.authorization is None
+        if stranger and self._anonymous is None:
+            self._events.missing_key(attempt.method, address=attempt.address, request_id=attempt.request_id)
             return _missing(attempt)
-        principal = self._authenticate(attempt)
+        principal = self._anonymous if stranger else self._authenticate(attempt)
         if principal is None:
             return _INVALID
         service = _METHOD.fullmatch(attempt.method)
@@ -112,8 +119,13 @@ class Admission:
             return judged
         # What has our format is named by its prefix; of anything else not a character is logged.
         given = key_format.parse(attempt.api_key or "")
-        prefix = given.prefix if given else ""
-        _log.warning("auth.invalid_key", cause=judged.cause, key_prefix=prefix, **_where(attempt))
+        self._events.invalid_key(
+            attempt.method,
+            judged.cause,
+            key_prefix=given.prefix if given else "",
+            address=attempt.address,
+            request_id=attempt.request_id,
+        )
         return None
 
     def _judge(self, attempt: Attempt) -> Principal | Rejected:
@@ -132,16 +144,6 @@ def _open_protocol(method: str) -> bool:
 
 
 def _missing(attempt: Attempt) -> Refused:
-    _log.info("auth.missing_key", **_where(attempt))
     named = attempt.original_path.startswith(_NAMED_HEADER_PATHS)
     message = "Missing authentication header: X-API-Key" if named else "Authentication required"
     return Refused(401, message)
-
-
-def _where(attempt: Attempt) -> dict[str, str]:
-    # A caller chooses path and request id: long ones do not fill the log.
-    return {
-        "method": attempt.method[:_LOGGED_CHARACTERS],
-        "request_id": attempt.request_id[:_LOGGED_CHARACTERS],
-        "address": attempt.address,
-    }

@@ -1,19 +1,24 @@
 """The composition root of the auth service."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 
 import grpc
+from argon2 import PasswordHasher
 
-from services.auth import bootstrap_key, contract, ext_authz
+from services.auth import bootstrap_key, contract, ext_authz, first_administrator
 from services.auth.access_servicer import AccessServicer
 from services.auth.admission import Admission
 from services.auth.api_key_authenticator import ApiKeyAuthenticator
 from services.auth.api_key_servicer import ApiKeyServicer
 from services.auth.api_keys import ApiKeys
+from services.auth.audit_servicer import AuditServicer
+from services.auth.cleaner import Cleaner
+from services.auth.configured_credentials import configured_credentials
 from services.auth.credentials import Credentials
 from services.auth.directories import directories
+from services.auth.edge_events import EdgeEvents
 from services.auth.explain import Explainer
 from services.auth.health import Health
 from services.auth.info_servicer import InfoServicer
@@ -21,18 +26,38 @@ from services.auth.issuer import TokenIssuer
 from services.auth.key_ages import KeyAges
 from services.auth.key_service import remote_envelope
 from services.auth.key_versions import KeyVersions
+from services.auth.password_hashing import PasswordHashing
 from services.auth.pepper import Pepper
+from services.auth.session_servicer import SessionServicer
+from services.auth.sessions import Lifetimes, Sessions
 from services.auth.settings import AuthSettings
+from services.auth.sign_in import SignIn
 from services.auth.signing_keys import SigningKeys
+from services.auth.tables import audit_events
+from services.auth.throttle import Throttle
 from services.auth.timestamps import Clock
 from services.auth.token_servicer import TokenServicer
 from services.auth.usage import Usage
+from services.auth.user_servicer import UserServicer
+from services.auth.users import Users
 from services.shared.access import methods_of
+from services.shared.audit.layer import audit
+from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
+from services.shared.audit.trail import Trail
 from services.shared.channels import service_channel
 from services.shared.database import Database
 from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity, TokenVerifier, load_service_keys
-from strongroom.auth.v1 import access_pb2_grpc, api_keys_pb2_grpc, info_pb2_grpc, tokens_pb2_grpc
+from strongroom.audit.v1 import audit_log_pb2_grpc
+from strongroom.auth.v1 import (
+    access_pb2_grpc,
+    api_keys_pb2_grpc,
+    audit_pb2_grpc,
+    info_pb2_grpc,
+    sessions_pb2_grpc,
+    tokens_pb2_grpc,
+    users_pb2_grpc,
+)
 
 _NAME = "auth"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -48,6 +73,9 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
     Raises ValueError or PermissionError, without the value, for a bootstrap key that can't be used.
     """
     first_key = _bootstrap_key(settings)
+    administrator = first_administrator.read(
+        settings.admin_email, settings.admin_password.get_secret_value(), settings.admin_password_file
+    )
     identity = ServiceIdentity.load(_NAME, settings.identity_dir)
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
     addresses = {"models": settings.models_addr, "secrets": settings.secrets_addr}
@@ -57,41 +85,66 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
     pepper = Pepper(database, envelope, clock)
     signing_keys = SigningKeys(database, envelope, clock)
     api_keys = ApiKeys(database, pepper, clock)
+    configured = configured_credentials(settings, pepper, clock)
     key_versions = KeyVersions(database, pepper, clock)
-    credentials = Credentials({"key": key_versions})
+    sessions = Sessions(database, pepper, _lifetimes(settings), clock)
+    credentials = Credentials({"key": key_versions, "session": sessions} | configured.sources)
     issuer = TokenIssuer(signing_keys, credentials, clock)
     usage = Usage(database, clock)
-    authenticators = [ApiKeyAuthenticator(key_versions, usage, clock)]
-    admission = Admission(methods_of(contract.contract_services()), authenticators, issuer)
-    explainer = Explainer(methods_of(contract.contract_services()), directories(api_keys))
+    hashing = _hashing(settings, pepper)
+    throttle = Throttle(database, pepper, clock)
+    users = Users(database, hashing, api_keys.revoke_owned, clock)
+    sign_in = SignIn(database, sessions, hashing, throttle, issuer, clock)
+    cleaner = Cleaner([sessions.clean, throttle.clean])
+    authenticators = [*configured.authenticators, ApiKeyAuthenticator(key_versions, usage, clock)]
+    trail = Trail(database, audit_events, identity, settings.data_dir, clock)
+    events = EdgeEvents(trail.note, settings.alert_failures, settings.alert_window_seconds)
+    admission = Admission(methods_of(contract.contract_services()), authenticators, issuer, events)
+    explainer = Explainer(methods_of(contract.contract_services()), directories(api_keys) | configured.directories)
     health = Health(database, signing_keys.current, channels)
 
     def register(server: grpc.Server) -> None:
         key_servicer = ApiKeyServicer(api_keys, KeyAges(database, clock), clock)
         api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server(key_servicer, server)
+        users_pb2_grpc.add_UserServiceServicer_to_server(UserServicer(users), server)
+        sessions_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(sign_in, sessions), server)
         tokens_pb2_grpc.add_TokenServiceServicer_to_server(
             TokenServicer(issuer, signing_keys, credentials, clock), server
         )
         info_pb2_grpc.add_InfoServiceServicer_to_server(InfoServicer(_version(), health, clock), server)
         access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(explainer), server)
+        part = AuditLogServicer(trail)
+        audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(part, server)
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(part, channels, clock), server)
         ext_authz.register(server, admission)
 
     def start() -> None:
+        trail.start()
         pepper.load()
+        configured.load()
         signing_keys.load()
         if first_key:
             bootstrap_key.ensure(database, pepper, first_key, clock())
+        if administrator:
+            first_administrator.ensure(users, administrator)
         usage.start()
+        cleaner.start()
 
     def close() -> None:
+        cleaner.close()
+        hashing.close()
         usage.close()
+        trail.close()
         for channel in channels.values():
             channel.close()
         database.close()
 
     return Service(
         name=_NAME,
-        services=[name for name in contract.contract_services() if name.startswith("strongroom.auth.")],
+        services=[
+            *(name for name in contract.contract_services() if name.startswith("strongroom.auth.")),
+            AUDIT_LOG_SERVICE,
+        ],
         register=register,
         verifier=TokenVerifier(
             audience=_NAME,
@@ -104,6 +157,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
         # Looks at the database, and finds signing keys that another replica has made.
         ready=signing_keys.load,
         close=close,
+        audit=audit(trail, events.refused),
         reflected=contract.described_services(),
     )
 
@@ -115,6 +169,19 @@ def _bootstrap_key(settings: AuthSettings) -> str:
     if file:
         return bootstrap_key.read_file(file)
     return bootstrap_key.check(value) if value else ""
+
+
+def _hashing(settings: AuthSettings, pepper: Pepper) -> PasswordHashing:
+    hasher = PasswordHasher(
+        time_cost=settings.password_passes,
+        memory_cost=settings.password_memory_kib,
+        parallelism=settings.password_lanes,
+    )
+    return PasswordHashing(pepper, hasher, threads=settings.password_threads, waiting=settings.password_waiting)
+
+
+def _lifetimes(settings: AuthSettings) -> Lifetimes:
+    return Lifetimes(timedelta(days=settings.session_idle_days), timedelta(days=settings.session_days))
 
 
 def _version() -> str:

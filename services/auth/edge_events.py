@@ -1,4 +1,4 @@
-"""What happens at the edge before any service is asked: missing and bad credentials, refused origins, and who fails often.
+"""What happens at the edge before a service is asked: missing and bad credentials, refused origins, who fails often.
 
 Each is a log line, a count in Prometheus and an audit event. Floods cost little: the audit log counts alike events.
 """
@@ -80,6 +80,10 @@ class EdgeEvents:
         resource = f"{origin[:_LOGGED_CHARACTERS]} {path.partition('?')[0][:_LOGGED_CHARACTERS]}"
         event = Event("auth.origin_refused", resource=resource, outcome="denied", address=address)
         self._note(event)
+
+    def refused(self, event: Event) -> None:
+        """A method of auth itself refused a call: a wrong password, a bad token, too few grants."""
+        self.failed(event.reason.lower(), event.address)
 
     def failed(self, cause: str, address: str) -> None:
         """Counts a refused credential, and raises the alarm at the last of too many from one address."""

@@ -1,10 +1,25 @@
 """Settings of the auth service."""
 
+import os
 from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings
 
 from services.shared.settings import ServiceSettings
+
+# https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html
+MIN_PASSWORD_MEMORY_KIB, MIN_PASSWORD_PASSES = 19_456, 2
+
+
+# Names that other products have for some of these settings; each counts where ours is not set.
+ALIASES = {
+    "API_KEYS": "api_keys",
+    "CHAPKIT_API_KEYS": "api_keys",
+    "API_KEYS_FILE": "api_keys_file",
+    "AUTH_TOKEN": "auth_token",
+}
 
 
 class AuthSettings(ServiceSettings):
@@ -14,3 +29,64 @@ class AuthSettings(ServiceSettings):
     bootstrap_api_key: SecretStr = SecretStr("")
     # A file of mode 0600 that holds it.
     bootstrap_api_key_file: Path | None = None
+
+    # Static keys: `name:permission_set:key` or a key alone, with commas between them; and a file of them, one a line.
+    api_keys: SecretStr = SecretStr("")
+    api_keys_file: Path | None = None
+    # A fixed bearer token; none if empty.
+    auth_token: SecretStr = SecretStr("")
+    # `open` lets in whoever has no credential, to use the product and administer nothing.
+    auth_mode: Literal["required", "open"] = "required"
+    # Which of the names in ALIASES counted.
+    aliases_used: tuple[str, ...] = ()
+
+    # The first administrator, created at start if nobody has the e-mail address.
+    admin_email: str = ""
+    # 12 characters or more; or a file of mode 0600 that holds it.
+    admin_password: SecretStr = SecretStr("")
+    admin_password_file: Path | None = None
+
+    # argon2id, after RFC 9106's second recommendation: KiB of memory, passes over it, lanes. Less than OWASP's minimum
+    # of 19 MiB and two passes is refused. Changed parameters take hold of a user's password at the next sign-in.
+    password_memory_kib: Annotated[int, Field(le=4 << 20)] = 65_536
+    password_passes: Annotated[int, Field(ge=1, le=100)] = 3
+    password_lanes: Annotated[int, Field(ge=1, le=64)] = 4
+    # Takes parameters below that minimum; for tests alone.
+    password_cheap: bool = False
+    # Passwords that are computed at the same time, each with that memory, and that wait; more are refused.
+    password_threads: Annotated[int, Field(ge=1, le=64)] = 2
+    password_waiting: Annotated[int, Field(ge=2, le=1024)] = 16
+
+    # Days that a session lasts without being refreshed, and at most.
+    session_idle_days: Annotated[float, Field(gt=0, le=365)] = 7
+    session_days: Annotated[float, Field(gt=0, le=365)] = 30
+
+    # So many refused credentials from one address within so many seconds are unusual: an alert event, and a warning.
+    alert_failures: Annotated[int, Field(ge=1, le=100_000)] = 50
+    alert_window_seconds: Annotated[float, Field(gt=0)] = 300
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: Any, **named: Any
+    ) -> tuple[Any, ...]:
+        return named["init_settings"], named["env_settings"], _aliases
+
+    @model_validator(mode="after")
+    def _passwords_are_expensive(self) -> Self:
+        enough = self.password_memory_kib >= MIN_PASSWORD_MEMORY_KIB and self.password_passes >= MIN_PASSWORD_PASSES
+        if not (enough or self.password_cheap):
+            raise ValueError(
+                f"STRONGROOM_PASSWORD_MEMORY_KIB must be {MIN_PASSWORD_MEMORY_KIB} or more and "
+                f"STRONGROOM_PASSWORD_PASSES {MIN_PASSWORD_PASSES} or more."
+            )
+        return self
+
+
+def _aliases() -> dict[str, Any]:
+    ours = {name.upper() for name in os.environ}
+    used = {
+        alias: field
+        for alias, field in ALIASES.items()
+        if os.environ.get(alias) and f"STRONGROOM_{field.upper()}" not in ours
+    }
+    return {field: os.environ[alias] for alias, field in used.items()} | {"aliases_used": tuple(used)}

@@ -21,15 +21,20 @@ from services.models.receive import FileReceiver, Receiver
 from services.models.removal import Remover
 from services.models.settings import ModelsSettings
 from services.models.store_local import LocalStore
+from services.models.tables import audit_events
 from services.models.uploads import Uploads
 from services.models.verify import Verifier
 from services.models.versions import Versions
 from services.models.weights_servicer import WeightsServicer
+from services.shared.audit.layer import audit
+from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
+from services.shared.audit.trail import Trail
 from services.shared.channels import service_channel
 from services.shared.database import Database
 from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
+from strongroom.audit.v1 import audit_log_pb2_grpc
 from strongroom.models.v1 import maintenance_pb2_grpc, models_pb2_grpc
 
 _NAME = "models"
@@ -48,6 +53,7 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
     secrets = service_channel(settings.secrets_addr, "secrets", identity)
     store = LocalStore(settings.weights_dir)
+    trail = Trail(database, audit_events, identity, settings.data_dir, clock)
 
     keys = KeyClient(secrets)
     managers = Managers(database, keys, clock)
@@ -68,10 +74,12 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         WeightsServicer(uploads, receiver, committer, reader).register(server)
         FileServicer(FileReceiver(receiver, uploads, committer), reader).register(server)
         maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(collector), server)
+        audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 
     def start() -> None:
         # First: requests come in while the secrets service is waited for, and a revoked token must not pass meanwhile.
         trust.start()
+        trail.start()
         managers.ensure(DEFAULT_MANAGER)
         housekeeper.start()
 
@@ -79,16 +87,18 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         housekeeper.close()
         trust.close()
         secrets.close()
+        trail.close()
         database.close()
 
     return Service(
         name=_NAME,
-        services=[f"strongroom.models.v1.{name}" for name in _SERVICES],
+        services=[*(f"strongroom.models.v1.{name}" for name in _SERVICES), AUDIT_LOG_SERVICE],
         register=register,
         verifier=verifier,
         start=start,
         ready=database.check,
         close=close,
+        audit=audit(trail),
         # A commit lists every chunk of a version: 64 MiB are a good terabyte of weights.
         max_request_bytes=64 << 20,
     )

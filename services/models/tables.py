@@ -6,11 +6,14 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from services.shared.audit.table import audit_table
 from services.shared.database import UtcDateTime
 
 T = TypeVar("T")
 
 METADATA = sa.MetaData()
+
+audit_events = audit_table(METADATA)
 
 # SQLite numbers rows by itself in columns of exactly this type.
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

@@ -1,5 +1,6 @@
 """The composition root of the secrets service."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -9,15 +10,24 @@ from services.secrets.key_servicer import KeyServicer
 from services.secrets.keyring import Keyring
 from services.secrets.secret_servicer import SecretServicer
 from services.secrets.settings import SecretsSettings
+from services.secrets.tables import audit_events
 from services.secrets.vault import Vault
+from services.shared.audit.layer import audit
+from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
+from services.shared.audit.trail import Trail
 from services.shared.database import Database
 from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
+from strongroom.audit.v1 import audit_log_pb2_grpc
 from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc, secrets_pb2, secrets_pb2_grpc
 
 _NAME = "secrets"
 _MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 def build(settings: SecretsSettings) -> Service:
@@ -29,14 +39,21 @@ def build(settings: SecretsSettings) -> Service:
     keyring.check_root_key()
     vault = Vault(database, keyring)
     vault.prepare()
+    trail = Trail(database, audit_events, identity, settings.data_dir, _utc_now)
     verifier, trust = verifier_for(_NAME, settings, identity)
 
     def register(server: grpc.Server) -> None:
         secrets_pb2_grpc.add_SecretServiceServicer_to_server(SecretServicer(vault), server)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(keyring), server)
+        audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
+
+    def start() -> None:
+        trust.start()
+        trail.start()
 
     def close() -> None:
         trust.close()
+        trail.close()
         database.close()
 
     return Service(
@@ -44,11 +61,13 @@ def build(settings: SecretsSettings) -> Service:
         services=[
             secrets_pb2.DESCRIPTOR.services_by_name["SecretService"].full_name,
             keys_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
+            AUDIT_LOG_SERVICE,
         ],
         register=register,
         verifier=verifier,
-        start=trust.start,
+        start=start,
         ready=database.check,
         close=close,
+        audit=audit(trail),
         max_request_bytes=1 << 20,
     )

@@ -2,9 +2,12 @@
 
 import sqlalchemy as sa
 
+from services.shared.audit.table import audit_table
 from services.shared.database import UtcDateTime
 
 METADATA = sa.MetaData()
+
+audit_events = audit_table(METADATA)
 
 # Compared byte by byte everywhere, so that names that begin alike stand together: PostgreSQL would ask the locale.
 _NAME = sa.String(256).with_variant(sa.String(256, collation="C"), "postgresql")

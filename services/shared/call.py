@@ -31,6 +31,8 @@ class Call:
     principal: Principal = ANONYMOUS
     # Whether a valid credential was presented.
     identified: bool = False
+    # The answer, unless it is a stream; None until the servicer has given it.
+    answer: Any = field(default=None, repr=False)
     # What the messages of a streamed answer pass through, the first innermost.
     around_answers: list[Callable[[Iterator[Any]], Iterator[Any]]] = field(default_factory=list, repr=False)
     # gRPC code of the outcome, for log and metrics.

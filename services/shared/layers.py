@@ -35,27 +35,25 @@ _SECONDS = Histogram(
     ["method"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
 )
-# A dependency's codes for which the caller should try again.
-_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-
 # Seconds between two looks at a stream's credential: services hear of revocations as often.
 _RECHECK_SECONDS = 5.0
 
 _log = structlog.get_logger()
 
 
-def layers(verifier: TokenVerifier) -> list[Layer]:
+def layers(verifier: TokenVerifier, audit: Layer | None = None) -> list[Layer]:
     """The layers, outermost first."""
     return [
         log_request,  # outermost: whatever happens below gets an id and ends as one line
         measure,  # next: counts what the caller sees, so outside of the translation of errors
         translate_errors,  # outside of every check, whose refusals are domain errors too
+        hint_http_status,  # only a success may say 201, and the layers below may still fail what the servicer did
+        *([audit] if audit else []),  # outside of every check, whose refusals are events, inside of their translation
         identify(verifier),  # who calls: everything below may ask
         decode,  # behind it, so that what is malformed is an error like any other; nobody else reads the bytes
         authorize,  # before validation: a stranger learns nothing about what is valid
         recheck(verifier),  # behind the first message, which authorization has read: streams outlast credentials
-        validate,  # the servicer sees valid requests only
-        hint_http_status,  # innermost: only a success may say 201
+        validate,  # innermost: the servicer sees valid requests only
     ]
 
 
@@ -89,7 +87,8 @@ class LayerInterceptor(grpc.ServerInterceptor):
             def run(request: Any, context: grpc.ServicerContext) -> Any:
                 call = Call(method, context, metadata, request, handler.request_deserializer)
                 with self._entered(call):
-                    return behavior(call.request, context)
+                    call.answer = behavior(call.request, context)
+                return call.answer
 
             return run
 
@@ -174,10 +173,8 @@ def translate_errors(call: Call) -> Iterator[None]:
             # The caller has gone; what was raised is the broken stream.
             call.outcome = "CANCELLED"
             raise
-        if isinstance(error, grpc.Call) and error.code() in _NO_ANSWER:
-            message = "A service that this request needs does not answer. Try again."
-            unavailable = errors.Unavailable(message, reason="DEPENDENCY_UNAVAILABLE")
-            _abort(call, status.status_of(unavailable, call.request_id))
+        if (known := status.foreseen(error)) is not None:
+            _abort(call, status.status_of(known, call.request_id))
         _log.exception("unforeseen error", method=call.method.path, request_id=call.request_id)
         _abort(call, status.internal_status(call.request_id))
 

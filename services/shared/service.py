@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from services.shared import access, logs
-from services.shared.layers import LayerInterceptor, layers
+from services.shared.layers import Layer, LayerInterceptor, layers
 from services.shared.settings import ServiceSettings
 from services.shared.tokens import TokenVerifier
 from strongroom import allocator
@@ -50,6 +50,8 @@ class Service:
     ready: Callable[[], None] = _nothing
     close: Callable[[], None] = _nothing
     reflected: Sequence[str] = ()
+    # The layer that records what was done and what was refused.
+    audit: Layer | None = None
     # Of one message. Memory is taken for it, and for what it is decoded to, before it is known who sends it.
     max_request_bytes: int = 4 << 20
 
@@ -66,7 +68,7 @@ class Server:
         self._watcher = threading.Thread(target=self._watch, name="health", daemon=True)
         self._server = grpc.server(
             ThreadPoolExecutor(settings.workers, thread_name_prefix="request"),
-            interceptors=[LayerInterceptor(methods, layers(service.verifier), settings.workers)],
+            interceptors=[LayerInterceptor(methods, layers(service.verifier, service.audit), settings.workers)],
             options=[
                 ("grpc.max_receive_message_length", service.max_request_bytes),
                 ("grpc.max_send_message_length", 64 << 20),

@@ -26,6 +26,18 @@ CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
 }
 
 
+# A dependency's codes for which the caller should try again.
+_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def foreseen(error: BaseException) -> errors.DomainError | None:
+    """The domain error that a call ends with: the one raised, or one for a service that did not answer us."""
+    if isinstance(error, grpc.Call) and error.code() in _NO_ANSWER:
+        message = "A service that this request needs does not answer. Try again."
+        return errors.Unavailable(message, reason="DEPENDENCY_UNAVAILABLE")
+    return error if isinstance(error, errors.DomainError) else None
+
+
 def code_of(error: errors.DomainError) -> grpc.StatusCode:
     """The code of the error's nearest class that the table names."""
     return next(CODES[cls] for cls in type(error).__mro__ if cls in CODES)

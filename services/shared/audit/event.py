@@ -1,16 +1,17 @@
 """What the audit log says: events, and entries, which are events in their place in a chain. Pure: no clock, no IO."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, get_args
+from typing import Any, Literal
 
 Outcome = Literal["allowed", "denied", "failed"]
-OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
 # A method that was called, refused or not; other kinds have names of their own, such as `auth.invalid_key`.
 CALL = "call"
 # The first and the last entry of a chain.
 OPENED, CLOSED = "audit.opened", "audit.closed"
+
+ANONYMOUS = "anonymous"
 
 # Characters kept of each text: callers choose some of them, and must not choose how large the log grows.
 LENGTHS = {
@@ -35,12 +36,11 @@ _MICROSECOND = timedelta(microseconds=1)
 class Event:
     """Who did what to what, and what came of it. Never holds a payload.
 
-    `method` is `package.Service/Method`. `count` says how many alike the event stands for. Texts are cut to LENGTHS and
-    what can't be printed is replaced: PostgreSQL keeps no NUL, and nobody paints another's terminal through the log.
+    `method` is `package.Service/Method`. `count` says how many alike the event stands for.
     """
 
     kind: str
-    principal: str = "anonymous"
+    principal: str = ANONYMOUS
     principal_name: str = ""
     key_prefix: str = ""
     method: str = ""
@@ -52,14 +52,14 @@ class Event:
     address: str = ""
     count: int = 1
 
-    def __post_init__(self) -> None:
-        for name, length in LENGTHS.items():
-            text = getattr(self, name)
-            if len(text) > length or not text.isprintable():
-                object.__setattr__(self, name, _printable(text[:length]))
+    def bounded(self) -> "Event":
+        """The event with its texts cut to LENGTHS, and a sign in place of what can't be printed.
 
-
-TEXTS = tuple(field.name for field in fields(Event) if field.name != "count")
+        PostgreSQL keeps no NUL, and nobody shall paint another's terminal through the log.
+        """
+        odd = {name: text for name in LENGTHS if _is_odd(name, text := getattr(self, name))}
+        bounded: dict[str, Any] = {name: _printable(text[: LENGTHS[name]]) for name, text in odd.items()}
+        return replace(self, **bounded) if odd else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,10 @@ def microseconds(moment: datetime) -> int:
 def moment(count: int) -> datetime:
     """Microseconds since 1970 as a moment in UTC."""
     return _EPOCH + count * _MICROSECOND
+
+
+def _is_odd(name: str, text: str) -> bool:
+    return len(text) > LENGTHS[name] or not text.isprintable()
 
 
 def _printable(text: str) -> str:

@@ -1,0 +1,163 @@
+"""The layer that records calls.
+
+Of a method that is `audited` every call is an event, which is durable before the answer goes out: an acknowledged
+change always has its event, and a secret leaves only behind its own. Before the call nothing is written, so a process
+that is killed between a change and its event leaves a change that nobody was told of. Refusals are events of every
+method; nobody waits for them.
+
+A download's event is written when its first bytes are ready, before they go out: once they have, whoever holds them may
+cut the connection or the power, and would have read unseen. What becomes of the rest says the request's log line.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache, lru_cache
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from services.shared import access, errors, status
+from services.shared.audit.event import ANONYMOUS, CALL, Event, Outcome
+from services.shared.audit.trail import Trail
+from services.shared.audit.writer import AuditUnavailable
+from services.shared.call import Call
+
+ADDRESS_HEADER = "x-forwarded-for"
+
+_REFUSALS = (errors.Unauthenticated, errors.PermissionDenied)
+
+
+def audit(
+    trail: Trail, refused: Callable[[Event], None] | None = None
+) -> Callable[[Call], AbstractContextManager[None]]:
+    """The layer. `refused` hears of every refusal beside the trail."""
+
+    @contextmanager
+    def layer(call: Call) -> Iterator[None]:
+        if call.method.audited:
+            trail.check()
+        record = _Record(call, trail)
+        call.around_answers.append(record.before_first)
+        try:
+            yield
+        except BaseException as error:
+            event = record.failed(error)
+            if refused and event is not None and event.outcome == "denied":
+                refused(event)
+            raise
+        record.allowed()
+
+    return layer
+
+
+class _Record:
+    """One event of one call."""
+
+    def __init__(self, call: Call, trail: Trail) -> None:
+        self._call = call
+        self._trail = trail
+        self._is_done = not call.method.audited
+
+    def before_first(self, answers: Iterator[Any]) -> Iterator[Any]:
+        """A stream's answers; the first comes out when the event is durable."""
+        for answer in answers:
+            self.allowed()
+            yield answer
+
+    def allowed(self) -> None:
+        """Raises AuditUnavailable: what can't be recorded gets no answer."""
+        if not self._is_done:
+            self._is_done = True
+            self._trail.record(self._event("allowed", "OK", ""))
+
+    def failed(self, error: BaseException) -> Event | None:
+        """The event of a call that ended with this error, if it has one."""
+        if isinstance(error, AuditUnavailable):
+            return None
+        known = status.foreseen(error)
+        if isinstance(known, _REFUSALS):
+            event = self._event("denied", status.code_of(known).name, known.error_reason)
+            self._is_done = True
+            self._trail.note(event)
+            return event
+        if self._is_done:
+            return None
+        self._is_done = True
+        code, reason = (status.code_of(known).name, known.error_reason) if known else self._unforeseen(error)
+        event = self._event("failed", code, reason)
+        if event.principal == ANONYMOUS:
+            self._trail.note(event)  # of these, strangers can cause as many as they like
+        else:
+            with suppress(AuditUnavailable):  # the caller hears of the first error; the writer keeps the event
+                self._trail.record(event)
+        return event
+
+    def _event(self, outcome: Outcome, code: str, reason: str) -> Event:
+        call = self._call
+        principal, name = call.principal.id, call.principal.name
+        if principal == ANONYMOUS:
+            # Methods that sign somebody in say who it is.
+            principal = str(getattr(call.answer, "principal", "")) or ANONYMOUS
+        return Event(
+            kind=CALL,
+            principal=principal,
+            principal_name=name,
+            key_prefix=call.principal.key_prefix,
+            method=call.method.path.removeprefix("/"),
+            resource=resource_of(call.method, call.first, call.answer),
+            outcome=outcome,
+            code=code,
+            reason=reason,
+            request_id=call.request_id,
+            address=client_address(call.metadata),
+        )
+
+    def _unforeseen(self, error: BaseException) -> tuple[str, str]:
+        # A stream that nobody reads any more ends with GeneratorExit.
+        gone = isinstance(error, GeneratorExit) or not self._call.context.is_active()
+        return ("CANCELLED", "CLIENT_GONE") if gone else ("INTERNAL", "INTERNAL")
+
+
+def resource_of(method: access.Method, request: Message | None, answer: Any = None) -> str:
+    """What a call is about, in the words of the method's access rule, followed by version and file where there are any.
+
+    Of a method whose rule names none, the id in the request; of one that made something, with the id of what it made.
+    Never anything else of a message.
+    """
+    if request is None:
+        return ""
+    template = next((rule.resource for rule in method.rules if rule.resource), "")
+    resource = access.fill(template, request) if template else _text(request, "id")
+    for part, name in (("versions", "version"), ("files", "path")):
+        if template and (text := _text(request, name)):
+            resource = f"{resource}/{part}/{text}"
+    if isinstance(answer, Message) and not _text(request, "id") and (made := _text(answer, "id")):
+        resource = f"{resource}/{made}" if resource else made
+    return resource
+
+
+def _text(message: Message, name: str) -> str:
+    return str(getattr(message, name)) if name in _texts(message.DESCRIPTOR) else ""
+
+
+@cache
+def _texts(descriptor: Descriptor) -> frozenset[str]:
+    """The names of a message's single string fields."""
+    return frozenset(
+        field.name for field in descriptor.fields if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
+    )
+
+
+def client_address(metadata: dict[str, str]) -> str:
+    """The client's address as the gateway saw it: it appends what it saw to whatever the client claimed."""
+    return _address(metadata.get(ADDRESS_HEADER, "").rpartition(",")[2].strip())
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return ""

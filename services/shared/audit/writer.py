@@ -1,0 +1,178 @@
+"""Writes the chain of this process, many callers' events in one transaction."""
+
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import sqlalchemy as sa
+import structlog
+from ulid import ULID
+
+from services.shared.audit import chain
+from services.shared.audit.event import CLOSED, OPENED, Entry, Event, microseconds
+from services.shared.audit.heads import Signatures
+from services.shared.database import Database
+from services.shared.errors import Unavailable
+from services.shared.ids import new_id
+
+# A ULID is 48 bits of milliseconds before 80 random ones.
+_RANDOM_BITS = 80
+
+_log = structlog.get_logger()
+
+
+class AuditUnavailable(Unavailable):
+    """What must be recorded can't be, so it is not done."""
+
+    reason = "AUDIT_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("The audit log can't be written, and nothing is done without it. Try again.")
+
+
+@dataclass
+class _Waiting:
+    """Events of one caller. `wake` is set when they are settled, or when it is this caller's turn to write."""
+
+    events: Sequence[Event]
+    wake: threading.Event = field(default_factory=threading.Event)
+    settled: bool = False
+    failed: bool = False
+
+
+class Writer:
+    """One chain, from `open` to `close`.
+
+    Whoever comes first writes; those who come meanwhile wait, and one of them writes for all: 32 callers at once cost
+    two transactions, not 32.
+
+    What could not be written is kept and tried again before anything else, because what it tells of may have happened;
+    until then `check` refuses whatever would have to be recorded.
+    """
+
+    def __init__(
+        self, database: Database, table: sa.Table, signatures: Signatures, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._table = table
+        self._signatures = signatures
+        self._clock = clock
+        self.chain = new_id()
+        # Sequence and hash of the last entry that is on disk.
+        self.durable = (0, chain.GENESIS)
+        self._previous = chain.GENESIS
+        self._sequence = 0
+        self._last_id = 0
+        self._unwritten: list[Entry] = []
+        self._queue: list[_Waiting] = []
+        self._is_led = False
+        self._is_open = False
+        self._is_unsure = False
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Writes the first entry. Raises AuditUnavailable; a second time does what is left to do."""
+        if not self._sequence:
+            self._submit([Event(OPENED)])
+        elif self._unwritten:
+            self._submit([])
+        self._is_open = True
+
+    def close(self) -> None:
+        """Writes the last entry, if there is a first. Raises AuditUnavailable."""
+        if self._is_open:
+            self._is_open = False
+            self._submit([Event(CLOSED)])
+
+    def check(self) -> None:
+        """Raises AuditUnavailable while events can't be written."""
+        if not self._is_open or self._unwritten:
+            raise AuditUnavailable
+
+    def retry(self) -> None:
+        """Tries again what could not be written. Raises AuditUnavailable."""
+        if self._unwritten:
+            self._submit([])
+
+    def write(self, events: Sequence[Event]) -> None:
+        """Returns when the events are durable. Raises AuditUnavailable."""
+        if not self._is_open:
+            raise AuditUnavailable
+        self._submit(events)
+
+    def _submit(self, events: Sequence[Event]) -> None:
+        waiting = _Waiting(events)
+        with self._lock:
+            self._queue.append(waiting)
+            leads, self._is_led = not self._is_led, True
+        if not leads:
+            waiting.wake.wait()
+        if not waiting.settled:
+            self._lead()
+        if waiting.failed:
+            raise AuditUnavailable
+
+    def _lead(self) -> None:
+        """Writes for all who wait, then hands over to one who came meanwhile."""
+        with self._lock:
+            batch, self._queue = self._queue, []
+        failed = True
+        try:
+            self._unwritten += [self._sealed(event) for waiting in batch for event in waiting.events]
+            failed = not self._write()
+        finally:
+            for waiting in batch:
+                waiting.failed, waiting.settled = failed, True
+                waiting.wake.set()
+            with self._lock:
+                self._is_led = bool(self._queue)
+                if self._queue:
+                    self._queue[0].wake.set()
+
+    def _sealed(self, event: Event) -> Entry:
+        """The event as the next entry of the chain."""
+        now = microseconds(self._clock())
+        self._sequence += 1
+        if event.kind in (OPENED, CLOSED):
+            service = self._signatures.service
+            statement = chain.mark(service, event.kind, self.chain, self._sequence, self._previous)
+            event = replace(event, principal=service, resource=self._signatures.sign(statement))
+        entry = Entry(self._next_id(now), now, event.bounded(), self.chain, self._sequence)
+        self._previous = chain.digest(self._signatures.service, self._previous, chain.values(entry))
+        return replace(entry, hash=self._previous)
+
+    def _next_id(self, now: int) -> str:
+        """Ids of a chain ascend, within a millisecond and if the clock is set back as well."""
+        fresh = (now // 1000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS - 1)
+        self._last_id = max(self._last_id + 1, fresh)
+        return str(ULID.from_int(self._last_id))
+
+    def _write(self) -> bool:
+        """Makes what is unwritten durable; says whether it is."""
+        if not self._unwritten:
+            return True
+        is_retry, self._is_unsure = self._is_unsure, True
+        try:
+            with self._database.write() as connection:
+                # The answer to the last attempt may have been lost, and not the attempt.
+                done = self._last_sequence(connection) if is_retry else 0
+                rows = [_row(entry) for entry in self._unwritten if entry.sequence > done]
+                if rows:
+                    connection.execute(sa.insert(self._table), rows)
+        except sa.exc.SQLAlchemyError as error:
+            _log.error("audit events not written", events=len(self._unwritten), error=type(error).__name__)
+            return False
+        last = self._unwritten[-1]
+        self.durable, self._unwritten, self._is_unsure = (last.sequence, last.hash), [], False
+        return True
+
+    def _last_sequence(self, connection: sa.Connection) -> int:
+        columns = self._table.c
+        last = sa.select(sa.func.max(columns.sequence)).where(columns.chain == self.chain)
+        return connection.scalar(last) or 0
+
+
+def _row(entry: Entry) -> dict[str, object]:
+    return dict(zip(chain.COLUMNS, chain.values(entry), strict=True)) | {"hash": entry.hash}
