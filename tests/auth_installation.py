@@ -18,9 +18,10 @@ from services.auth import bootstrap
 from services.auth.settings import AuthSettings
 from services.secrets import bootstrap as secrets_bootstrap
 from services.secrets.settings import SecretsSettings
-from services.shared.channels import IDENTITY_HEADER
+from services.shared.channels import IDENTITY_HEADER, service_channel
+from services.shared.tokens import ServiceIdentity
 from strongroom.auth.v1 import api_keys_pb2 as keys_pb
-from strongroom.auth.v1 import api_keys_pb2_grpc, info_pb2_grpc, tokens_pb2_grpc
+from strongroom.auth.v1 import api_keys_pb2_grpc, info_pb2_grpc, tokens_pb2, tokens_pb2_grpc
 from strongroom.edge.v1 import external_auth_pb2 as edge
 from tests.serving import make_identities, serving
 
@@ -67,7 +68,11 @@ class Auth:
 
     def identity(self, key: str, method: str) -> list[tuple[str, str]]:
         """The metadata that a call with this key carries beyond the gateway. Raises AssertionError if it gets a 401."""
-        answer = self.check_key(key, method)
+        return self.identity_with({"x-api-key": key}, method)
+
+    def identity_with(self, headers: dict[str, str], method: str) -> list[tuple[str, str]]:
+        """The same for any credential, or for none."""
+        answer = self.check(method, headers)
         assert answer.HasField("ok_response"), answer
         [header] = answer.ok_response.headers
         assert header.header.key == IDENTITY_HEADER
@@ -80,12 +85,34 @@ class Auth:
 
     def call(self, key: str, service: str, method: str, request: Any) -> Any:
         """Calls a method of auth with an API key."""
+        return self.call_with({"x-api-key": key}, service, method, request)
+
+    def call_with(self, headers: dict[str, str], service: str, method: str, request: Any) -> Any:
+        """Calls a method of auth with any credential, or with none."""
         stubs: dict[str, Any] = {
             "ApiKeyService": api_keys_pb2_grpc.ApiKeyServiceStub,
             "TokenService": tokens_pb2_grpc.TokenServiceStub,
         }
-        metadata = self.identity(key, f"/strongroom.auth.v1.{service}/{method}")
+        metadata = self.identity_with(headers, f"/strongroom.auth.v1.{service}/{method}")
         return getattr(stubs[service](self.channel), method)(request, metadata=metadata)
+
+    def accepts_token(self, token: str) -> bool:
+        """Whether an access token still tells who calls."""
+        metadata = [("authorization", f"Bearer {token}")]
+        try:
+            tokens_pb2_grpc.TokenServiceStub(self.channel).GetCaller(tokens_pb2.GetCallerRequest(), metadata=metadata)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+                raise
+            return False
+        return True
+
+    def revocations(self, installed: "Installation") -> list[str]:
+        """What the services are told."""
+        identity = ServiceIdentity.load("models", installed.folder / "keys")
+        with service_channel(self.address, "auth", identity) as channel:
+            stub = tokens_pb2_grpc.TokenServiceStub(channel)
+            return list(stub.ListRevocations(tokens_pb2.ListRevocationsRequest()).credential_ids)
 
     def create(self, key: str = BOOTSTRAP_KEY, /, name: str = "test", **fields: Any) -> keys_pb.ApiKey:
         return self.call(key, "ApiKeyService", "CreateApiKey", keys_pb.CreateApiKeyRequest(name=name, **fields))
@@ -111,8 +138,8 @@ class Installation:
 
     @contextmanager
     def auth(self, database: str = "auth", bootstrap_key: str = BOOTSTRAP_KEY, **settings: Any) -> Iterator[Auth]:
-        """Runs an auth service, a replica of the others on that database."""
-        url = f"sqlite:///{self.folder}/db/{database}.db"
+        """Runs an auth service, a replica of the others on that database, or of those at `database_url`."""
+        url = settings.pop("database_url", f"sqlite:///{self.folder}/db/{database}.db")
         made = auth_settings(
             self.folder,
             database_url=url,

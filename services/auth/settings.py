@@ -19,6 +19,7 @@ ALIASES = {
     "CHAPKIT_API_KEYS": "api_keys",
     "API_KEYS_FILE": "api_keys_file",
     "AUTH_TOKEN": "auth_token",
+    "JWT_SECRET": "jwt_secret",
 }
 
 
@@ -39,6 +40,26 @@ class AuthSettings(ServiceSettings):
     auth_mode: Literal["required", "open"] = "required"
     # Which of the names in ALIASES counted.
     aliases_used: tuple[str, ...] = ()
+
+    # A new signing key is published for so many seconds before it signs: longer than anybody keeps a key set. The gateway
+    # keeps one for two thirds of them, at most 60 s.
+    signing_key_delay_seconds: Annotated[int, Field(ge=5, le=86_400)] = 90
+    # Days after which the signing key is replaced; 0 for never.
+    signing_key_days: Annotated[float, Field(ge=0, le=3650)] = 90
+
+    # OpenID providers whose tokens are accepted, see docs/outside-identities.md.
+    oidc_issuers: Path | None = None
+    # Of HS256 tokens that are accepted, 32 bytes or more; none if empty.
+    jwt_secret: SecretStr = SecretStr("")
+
+    # AWS identities that may sign in, see docs/outside-identities.md.
+    aws_roles: Path | None = None
+    # Regions whose STS may be named in a signed request beside the global one, with commas between them.
+    aws_regions: str = ""
+    # The one STS to ask instead of Amazon's: https, or http on this machine.
+    aws_sts_endpoint: str = ""
+    # What a signed request must be made for; the public URL if empty.
+    aws_server_id: str = ""
 
     # The first administrator, created at start if nobody has the e-mail address.
     admin_email: str = ""
@@ -66,10 +87,14 @@ class AuthSettings(ServiceSettings):
     alert_window_seconds: Annotated[float, Field(gt=0)] = 300
 
     @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], *sources: Any, **named: Any
+    def settings_customise_sources(  # type: ignore[override]
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: Any,
+        env_settings: Any,
+        **_others: Any,
     ) -> tuple[Any, ...]:
-        return named["init_settings"], named["env_settings"], _aliases
+        return init_settings, env_settings, _aliases
 
     @model_validator(mode="after")
     def _passwords_are_expensive(self) -> Self:
