@@ -69,15 +69,15 @@ class Writer:
         self._queue: list[_Waiting] = []
         self._is_led = False
         self._is_open = False
-        self._is_unsure = False
+        self._is_failing = False
         self._lock = threading.Lock()
 
     def open(self) -> None:
         """Writes the first entry. Raises AuditUnavailable; a second time does what is left to do."""
         if not self._sequence:
             self._submit([Event(OPENED)])
-        elif self._unwritten:
-            self._submit([])
+        else:
+            self.retry()
         self._is_open = True
 
     def close(self) -> None:
@@ -88,12 +88,12 @@ class Writer:
 
     def check(self) -> None:
         """Raises AuditUnavailable while events can't be written."""
-        if not self._is_open or self._unwritten:
+        if not self._is_open or self._is_failing:
             raise AuditUnavailable
 
     def retry(self) -> None:
         """Tries again what could not be written. Raises AuditUnavailable."""
-        if self._unwritten:
+        if self._is_failing:
             self._submit([])
 
     def write(self, events: Sequence[Event]) -> None:
@@ -133,15 +133,14 @@ class Writer:
 
     def _sealed(self, event: Event) -> Entry:
         """The event as the next entry of the chain."""
-        now = microseconds(self._clock())
-        self._sequence += 1
+        service, now, sequence = self._signatures.service, microseconds(self._clock()), self._sequence + 1
         if event.kind in (OPENED, CLOSED):
-            service = self._signatures.service
-            statement = chain.mark(service, event.kind, self.chain, self._sequence, self._previous)
+            statement = chain.mark(service, event.kind, self.chain, sequence, self._previous)
             event = replace(event, principal=service, resource=self._signatures.sign(statement))
-        entry = Entry(self._next_id(now), now, event.bounded(), self.chain, self._sequence)
-        self._previous = chain.digest(self._signatures.service, self._previous, chain.values(entry))
-        return replace(entry, hash=self._previous)
+        entry = Entry(self._next_id(now), now, event.bounded(), self.chain, sequence)
+        hashed = chain.digest(service, self._previous, chain.values(entry))
+        self._sequence, self._previous = sequence, hashed
+        return replace(entry, hash=hashed)
 
     def _next_id(self, now: int) -> str:
         """Ids of a chain ascend, within a millisecond and if the clock is set back as well."""
@@ -153,19 +152,19 @@ class Writer:
         """Makes what is unwritten durable; says whether it is."""
         if not self._unwritten:
             return True
-        is_retry, self._is_unsure = self._is_unsure, True
         try:
             with self._database.write() as connection:
                 # The answer to the last attempt may have been lost, and not the attempt.
-                done = self._last_sequence(connection) if is_retry else 0
+                done = self._last_sequence(connection) if self._is_failing else 0
                 rows = [_row(entry) for entry in self._unwritten if entry.sequence > done]
                 if rows:
                     connection.execute(sa.insert(self._table), rows)
         except sa.exc.SQLAlchemyError as error:
+            self._is_failing = True
             _log.error("audit events not written", events=len(self._unwritten), error=type(error).__name__)
             return False
         last = self._unwritten[-1]
-        self.durable, self._unwritten, self._is_unsure = (last.sequence, last.hash), [], False
+        self.durable, self._unwritten, self._is_failing = (last.sequence, last.hash), [], False
         return True
 
     def _last_sequence(self, connection: sa.Connection) -> int:
