@@ -117,6 +117,11 @@ class Auth:
     def create(self, key: str = BOOTSTRAP_KEY, /, name: str = "test", **fields: Any) -> keys_pb.ApiKey:
         return self.call(key, "ApiKeyService", "CreateApiKey", keys_pb.CreateApiKeyRequest(name=name, **fields))
 
+    def keys(self, method: str, key: str = BOOTSTRAP_KEY, **fields: Any) -> Any:
+        """Calls a method of ApiKeyService, which has a request of its own name."""
+        request = getattr(keys_pb, f"{method}Request")(**fields)
+        return self.call(key, "ApiKeyService", method, request)
+
     def get(self, key_id: str) -> keys_pb.ApiKey:
         return self.call(BOOTSTRAP_KEY, "ApiKeyService", "GetApiKey", keys_pb.GetApiKeyRequest(id=key_id))
 

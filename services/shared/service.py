@@ -72,6 +72,8 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", service.max_request_bytes),
                 ("grpc.max_send_message_length", 64 << 20),
+                # An identity token with everything that a key may do is longer than gRPC's 8 KiB; Envoy has 60 KiB.
+                ("grpc.max_metadata_size", 64 << 10),
                 # A port that is taken is an error, not shared silently with the process that has it.
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
