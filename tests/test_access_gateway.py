@@ -77,6 +77,18 @@ def test_asking_about_others_takes_a_permission(stack: Stack, promoter: Caller) 
     assert explained(administrator(stack), "set:predict", "CommitUpload", MODEL)["allowed"] is False
 
 
+@pytest.mark.row("S2.6")
+def test_users_are_asked_about_by_id_and_by_address(stack: Stack) -> None:
+    status, user = administrator(stack).rest("POST", "/api/v1/users", {"email": "asked@example.org", "role": "analyst"})
+    assert status == 201, user
+    for name in (f"user:{user['id']}", "user:asked@example.org", "user:Asked@EXAMPLE.org"):
+        assert explained(administrator(stack), name, "GetVersion", MODEL)["allowed"] is True
+        assert explained(administrator(stack), name, "CommitUpload", MODEL)["allowed"] is False
+    administrator(stack).rest("PUT", f"/api/v1/users/{user['id']}", {"is_active": False})
+    query = urlencode({"principal": name, "method": "GetVersion", "resource": MODEL})
+    assert administrator(stack).rest("GET", f"/api/v1/access:explain?{query}")[1]["reason"] == "PRINCIPAL_NOT_FOUND"
+
+
 @pytest.mark.row("S1.8")
 def test_a_predict_key_cannot_train(stack: Stack) -> None:
     """403, naming the missing permission."""

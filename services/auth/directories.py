@@ -5,10 +5,11 @@ from services.auth.explain import Directory
 from services.auth.key_rules import ApiKeyNotFound
 from services.auth.permission_sets import EVERYWHERE, PERMISSION_SETS
 from services.auth.roles import ROLES
+from services.auth.users import Users
 from services.shared.identity import Grant, Principal
 
 
-def directories(api_keys: ApiKeys) -> dict[str, Directory]:
+def directories(api_keys: ApiKeys, users: Users) -> dict[str, Directory]:
     """The directories by kind of principal; `role` and `set` stand for whoever has them."""
 
     def key(key_id: str) -> Principal | None:
@@ -17,7 +18,12 @@ def directories(api_keys: ApiKeys) -> dict[str, Directory]:
         except ApiKeyNotFound:
             return None
 
-    return {"key": key, "role": _role, "set": _permission_set}
+    def user(name: str) -> Principal | None:
+        found = users.find(name)
+        # Who may not sign in may do nothing.
+        return found.principal() if found and found.is_active else None
+
+    return {"key": key, "user": user, "role": _role, "set": _permission_set}
 
 
 def _role(name: str) -> Principal | None:

@@ -133,6 +133,13 @@ class Users:
         with self._database.read() as connection:
             return user_of(_present(connection.execute(sa.select(u).where(u.c.id == user_id)).one_or_none(), user_id))
 
+    def find(self, name: str) -> User | None:
+        """The user of that id or e-mail address."""
+        by = u.c.email_key == email_key(name) if "@" in name else u.c.id == name
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(u).where(by)).one_or_none()
+        return None if row is None else user_of(row)
+
     def exists(self, email: str) -> bool:
         """Whether somebody has the e-mail address."""
         with self._database.read() as connection:
