@@ -72,13 +72,15 @@ class EdgeEvents:
         self._note(_refusal("auth.invalid_key", "CREDENTIAL_INVALID", method, request_id, address, key_prefix))
         self.failed(cause, address)
 
-    def origin_refused(self, origin: str, address: str, path: str) -> None:
-        """A browser asked on behalf of a site that may not. Not a failure of its user, who does not even know."""
+    def origin_refused(self, origin: str, address: str, path: str, count: int = 1) -> None:
+        """A browser asked on behalf of a site that may not: `count` times, of which this was the last. Not a failure of
+        its user, who does not even know.
+        """
         _log.warning("auth.origin_refused", **_logged(origin=origin, address=address, path=path))
-        _REFUSED_ORIGINS.inc()
+        _REFUSED_ORIGINS.inc(count)
         # The path without its query, which may hold what nobody should see.
         resource = f"{origin[:_LOGGED_CHARACTERS]} {path.partition('?')[0][:_LOGGED_CHARACTERS]}"
-        event = Event("auth.origin_refused", resource=resource, outcome="denied", address=address)
+        event = Event("auth.origin_refused", resource=resource, outcome="denied", address=address, count=count)
         self._note(event)
 
     def refused(self, event: Event) -> None:

@@ -7,7 +7,7 @@ import grpc
 from services.auth.sessions import KIND, Session, Sessions
 from services.auth.sign_in import SignIn, Tokens
 from services.auth.timestamps import timestamp
-from services.shared.call import caller
+from services.shared.call import acts_as, caller
 from services.shared.identity import Principal
 from strongroom.auth.v1 import sessions_pb2 as pb
 from strongroom.auth.v1 import sessions_pb2_grpc
@@ -32,8 +32,9 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
     ) -> pb.RefreshSessionResponse:
         return pb.RefreshSessionResponse(**_fields(self._sign_in.refresh(request.refresh_token)))
 
-    def SignOut(self, request: pb.SignOutRequest, _context: grpc.ServicerContext) -> pb.SignOutResponse:
-        self._sessions.end_by_token(request.refresh_token)
+    def SignOut(self, request: pb.SignOutRequest, context: grpc.ServicerContext) -> pb.SignOutResponse:
+        if user_id := self._sessions.end_by_token(request.refresh_token):
+            acts_as(context, Principal(f"user:{user_id}"))
         return pb.SignOutResponse()
 
     def ListSessions(self, _request: pb.ListSessionsRequest, context: grpc.ServicerContext) -> pb.ListSessionsResponse:

@@ -135,15 +135,16 @@ class Sessions:
         _log.warning("auth.refresh_token_reused", principal=f"user:{user.id}", session=session.id)
         raise RefreshTokenReused("This refresh token was used before, so its session has ended. Sign in again.")
 
-    def end_by_token(self, text: str) -> None:
-        """Ends the session of a refresh token, also of a used one; nothing if there is none."""
+    def end_by_token(self, text: str) -> str:
+        """Ends the session of a refresh token, also of a used one. Returns the user's id, empty if there is none."""
         try:
             token_hash = self._hash(text)
             with self._database.write() as connection:
                 user, session = self._family(connection, token_hash)
                 end_sessions(connection, user.id, self._clock(), only=session.id)
+                return str(user.id)
         except RefreshTokenInvalid:
-            return
+            return ""
 
     def of_user(self, user_id: str) -> list[Session]:
         """The user's sessions, the latest first."""

@@ -54,6 +54,11 @@ def caller(context: grpc.ServicerContext) -> Principal:
     return _call(context).principal
 
 
+def acts_as(context: grpc.ServicerContext, principal: Principal) -> None:
+    """Says who it is that calls a public method, for log and audit, where the servicer finds out."""
+    _call(context).principal = principal
+
+
 def request_id(context: grpc.ServicerContext) -> str:
     """The id under which the call stands in the logs of gateway and services."""
     return _call(context).request_id

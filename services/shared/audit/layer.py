@@ -70,7 +70,7 @@ class _Record:
         """Raises AuditUnavailable: what can't be recorded gets no answer."""
         if not self._is_done:
             self._is_done = True
-            self._trail.record(self._event("allowed", "OK", ""))
+            self._record(self._event("allowed", "OK", ""))
 
     def failed(self, error: BaseException) -> Event | None:
         """The event of a call that ended with this error, if it has one."""
@@ -87,12 +87,16 @@ class _Record:
         self._is_done = True
         code, reason = (status.code_of(known).name, known.error_reason) if known else self._unforeseen(error)
         event = self._event("failed", code, reason)
-        if event.principal == ANONYMOUS:
-            self._trail.note(event)  # of these, strangers can cause as many as they like
-        else:
-            with suppress(AuditUnavailable):  # the caller hears of the first error; the writer keeps the event
-                self._trail.record(event)
+        with suppress(AuditUnavailable):  # the caller hears of the first error; the writer keeps the event
+            self._record(event)
         return event
+
+    def _record(self, event: Event) -> None:
+        if event.principal == ANONYMOUS:
+            # Nobody has signed in or out: strangers can cause as many of these as they like.
+            self._trail.note(event)
+        else:
+            self._trail.record(event)
 
     def _event(self, outcome: Outcome, code: str, reason: str) -> Event:
         call = self._call
