@@ -4,7 +4,9 @@ Questions go to standard error, so that `KEY=$(strongroom keys create)` catches 
 """
 
 import re
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,10 +38,12 @@ class _Wanted:
 
 def create(client: "Client") -> "NewKey":
     """Asks for name, purpose, permissions, scopes and expiry, shows them, and creates the key."""
-    wanted = _ask(client.keys.sets())
-    _summarize(wanted)
-    if not typer.confirm("Create it?", default=True, err=True):
-        fail("nothing was created")
+    # Not by `err=True`: the prompt's last character would still go to standard output.
+    with redirect_stdout(sys.stderr):
+        wanted = _ask(client.keys.sets())
+        _summarize(wanted)
+        if not typer.confirm("Create it?", default=True):
+            fail("nothing was created")
     return client.keys.create(
         wanted.name,
         description=wanted.description,
@@ -51,35 +55,34 @@ def create(client: "Client") -> "NewKey":
 
 
 def _ask(sets: "Sequence[PermissionSet]") -> _Wanted:
-    name = typer.prompt("Name", err=True).strip()
-    description = typer.prompt("What is it for", default="", show_default=False, err=True).strip()
+    name = typer.prompt("Name").strip()
+    description = typer.prompt("What is it for", default="", show_default=False).strip()
     permission_set, permissions = _ask_permissions(sets)
     scopes = _words(
         typer.prompt(
             "Limit it to resources such as managers/fraud/** (empty: everywhere)",
             default="",
             show_default=False,
-            err=True,
         )
     )
-    days = typer.prompt("Days until it expires (0: never)", default=_DAYS, value_proc=_number(0, 3650), err=True)
+    days = typer.prompt("Days until it expires (0: never)", default=_DAYS, value_proc=_number(0, 3650))
     return _Wanted(name, description, permission_set, permissions, scopes, days or None)
 
 
 def _ask_permissions(sets: "Sequence[PermissionSet]") -> tuple[str, list[str]]:
     """A set's name, or permissions."""
-    typer.echo("What may it do?", err=True)
+    typer.echo("What may it do?")
     for number, item in enumerate(sets, 1):
-        typer.echo(f"  {number}  {item.name:<18} {visible(item.description)}", err=True)
-    typer.echo(f"  {len(sets) + 1}  {'custom':<18} Permissions of your own choice.", err=True)
-    chosen = typer.prompt("Number", default=1, value_proc=_number(1, len(sets) + 1), err=True)
+        typer.echo(f"  {number}  {item.name:<18} {visible(item.description)}")
+    typer.echo(f"  {len(sets) + 1}  {'custom':<18} Permissions of your own choice.")
+    chosen = typer.prompt("Number", default=1, value_proc=_number(1, len(sets) + 1))
     if chosen <= len(sets):
         return sets[chosen - 1].name, []
     known = sorted({permission for item in sets for permission in item.permissions if "*" not in permission})
-    typer.echo(f"Among the permissions are: {', '.join(known)}", err=True)
+    typer.echo(f"Among the permissions are: {', '.join(known)}")
     permissions: list[str] = []
     while not permissions:
-        permissions = _words(typer.prompt("Permissions", err=True))
+        permissions = _words(typer.prompt("Permissions"))
     return "", permissions
 
 
@@ -92,7 +95,7 @@ def _summarize(wanted: _Wanted) -> None:
         ("may", f"{may} on {', '.join(wanted.scopes) or 'everything'}"),
         ("expires", expires),
     ):
-        typer.echo(f"  {title:<8} {visible(text)}", err=True)
+        typer.echo(f"  {title:<8} {visible(text)}")
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:

@@ -29,6 +29,8 @@ from strongroom.client.users import Users
 from strongroom.connection import DEFAULT_URL, Connection
 from strongroom.session import TokenStore
 
+_HEADER_NAMES = {"x-api-key": "X-API-Key", "authorization": "Authorization"}
+
 
 class Client:
     """A Strongroom, seen by one caller. Safe to use from several threads; close it, or use it as a context manager.
@@ -59,6 +61,10 @@ class Client:
         self.usage = Usage(self._connection)
         self.audit = Audit(self._connection)
         self.admin = Admin(self._connection)
+
+    def headers(self) -> dict[str, str]:
+        """The credential as HTTP headers, good for this moment: for calls over REST by other libraries."""
+        return {_HEADER_NAMES[name]: value for name, value in self._connection.metadata}
 
     def close(self) -> None:
         """Ends the connection, not the session."""
