@@ -116,13 +116,13 @@ def check_lifetime(connection: sa.Connection, caller: Principal, expires: dateti
 def check_creator(connection: sa.Connection, caller: Principal) -> None:
     """Holds the row of the key that makes another, until the end of the transaction.
 
-    Raises InvalidToken if it was revoked since it was let in: revoking a key with all that were made with it must miss
-    none.
+    Raises InvalidToken if it was revoked or changed since it was let in: revoking a key with all that were made with it
+    must miss none.
     """
     kind, _, key_id = caller.id.partition(":")
     if kind == KIND:
-        row = sa.select(api_keys.c.revoked_at).where(api_keys.c.id == key_id).with_for_update()
-        if connection.scalars(row).one_or_none() is not None:
+        connection.execute(sa.select(api_keys.c.id).where(api_keys.c.id == key_id).with_for_update())
+        if key_versions.ended(connection, caller.credential_id):
             raise InvalidToken
 
 

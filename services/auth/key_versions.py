@@ -15,7 +15,7 @@ from services.auth.pepper import Pepper
 from services.auth.rights import stored_grants, stored_quotas
 from services.auth.tables import api_key_versions as v
 from services.auth.tables import api_keys as k
-from services.auth.tables import ended_credentials as ended
+from services.auth.tables import ended_credentials
 from services.shared.database import Database
 from services.shared.errors import FailedPrecondition
 from services.shared.identity import Principal
@@ -114,10 +114,16 @@ class KeyVersions:
         )
         with self._database.read() as connection:
             found = {f"{KIND}:{version}" for query in queries for version in connection.scalars(query)}
-            named = sa.select(ended.c.credential_id).where(
-                ended.c.ended_at >= moment, ended.c.credential_id.startswith(f"{KIND}:")
+            named = sa.select(ended_credentials.c.credential_id).where(
+                ended_credentials.c.ended_at >= moment, ended_credentials.c.credential_id.startswith(f"{KIND}:")
             )
             return sorted(found.union(connection.scalars(named)))
+
+
+def ended(connection: sa.Connection, credential_id: str) -> bool:
+    """Whether the secret's key was revoked, or there is no such secret."""
+    row = connection.execute(_STATE, {"id": _version_id(credential_id)}).one_or_none()
+    return row is None or row.revoked_at is not None
 
 
 def end_of(connection: sa.Connection, credential_id: str) -> datetime | None:
@@ -158,9 +164,9 @@ def renew_ids(connection: sa.Connection, key_id: str, now: datetime) -> None:
     """
     working = v.c.expires_at.is_(None) | (v.c.expires_at > now)
     for version_id in connection.scalars(sa.select(v.c.id).where(v.c.key_id == key_id, working)).all():
-        connection.execute(sa.insert(ended).values(credential_id=f"{KIND}:{version_id}", ended_at=now))
+        connection.execute(sa.insert(ended_credentials).values(credential_id=f"{KIND}:{version_id}", ended_at=now))
         connection.execute(sa.update(v).where(v.c.id == version_id).values(id=new_id()))
-    connection.execute(sa.delete(ended).where(ended.c.ended_at < now - _FORGOTTEN_AFTER))
+    connection.execute(sa.delete(ended_credentials).where(ended_credentials.c.ended_at < now - _FORGOTTEN_AFTER))
 
 
 def versions_of(connection: sa.Connection, key_ids: Iterable[str], now: datetime) -> dict[str, tuple[KeyVersion, ...]]:

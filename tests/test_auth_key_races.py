@@ -1,0 +1,187 @@
+"""Two replicas at the same moment, on SQLite and on PostgreSQL: what happens to a key happens once, or not at all."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from services.auth import bootstrap, rights
+from services.auth.api_keys import ApiKeys
+from services.auth.envelope import Envelope
+from services.auth.key_record import ApiKey, Changes, NewApiKey
+from services.auth.key_versions import MAX_LIVE, KeyVersions
+from services.auth.pepper import Pepper
+from services.auth.tables import api_key_versions, api_keys
+from services.shared.database import Database
+from services.shared.errors import DomainError
+from services.shared.identity import Grant, Principal
+from services.shared.tokens import InvalidToken
+from tests import postgresql
+
+MIGRATIONS = Path(bootstrap.__file__).parent / "migrations"
+ADMINISTRATOR = Principal("user:1", grants=(Grant("allow", ("*",), ("**",)),))
+READ = rights.resolve("read_only")
+ROUNDS = 8
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Replica:
+    """What one process has of the keys."""
+
+    database: Database
+    keys: ApiKeys
+    versions: KeyVersions
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Replica]]:
+    """Two on one database."""
+    url = f"sqlite:///{tmp_path}/races.db"
+    if request.param == "postgresql":
+        server: postgresql.Server = request.getfixturevalue("postgresql_server")
+        url = server.create_database()
+    with ExitStack() as stack:
+        made = []
+        for _ in range(2):
+            database = Database.open(url, service="auth", migrations=MIGRATIONS, pool_size=8)
+            stack.callback(database.close)
+            # An envelope that hides nothing: this test is about rows.
+            pepper = Pepper(database, Envelope(lambda text, _: text, lambda text, _: text), _now)
+            pepper.load()
+            made.append(Replica(database, ApiKeys(database, pepper, _now), KeyVersions(database, pepper, _now)))
+        yield made
+
+
+def _together(*steps: Callable[[], Any]) -> list[Any]:
+    """Runs the steps at the same moment; what each returned or the DomainError it raised."""
+    barrier = Barrier(len(steps))
+
+    def run(step: Callable[[], Any]) -> Any:
+        barrier.wait()
+        try:
+            return step()
+        except DomainError as error:
+            return error
+
+    with ThreadPoolExecutor(len(steps)) as pool:
+        return list(pool.map(run, steps))
+
+
+def _create(replica: Replica, caller: Principal = ADMINISTRATOR, **fields: Any) -> tuple[ApiKey, str]:
+    return replica.keys.create(caller, NewApiKey("raced", fields.pop("rights", READ), **fields))
+
+
+def _current(replica: Replica, key_id: str) -> list[int]:
+    with replica.database.read() as connection:
+        unended = sa.select(api_key_versions.c.number).where(
+            api_key_versions.c.key_id == key_id, api_key_versions.c.expires_at.is_(None)
+        )
+        return list(connection.scalars(unended))
+
+
+@pytest.mark.row("S1.10")
+def test_of_rotations_at_the_same_moment_one_secret_is_the_newest(replicas: list[Replica]) -> None:
+    for _ in range(ROUNDS):
+        key, first = _create(replicas[0])
+        steps = [
+            lambda r=replica, k=key: r.keys.rotate(ADMINISTRATOR, k.id, timedelta(hours=1)) for replica in replicas
+        ]
+        texts = [text for _, text in _together(*steps)]
+        found = [replicas[0].versions.find(text) for text in (first, *texts)]
+        assert all(presented is not None and presented.revoked_at is None for presented in found)
+        assert [presented is not None and presented.expires_at is None for presented in found].count(True) == 1
+        assert _current(replicas[1], key.id) == [3]
+        assert [version.number for version in replicas[1].keys.get(key.id).versions] == [3, 2, 1]
+
+
+def test_many_rotations_at_the_same_moment_leave_five_secrets_that_work(replicas: list[Replica]) -> None:
+    key, _ = _create(replicas[0])
+    steps = [
+        lambda r=replica: r.keys.rotate(ADMINISTRATOR, key.id, timedelta(hours=1))
+        for replica in replicas
+        for _ in range(4)
+    ]
+    answers = _together(*steps)
+    refused = [answer for answer in answers if isinstance(answer, DomainError)]
+    assert {error.error_reason for error in refused} == {"API_KEY_VERSIONS_EXHAUSTED"}
+    assert len(answers) - len(refused) == MAX_LIVE - 1
+    assert _current(replicas[0], key.id) == [MAX_LIVE]
+
+
+@pytest.mark.row("S2.5")
+def test_a_rotation_and_a_revocation_leave_no_secret_that_works(replicas: list[Replica]) -> None:
+    for _ in range(ROUNDS):
+        key, first = _create(replicas[0])
+        rotated, _ = _together(
+            lambda k=key: replicas[0].keys.rotate(ADMINISTRATOR, k.id, timedelta(hours=1)),
+            lambda k=key: replicas[1].keys.revoke(ADMINISTRATOR, k.id),
+        )
+        texts = [first] if isinstance(rotated, DomainError) else [first, rotated[1]]
+        found = [replicas[0].versions.find(text) for text in texts]
+        assert all(presented is not None and presented.revoked_at is not None for presented in found)
+        assert all(
+            presented and replicas[1].versions.unusable(presented.principal.credential_id) for presented in found
+        )
+
+
+@pytest.mark.row("S2.5")
+def test_a_cascade_misses_no_key_that_is_being_made(replicas: list[Replica]) -> None:
+    full = rights.resolve("full_access")
+    for _ in range(ROUNDS):
+        maker, _ = _create(replicas[0], rights=full)
+        caller = maker.principal()
+        made, _ = _together(
+            lambda c=caller: _create(replicas[0], c),
+            lambda m=maker: replicas[1].keys.revoke(ADMINISTRATOR, m.id, cascade=True),
+        )
+        if isinstance(made, DomainError):
+            assert made.error_reason == "CREDENTIAL_INVALID"
+        else:
+            assert replicas[0].keys.get(made[0].id).revoked_at is not None
+        with replicas[0].database.read() as connection:
+            living = api_keys.c.revoked_at.is_(None) & (api_keys.c.created_by == caller.id)
+            assert connection.scalars(sa.select(api_keys.c.id).where(living)).all() == []
+
+
+def test_changes_at_the_same_moment_are_both_kept(replicas: list[Replica]) -> None:
+    for _ in range(ROUNDS):
+        key, _ = _create(replicas[0], expires_in=timedelta(days=1))
+        answers = _together(
+            lambda k=key: replicas[0].keys.extend(ADMINISTRATOR, k.id, timedelta(days=1)),
+            lambda k=key: replicas[1].keys.extend(ADMINISTRATOR, k.id, timedelta(days=1)),
+            lambda k=key: replicas[0].keys.update(ADMINISTRATOR, k.id, Changes(name="renamed")),
+            lambda k=key: replicas[1].keys.update(ADMINISTRATOR, k.id, Changes(rights=rights.resolve("predict"))),
+        )
+        assert not any(isinstance(answer, DomainError) for answer in answers)
+        now = replicas[0].keys.get(key.id)
+        assert (now.name, now.rights.permission_set) == ("renamed", "predict")
+        assert key.expires_at is not None
+        assert now.expires_at == key.expires_at + timedelta(days=2)
+
+
+def test_narrowing_a_key_while_it_makes_another_never_widens(replicas: list[Replica]) -> None:
+    """A key that is changed gets other ids for its versions: its next request is judged by what it may do now."""
+    key, text = _create(replicas[0], rights=rights.resolve("full_access"))
+    before = replicas[0].versions.find(text)
+    replicas[1].keys.update(ADMINISTRATOR, key.id, Changes(rights=READ))
+    after = replicas[0].versions.find(text)
+    assert before
+    assert after
+    assert before.principal.credential_id != after.principal.credential_id
+    assert replicas[0].versions.unusable(before.principal.credential_id)
+    assert not replicas[0].versions.unusable(after.principal.credential_id)
+    assert after.principal.grants == READ.grants
+    # One that was let in before the change makes nothing of what it may no longer do.
+    with pytest.raises(InvalidToken):
+        _create(replicas[0], before.principal)
