@@ -1,5 +1,6 @@
 """The composition root of the auth service."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import grpc
 from argon2 import PasswordHasher
 
-from services.auth import bootstrap_key, contract, ext_authz, first_administrator
+from services.auth import bootstrap_key, contract, ext_authz, first_administrator, outside
 from services.auth.access_servicer import AccessServicer
 from services.auth.admission import Admission
 from services.auth.api_key_authenticator import ApiKeyAuthenticator
@@ -19,7 +20,9 @@ from services.auth.configured_credentials import configured_credentials
 from services.auth.credentials import Credentials
 from services.auth.directories import directories
 from services.auth.edge_events import EdgeEvents
+from services.auth.envelope import Envelope
 from services.auth.explain import Explainer
+from services.auth.guesses import Guesses
 from services.auth.health import Health
 from services.auth.info_servicer import InfoServicer
 from services.auth.issuer import TokenIssuer
@@ -48,6 +51,7 @@ from services.shared.channels import service_channel
 from services.shared.database import Database
 from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity, TokenVerifier, load_service_keys
+from strongroom import rates
 from strongroom.audit.v1 import audit_log_pb2_grpc
 from strongroom.auth.v1 import (
     access_pb2_grpc,
@@ -83,24 +87,35 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
     envelope = remote_envelope(channels["secrets"])
 
     pepper = Pepper(database, envelope, clock)
-    signing_keys = SigningKeys(database, envelope, clock)
+    signing_keys = _signing_keys(settings, database, envelope, clock)
     api_keys = ApiKeys(database, pepper, clock)
     configured = configured_credentials(settings, pepper, clock)
     key_versions = KeyVersions(database, pepper, clock)
     sessions = Sessions(database, pepper, _lifetimes(settings), clock)
-    credentials = Credentials({"key": key_versions, "session": sessions} | configured.sources)
-    issuer = TokenIssuer(signing_keys, credentials, clock)
+    others = outside.outside(settings, clock)
+    credentials = Credentials({"key": key_versions, "session": sessions, **configured.sources, **others.sources})
+    issuer = TokenIssuer(signing_keys, credentials, clock, settings.issuer)
+    aws = others.aws(database, issuer)
     usage = Usage(database, clock)
     hashing = _hashing(settings, pepper)
     throttle = Throttle(database, pepper, clock)
     users = Users(database, hashing, api_keys.revoke_owned, clock)
     sign_in = SignIn(database, sessions, hashing, throttle, issuer, clock)
-    cleaner = Cleaner([sessions.clean, throttle.clean])
-    authenticators = [*configured.authenticators, ApiKeyAuthenticator(key_versions, usage, clock)]
+    cleaner = Cleaner([sessions.clean, throttle.clean, aws.clean])
+    authenticators = [
+        *others.authenticators,
+        *configured.authenticators,
+        ApiKeyAuthenticator(key_versions, usage, clock),
+    ]
     trail = Trail(database, audit_events, identity, settings.data_dir, clock)
     events = EdgeEvents(trail.note, settings.alert_failures, settings.alert_window_seconds)
-    admission = Admission(methods_of(contract.contract_services()), authenticators, issuer, events)
-    explainer = Explainer(methods_of(contract.contract_services()), directories(api_keys) | configured.directories)
+    admission = Admission(
+        methods_of(contract.contract_services()), authenticators, issuer, events, configured.anonymous
+    )
+    guesses = Guesses(rates.parse(settings.rate_limit or rates.DEFAULT), time.monotonic)
+    explainer = Explainer(
+        methods_of(contract.contract_services()), directories(api_keys, users) | configured.directories
+    )
     health = Health(database, signing_keys.current, channels)
 
     def register(server: grpc.Server) -> None:
@@ -109,14 +124,14 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
         users_pb2_grpc.add_UserServiceServicer_to_server(UserServicer(users), server)
         sessions_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(sign_in, sessions), server)
         tokens_pb2_grpc.add_TokenServiceServicer_to_server(
-            TokenServicer(issuer, signing_keys, credentials, clock), server
+            TokenServicer(issuer, signing_keys, credentials, aws, settings.public_url, clock), server
         )
         info_pb2_grpc.add_InfoServiceServicer_to_server(InfoServicer(_version(), health, clock), server)
         access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(explainer), server)
         part = AuditLogServicer(trail)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(part, server)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(part, channels, clock), server)
-        ext_authz.register(server, admission)
+        ext_authz.register(server, ext_authz.Edge(admission, guesses, events))
 
     def start() -> None:
         trail.start()
@@ -133,6 +148,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
     def close() -> None:
         cleaner.close()
         hashing.close()
+        others.web.close()
         usage.close()
         trail.close()
         for channel in channels.values():
@@ -152,10 +168,11 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
             service_keys=load_service_keys(settings.identity_dir),
             revoked=credentials.unusable,
             clock=lambda: clock().timestamp(),
+            issuer=settings.issuer,
         ),
         start=start,
-        # Looks at the database, and finds signing keys that another replica has made.
-        ready=signing_keys.load,
+        # Looks at the database, finds signing keys that another replica has made, and makes them when it is time.
+        ready=signing_keys.maintain,
         close=close,
         audit=audit(trail, events.refused),
         reflected=contract.described_services(),
@@ -169,6 +186,11 @@ def _bootstrap_key(settings: AuthSettings) -> str:
     if file:
         return bootstrap_key.read_file(file)
     return bootstrap_key.check(value) if value else ""
+
+
+def _signing_keys(settings: AuthSettings, database: Database, envelope: Envelope, clock: Clock) -> SigningKeys:
+    delay, days = timedelta(seconds=settings.signing_key_delay_seconds), timedelta(days=settings.signing_key_days)
+    return SigningKeys(database, envelope, clock, delay, rotate_after=days)
 
 
 def _hashing(settings: AuthSettings, pepper: Pepper) -> PasswordHashing:

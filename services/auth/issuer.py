@@ -35,22 +35,28 @@ class TokenNotExchangeable(PermissionDenied):
 
 
 class TokenIssuer:
-    """Signs tokens with the current key."""
+    """Signs tokens with the current key. `issuer` is the `iss` of access tokens: the public URL."""
 
-    def __init__(self, keys: SigningKeys, credentials: Credentials, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, keys: SigningKeys, credentials: Credentials, clock: Callable[[], datetime], issuer: str = ISSUER
+    ) -> None:
         self._keys = keys
         self._credentials = credentials
         self._clock = clock
+        self._issuers = {ACCESS_TYPE: issuer, IDENTITY_TYPE: ISSUER}
         self._identity_tokens: OrderedDict[tuple[Principal, str], tuple[str, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def exchange(self, caller: Principal) -> tuple[str, int]:
-        """An access token for a caller with an API key, and the seconds until it expires; it never outlives the key.
+        """An access token for a caller with another credential, and the seconds until it expires; it never outlives the
+        credential.
 
         Raises TokenNotExchangeable for a caller with an access token: a token that could renew itself would never end.
         """
         if caller.token_type == ACCESS_TYPE:
-            raise TokenNotExchangeable("An access token can't be exchanged for another one. Send the API key.")
+            raise TokenNotExchangeable(
+                "An access token can't be exchanged for another one. Send what you got it for, such as the API key."
+            )
         now = self._clock()
         end = self._credentials.expires_at(caller.credential_id)
         seconds = ACCESS_SECONDS if end is None else min(ACCESS_SECONDS, int((end - now).total_seconds()))
@@ -85,6 +91,6 @@ class TokenIssuer:
     def _sign(self, principal: Principal, kind: str, audience: str, now: datetime, seconds: int) -> str:
         key = self._keys.current()
         issued = int(now.timestamp())
-        claims = {"iss": ISSUER, "aud": audience, "iat": issued, "exp": issued + seconds, "jti": new_id()}
+        claims = {"iss": self._issuers[kind], "aud": audience, "iat": issued, "exp": issued + seconds, "jti": new_id()}
         headers = {"typ": kind, "kid": key.kid}
         return jwt.encode(claims | principal_claims(principal), key.private, ALGORITHM, headers)

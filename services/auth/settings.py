@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
 from services.shared.settings import ServiceSettings
+from strongroom import rates
 
 # https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html
 MIN_PASSWORD_MEMORY_KIB, MIN_PASSWORD_PASSES = 19_456, 2
@@ -30,6 +31,8 @@ class AuthSettings(ServiceSettings):
     bootstrap_api_key: SecretStr = SecretStr("")
     # A file of mode 0600 that holds it.
     bootstrap_api_key_file: Path | None = None
+    # Of a client, as the gateway has it: here, of refused credentials from one address.
+    rate_limit: str = rates.DEFAULT
 
     # Static keys: `name:permission_set:key` or a key alone, with commas between them; and a file of them, one a line.
     api_keys: SecretStr = SecretStr("")
@@ -41,8 +44,8 @@ class AuthSettings(ServiceSettings):
     # Which of the names in ALIASES counted.
     aliases_used: tuple[str, ...] = ()
 
-    # A new signing key is published for so many seconds before it signs: longer than anybody keeps a key set. The gateway
-    # keeps one for two thirds of them, at most 60 s.
+    # A new signing key is published for so many seconds before it signs: longer than anybody keeps a key set. The
+    # gateway keeps one for two thirds of them, at most 60 s.
     signing_key_delay_seconds: Annotated[int, Field(ge=5, le=86_400)] = 90
     # Days after which the signing key is replaced; 0 for never.
     signing_key_days: Annotated[float, Field(ge=0, le=3650)] = 90

@@ -86,3 +86,13 @@ signing_keys = sa.Table(
     # From this moment on it signs; it is published before.
     sa.Column("signs_from", UtcDateTime, nullable=False),
 )
+
+# Signed requests that were exchanged for a token: each is accepted once, by one replica.
+aws_requests = sa.Table(
+    "aws_requests",
+    METADATA,
+    # 64 hexadecimal digits.
+    sa.Column("signature", sa.String(64), primary_key=True),
+    # From then on its age alone refuses it.
+    sa.Column("ends_at", UtcDateTime, nullable=False, index=True),
+)

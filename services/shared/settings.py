@@ -1,9 +1,12 @@
 """Settings of a service: read once from the environment, frozen, secrets never in their repr."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.shared.tokens import ISSUER
 
 
 class ServiceSettings(BaseSettings):
@@ -11,6 +14,8 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="STRONGROOM_", frozen=True, extra="ignore")
 
+    # Where callers reach the gateway, such as https://strongroom.example.com; no slash at the end.
+    public_url: Annotated[str, StringConstraints(pattern=r"^(https?://[^/?#@\s]+(/[^?#\s]*[^/?#\s])?)?$")] = ""
     # Where a service keeps files of its own; folders 0700, files 0600.
     data_dir: Path = Path(".strongroom")
     # `sqlite:///FILE` (each service adds its name to FILE) or `postgresql://…` (each has a schema). It may hold a
@@ -34,6 +39,11 @@ class ServiceSettings(BaseSettings):
     workers: int = 32
     # Seconds that requests in flight get to finish when the service stops.
     drain_seconds: float = 20.0
+
+    @property
+    def issuer(self) -> str:
+        """`iss` of access tokens."""
+        return self.public_url or ISSUER
 
     def listen_address(self, service: str) -> str:
         """The host:port that the named service binds."""

@@ -23,6 +23,7 @@ from services.shared.errors import Unauthenticated
 from services.shared.identity import Grant, Principal, Quota
 from services.shared.ids import new_id
 
+# `iss` of identity tokens, which never leave the installation, and of access tokens where no public URL is set.
 ISSUER = "strongroom"
 ALGORITHM = "ES256"
 ACCESS_TYPE = "at+jwt"
@@ -112,6 +113,7 @@ class TokenVerifier:
         service_keys: the public keys of the services, by name.
         revoked: whether the credential of that id was revoked.
         clock: seconds since 1970.
+        issuer: `iss` of access tokens: the public URL (OpenID Connect Discovery 1.0, section 4.3).
     """
 
     def __init__(
@@ -121,8 +123,10 @@ class TokenVerifier:
         service_keys: Mapping[str, EllipticCurvePublicKey],
         revoked: Callable[[str], bool],
         clock: Callable[[], float] = time.time,
+        issuer: str = ISSUER,
     ) -> None:
         self._audience = audience
+        self._issuers = {ACCESS_TYPE: issuer, IDENTITY_TYPE: ISSUER}
         self._access_keys = access_keys
         self._service_keys = service_keys
         self._revoked = revoked
@@ -163,7 +167,8 @@ class TokenVerifier:
             audience = {ACCESS_TYPE: ACCESS_AUDIENCE, IDENTITY_TYPE: self._audience}.get(str(kind))
             if audience is None:
                 raise InvalidToken
-            claims = self._decode(token, self._access_keys(key_id), issuer=ISSUER, audience=audience)
+            issuer = self._issuers[str(kind)]
+            claims = self._decode(token, self._access_keys(key_id), issuer=issuer, audience=audience)
             return _principal(claims, str(kind)), float(claims["exp"])
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
             raise InvalidToken from None

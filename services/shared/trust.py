@@ -99,7 +99,7 @@ def verifier_for(name: str, settings: ServiceSettings, identity: ServiceIdentity
     """A verifier that trusts auth's keys, and the trust it rests on, which the service starts and closes."""
     trust = Trust(service_channel(settings.auth_addr, "auth", identity))
     service_keys = load_service_keys(settings.identity_dir)
-    return TokenVerifier(name, trust.access_key, service_keys, trust.revoked), trust
+    return TokenVerifier(name, trust.access_key, service_keys, trust.revoked, issuer=settings.issuer), trust
 
 
 def _public_key(key: tokens_pb2.JsonWebKey) -> EllipticCurvePublicKey:

@@ -1,0 +1,98 @@
+"""An OpenID provider on a loopback port: a real server of keys and discovery, which signs whatever a test asks for."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+AUDIENCE = "strongroom"
+
+
+def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, bits)
+
+
+def ec_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def published(key: Any, key_id: str, **fields: Any) -> dict[str, Any]:
+    """The public part as it stands in a key set."""
+    algorithm: Any = RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else ECAlgorithm
+    return {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": key_id, "use": "sig", **fields}
+
+
+@dataclass
+class Provider:
+    """What it answers by path, and which paths it was asked for."""
+
+    url: str = ""
+    keys: dict[str, Any] = field(default_factory=dict)
+    answers: dict[str, Any] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    down: bool = False
+
+    def publish(self) -> None:
+        """Makes its key set and its discovery document."""
+        self.answers = {
+            "/jwks": {"keys": [published(key, key_id) for key_id, key in self.keys.items()]},
+            "/.well-known/openid-configuration": {"issuer": self.url, "jwks_uri": f"{self.url}/jwks"},
+        }
+
+    def token(
+        self,
+        key_id: str = "rsa",
+        algorithm: str = "RS256",
+        key: Any = None,
+        headers: dict[str, Any] | None = None,
+        **claims: Any,
+    ) -> str:
+        """A token with the claims of a good one, but for those given; None leaves one out."""
+        now = int(time.time())
+        body = {"iss": self.url, "aud": AUDIENCE, "sub": "repo:acme/ml", "iat": now, "exp": now + 300, **claims}
+        body = {name: value for name, value in body.items() if value is not None}
+        return jwt.encode(body, key or self.keys[key_id], algorithm, {"kid": key_id, **(headers or {})})
+
+
+@contextmanager
+def provider() -> Iterator[Provider]:
+    """Runs it while the block runs."""
+    running = Provider(keys={"rsa": rsa_key(), "ec": ec_key()})
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            running.asked.append(self.path)
+            answer = None if running.down else running.answers.get(self.path)
+            if isinstance(answer, str):
+                self.send_response(302)
+                self.send_header("location", answer)
+                body = b""
+            else:
+                self.send_response(503 if answer is None else 200)
+                body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    running.url = f"http://127.0.0.1:{server.server_port}"
+    running.publish()
+    try:
+        yield running
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
