@@ -76,7 +76,7 @@ class Trail:
             return
         self._thread.join()
         try:
-            self._writer.write(self._denials.drain(end=True))
+            self.flush(end=True)
             self._writer.close()
             self.sign_head(is_final=True)
             self._lifelines.release()
@@ -94,6 +94,11 @@ class Trail:
     def note(self, event: Event) -> None:
         """Takes an event that is written later, and counted where it comes in floods."""
         self._denials.note(event)
+
+    def flush(self, *, end: bool = False) -> None:
+        """Writes what was noted; with `end` the counts of what is not over yet as well. Raises AuditUnavailable."""
+        if drained := self._denials.drain(end=end):
+            self._writer.write(drained)
 
     def sign_head(self, *, is_final: bool = False) -> None:
         """Signs where the chain is, if it has grown. Raises OSError."""
@@ -128,7 +133,7 @@ class Trail:
         while not self._stopping.wait(_TICK_SECONDS):
             try:
                 self._writer.retry()
-                self._writer.write(self._denials.drain())
+                self.flush()
                 if time.monotonic() >= next_head:
                     next_head = time.monotonic() + HEAD_SECONDS
                     self.sign_head()
