@@ -14,8 +14,9 @@ _log = structlog.get_logger()
 class Cleaner:
     """A thread that runs every task each ten minutes. Replicas do so too: tasks may be repeated."""
 
-    def __init__(self, tasks: Sequence[Callable[[], None]]) -> None:
+    def __init__(self, tasks: Sequence[Callable[[], None]], seconds: float = _SECONDS) -> None:
         self._tasks = tasks
+        self._seconds = seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cleaner", daemon=True)
 
@@ -30,7 +31,7 @@ class Cleaner:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(_SECONDS):
+        while not self._stopping.wait(self._seconds):
             for task in self._tasks:
                 try:
                     task()

@@ -1,18 +1,20 @@
 """SessionService."""
 
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
-from services.auth.sessions import KIND, Session, Sessions
+from services.auth.sessions import KIND, RefreshTokenReused, Session, Sessions
 from services.auth.sign_in import SignIn, Tokens
 from services.auth.timestamps import timestamp
+from services.auth.users import KIND as USER
+from services.shared.audit.layer import client_address
 from services.shared.call import acts_as, caller
 from services.shared.identity import Principal
 from strongroom.auth.v1 import sessions_pb2 as pb
 from strongroom.auth.v1 import sessions_pb2_grpc
 
-_FORWARDED_HEADER = "x-forwarded-for"
 _BEARER = "Bearer"
 
 
@@ -28,13 +30,17 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
         return pb.SignInResponse(**_fields(tokens))
 
     def RefreshSession(
-        self, request: pb.RefreshSessionRequest, _context: grpc.ServicerContext
+        self, request: pb.RefreshSessionRequest, context: grpc.ServicerContext
     ) -> pb.RefreshSessionResponse:
-        return pb.RefreshSessionResponse(**_fields(self._sign_in.refresh(request.refresh_token)))
+        try:
+            return pb.RefreshSessionResponse(**_fields(self._sign_in.refresh(request.refresh_token)))
+        except RefreshTokenReused as reuse:
+            acts_as(context, Principal(f"{USER}:{reuse.user_id}"))
+            raise
 
     def SignOut(self, request: pb.SignOutRequest, context: grpc.ServicerContext) -> pb.SignOutResponse:
         if user_id := self._sessions.end_by_token(request.refresh_token):
-            acts_as(context, Principal(f"user:{user_id}"))
+            acts_as(context, Principal(f"{USER}:{user_id}"))
         return pb.SignOutResponse()
 
     def ListSessions(self, _request: pb.ListSessionsRequest, context: grpc.ServicerContext) -> pb.ListSessionsResponse:
@@ -58,18 +64,15 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
 
 
 def _address(context: grpc.ServicerContext) -> str:
-    """Where the request comes from. Envoy adds its peer behind what a client claims; without Envoy it is our peer."""
-    forwarded = [str(value) for key, value in context.invocation_metadata() if key == _FORWARDED_HEADER]
-    if forwarded:
-        return forwarded[-1].rpartition(",")[2].strip()[:64]
-    # `ipv4:127.0.0.1:40000` or `ipv6:%5B::1%5D:40000`
-    return context.peer().partition(":")[2].rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")[:64]
+    """Where the request comes from, as Envoy saw it; without Envoy that is our peer, `ipv4:127.0.0.1:40000`."""
+    metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+    return client_address(metadata) or unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")[:64]
 
 
 def _user_id(who: Principal) -> str:
     """The user's id; of others, who have no sessions, an id that nobody has."""
     kind, _, user_id = who.id.partition(":")
-    return user_id if kind == "user" else ""
+    return user_id if kind == USER else ""
 
 
 def _fields(tokens: Tokens) -> dict[str, Any]:

@@ -49,6 +49,11 @@ class RefreshTokenInvalid(Unauthenticated):
 class RefreshTokenReused(Unauthenticated):
     reason = "REFRESH_TOKEN_REUSED"
 
+    def __init__(self, user_id: str) -> None:
+        super().__init__("This refresh token was used before, so its session has ended. Sign in again.")
+        # For the audit log; whoever shows the token is not told.
+        self.user_id = user_id
+
 
 class SessionNotFound(NotFound):
     reason = "SESSION_NOT_FOUND"
@@ -133,7 +138,7 @@ class Sessions:
                 return Refreshed(renewed, self._new_token(connection, session.id), user)
             end_sessions(connection, user.id, now, only=session.id)
         _log.warning("auth.refresh_token_reused", principal=f"user:{user.id}", session=session.id)
-        raise RefreshTokenReused("This refresh token was used before, so its session has ended. Sign in again.")
+        raise RefreshTokenReused(user.id)
 
     def end_by_token(self, text: str) -> str:
         """Ends the session of a refresh token, also of a used one. Returns the user's id, empty if there is none."""

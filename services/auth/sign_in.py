@@ -85,7 +85,8 @@ class SignIn:
             _check_change(password, new_password, email)
         key, network = email_key(email), throttle.network(address)
         user = self._row(u.c.email_key == key)
-        known = user is not None and self._sessions.known(user.id, network)
+        # Asked for nobody too, so that the time does not tell.
+        known = self._sessions.known(user.id if user is not None else "", network)
         scopes = self._throttle.sign_in_scopes(key, address, known=known)
         stored = user.password_hash if user is not None else None
         # The same work for a user who may not sign in.

@@ -12,7 +12,8 @@ from services.shared.tokens import ISSUER
 class ServiceSettings(BaseSettings):
     """What every service needs to know. Each field is the variable `STRONGROOM_<FIELD>`."""
 
-    model_config = SettingsConfigDict(env_prefix="STRONGROOM_", frozen=True, extra="ignore")
+    # An error about one setting would show the others with it, passwords too.
+    model_config = SettingsConfigDict(env_prefix="STRONGROOM_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     # Where callers reach the gateway, such as https://strongroom.example.com; no slash at the end.
     public_url: Annotated[str, StringConstraints(pattern=r"^(https?://[^/?#@\s]+(/[^?#\s]*[^/?#\s])?)?$")] = ""
