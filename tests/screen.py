@@ -10,7 +10,10 @@ from contextlib import suppress
 
 
 class Dialogue:
-    """A program at a terminal: wait for what it asks, type the answer. Its standard output may go elsewhere."""
+    """A program at a terminal: wait for what it asks, type the answer. Its standard output may go elsewhere.
+
+    Of a hidden answer name the question with its last space: what is typed before that is thrown away.
+    """
 
     def __init__(self, command: list[str], environment: Mapping[str, str], *, catch_output: bool = False) -> None:
         self._ours, theirs = pty.openpty()
