@@ -52,10 +52,15 @@ class Auth:
     def info(self) -> info_pb2_grpc.InfoServiceStub:
         return info_pb2_grpc.InfoServiceStub(self.channel)
 
-    def check(self, method: str = LIST_MODELS, headers: dict[str, str] | None = None) -> edge.CheckResponse:
-        """Asks as Envoy does."""
-        http = edge.HttpRequest(method="POST", path=method, headers=headers or {})
-        request = edge.CheckRequest(attributes=edge.AttributeContext(request=edge.Request(http=http)))
+    def check(
+        self, method: str = LIST_MODELS, headers: dict[str, str] | None = None, path: str = "", address: str = ""
+    ) -> edge.CheckResponse:
+        """Asks as Envoy does: about a call over gRPC, or with `path` over REST."""
+        http = edge.HttpRequest(method="POST", path=path or method, headers=headers or {})
+        source = edge.Peer(address=edge.Address(socket_address=edge.SocketAddress(address=address)))
+        attributes = edge.AttributeContext(source=source, request=edge.Request(http=http))
+        attributes.context_extensions["method"] = method
+        request = edge.CheckRequest(attributes=attributes)
         ask = self.channel.unary_unary(
             "/envoy.service.auth.v3.Authorization/Check",
             request_serializer=edge.CheckRequest.SerializeToString,
@@ -176,8 +181,8 @@ def installation(folder: Path) -> Iterator[Installation]:
 
 
 def auth_settings(folder: Path, **fields: Any) -> AuthSettings:
-    """Settings of an auth service with the identities in the folder."""
-    return AuthSettings(data_dir=folder, identity_dir=folder / "keys", **fields)
+    """Settings of an auth service with the identities in the folder; unless asked for, it does not limit guessing."""
+    return AuthSettings(data_dir=folder, identity_dir=folder / "keys", **{"rate_limit": "off"} | fields)
 
 
 def reason_of(error: grpc.RpcError) -> str:

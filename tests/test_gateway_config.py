@@ -8,8 +8,13 @@ import pytest
 
 from strongroom.local import gateway
 from strongroom.local.contract import SERVICES, Contract, lua_pattern, regex
+from strongroom.local.policy import Policy
+from strongroom.local.routes import routes
+from strongroom.rates import Rate
 
 ADDRESSES = {"auth": "127.0.0.1:20001", "models": "models.internal:20002", "secrets": "[::1]:20003"}
+
+POLICY = Policy(("https://app.example.com",), Rate(100, 60))
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +22,9 @@ def contract() -> Contract:
     return Contract.load(gateway.DESCRIPTOR_SET)
 
 
-def render(folder: Path, contract: Contract, host: str = "127.0.0.1") -> str:
-    settings = gateway.GatewaySettings(host, 20000, ADDRESSES, folder / "admin.sock", folder / "jwks.sock")
-    return gateway.render(settings, contract)
+def render(folder: Path, contract: Contract, host: str = "127.0.0.1", policy: Policy = POLICY) -> str:
+    sockets = folder / "admin.sock", folder / "jwks.sock"
+    return gateway.render(gateway.GatewaySettings(host, 20000, ADDRESSES, *sockets, policy), contract)
 
 
 def test_envoy_accepts_the_configuration(tmp_path: Path, contract: Contract) -> None:
@@ -42,20 +47,23 @@ def test_methods_between_services_are_not_routed(contract: Contract) -> None:
 
 
 def test_authorization_is_skipped_for_public_methods_alone(contract: Contract) -> None:
-    routes = {route["match"].get("path"): route for route in gateway._routes(contract)}
+    found = {route["match"].get("path"): route for route in routes(contract, POLICY.rate)}
     for method in contract.methods:
-        filters = routes[method.path]["typed_per_filter_config"]
-        assert ("envoy.filters.http.ext_authz" in filters) == method.public
-    assert {method.name for method in contract.methods if method.public} == {"GetInfo", "GetHealth", "GetKeySet"}
+        filters = found[method.path]["typed_per_filter_config"]
+        assert filters["envoy.filters.http.ext_authz"].get("disabled", False) == method.public
+    public = {method.name for method in contract.methods if method.public}
+    statics = {"GetInfo", "GetHealth", "GetKeySet", "GetDiscovery"}
+    assert public == statics | {"SignIn", "RefreshSession", "SignOut", "SignInWithAws"}
+    assert statics == {method.name for method in contract.methods if method.static}
 
 
 def test_streams_have_no_timeout_and_what_clients_stream_is_not_sent_again(contract: Contract) -> None:
-    routes = {route["match"].get("path"): route.get("route") for route in gateway._routes(contract)}
-    upload = routes["/strongroom.models.v1.FileService/PutFile"]
+    found = {route["match"].get("path"): route.get("route") for route in routes(contract, POLICY.rate)}
+    upload = found["/strongroom.models.v1.FileService/PutFile"]
     assert upload["timeout"] == "0s"
     assert "retry_policy" not in upload
-    assert routes["/strongroom.models.v1.FileService/GetFile"]["timeout"] == "0s"
-    assert routes["/strongroom.models.v1.ModelService/GetVersion"]["timeout"] == "600s"
+    assert found["/strongroom.models.v1.FileService/GetFile"]["timeout"] == "0s"
+    assert found["/strongroom.models.v1.ModelService/GetVersion"]["timeout"] == "600s"
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -34,7 +34,7 @@ def test_the_wheel_has_what_the_gateway_needs(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {f"strongroom/gateway/{name}" for name in ("envoy.yaml", "problem.lua", "strongroom.binpb")} <= names
+    assert {f"strongroom/gateway/{name}" for name in ("envoy.yaml", "lua/problem.lua", "strongroom.binpb")} <= names
     assert {f"services/{name}/migrations/versions/0001_initial.py" for name in ("auth", "models", "secrets")} <= names
     assert "services/shared/alembic/env.py" in names
     assert not any(name.startswith(("tests/", "bench/", "protos/")) for name in names)

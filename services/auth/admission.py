@@ -42,6 +42,7 @@ class Admitted:
     """Let in; the token, if any, tells the upstream service who calls."""
 
     identity_token: str = field(default="", repr=False)
+    credential_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Admission:
         service = _METHOD.fullmatch(attempt.method)
         if method is None or service is None:
             return _NO_SUCH_METHOD
-        return Admitted(self._issuer.identity_token(principal, service["service"]))
+        return Admitted(self._issuer.identity_token(principal, service["service"]), principal.credential_id)
 
     def _authenticate(self, attempt: Attempt) -> Principal | None:
         judged = self._judge(attempt)

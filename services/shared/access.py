@@ -20,6 +20,8 @@ PROTOCOL_METHODS = re.compile(
 
 # Envoy's question, which every request with an API key waits for.
 CHECK_METHOD = "/envoy.service.auth.v3.Authorization/Check"
+# What the gateway tells auth.
+REPORT_METHOD = "/strongroom.edge.v1.EdgeService/ReportRefusedOrigin"
 
 # The class of use of methods that name none.
 OTHER_USE = "other"

@@ -58,6 +58,11 @@ class Method:
     def streaming(self) -> bool:
         return self.client_streaming or self.server_streaming
 
+    @property
+    def static(self) -> bool:
+        """Whether it shows everybody the same: public, and nothing is sent to it."""
+        return self.public and all(binding.verb == "GET" for binding in self.bindings)
+
     def query_fields(self) -> frozenset[str]:
         """The fields that one of the bindings takes from the query."""
         return frozenset().union(

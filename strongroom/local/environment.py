@@ -1,5 +1,6 @@
 """The environment of each service: everything it needs, and no secret that is another's."""
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,21 +9,22 @@ from strongroom.local.contract import SERVICES
 from strongroom.local.credentials import BOOTSTRAP_KEY, BOOTSTRAP_KEY_FILE, ROOT_KEY_FILE, Credentials
 from strongroom.local.layout import Layout
 
-# Variables that carry or point to secrets, and the one service that may see each.
+# Who may see which variable, where that is not everybody. "" is nobody.
 _OWNERS = {
     BOOTSTRAP_KEY: "",  # passed on as a file
-    BOOTSTRAP_KEY_FILE: "auth",
+    "STRONGROOM_API_KEY": "",  # the client's, as what follows
+    "STRONGROOM_PASSWORD": "",
+    "STRONGROOM_TOKEN": "",
     ROOT_KEY_FILE: "secrets",
     "STRONGROOM_KMS": "secrets",
-    "STRONGROOM_API_KEY": "",  # the client's
-    "STRONGROOM_API_KEYS": "auth",
-    "STRONGROOM_API_KEYS_FILE": "auth",
-    "STRONGROOM_AUTH_TOKEN": "auth",
     "API_KEYS": "auth",
-    "CHAPKIT_API_KEYS": "auth",
+    "API_KEYS_FILE": "auth",
     "AUTH_TOKEN": "auth",
+    "CHAPKIT_API_KEYS": "auth",
     "JWT_SECRET": "auth",
 }
+# What else of ours is named after a secret is about credentials, and those are auth's.
+_SECRET = re.compile(r"STRONGROOM_\w*(KEY|PASSWORD|SECRET|TOKEN)\w*")
 
 _PACKAGES = Path(__file__).resolve().parents[2]
 
@@ -36,7 +38,7 @@ def service_environment(
     metrics_port: int,
 ) -> dict[str, str]:
     """The variables of one service; what the user set and does not concern where parts are stays."""
-    values = {name: value for name, value in outer.items() if _OWNERS.get(name, service) == service}
+    values = {name: value for name, value in outer.items() if _owner(name) in (service, None)}
     values.setdefault("STRONGROOM_DATABASE_URL", f"sqlite:///{layout.databases / 'strongroom.db'}")
     values |= {f"STRONGROOM_{name.upper()}_ADDR": f"127.0.0.1:{ports[name]}" for name in SERVICES}
     values |= {
@@ -54,6 +56,10 @@ def service_environment(
         # `python -P` leaves out the current folder, where a user's `types.py` or `secrets.py` may lie.
         values["PYTHONPATH"] = ":".join(filter(None, (str(_PACKAGES), outer.get("PYTHONPATH"))))
     return values
+
+
+def _owner(name: str) -> str | None:
+    return _OWNERS.get(name, "auth" if _SECRET.fullmatch(name) else None)
 
 
 def service_command(service: str) -> list[str]:

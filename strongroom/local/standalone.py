@@ -9,21 +9,24 @@ from contextlib import suppress
 from pathlib import Path
 
 from strongroom.local import gateway
+from strongroom.local.administration import Admin
 from strongroom.local.contract import Contract
 from strongroom.local.environment import gateway_environment
 from strongroom.local.layout import write_private
+from strongroom.local.policy import Policy
 from strongroom.local.process import Part
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
-    """Runs Envoy until it ends or SIGTERM or SIGINT comes, and returns its exit status."""
+    """Runs Envoy until it ends or SIGTERM or SIGINT comes, and returns its exit status. Raises StartError."""
+    policy = Policy.read(os.environ)
     os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_ENDING, signal.SIGCHLD))
     with tempfile.TemporaryDirectory(prefix="strongroom-") as folder:
         sockets = Path(folder)
-        settings = gateway.GatewaySettings(host, port, addresses, sockets / "admin.sock", sockets / "jwks.sock")
+        settings = gateway.GatewaySettings(host, port, addresses, sockets / "admin.sock", sockets / "jwks.sock", policy)
         config = sockets / "envoy.yaml"
         write_private(config, gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
         # Its log is this process's own output.
@@ -32,13 +35,13 @@ def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
         while envoy.running:
             taken = signal.sigwait((*_ENDING, signal.SIGCHLD))
             if taken in _ENDING:
-                _drain(gateway.Admin(settings.admin_socket))
+                _drain(Admin(settings.admin_socket))
                 envoy.send(signal.SIGTERM)
         assert envoy.process is not None
         return max(0, envoy.process.returncode)
 
 
-def _drain(admin: gateway.Admin) -> None:
+def _drain(admin: Admin) -> None:
     deadline = time.monotonic() + 2 * gateway.DRAIN_SECONDS
     with suppress(OSError):
         admin.start_draining()

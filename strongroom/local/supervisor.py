@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from strongroom.local.administration import Admin
 from strongroom.local.console import Console
 from strongroom.local.errors import StartError
-from strongroom.local.gateway import DRAIN_SECONDS, Admin
+from strongroom.local.gateway import DRAIN_SECONDS
 from strongroom.local.process import Part
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

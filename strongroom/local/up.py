@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strongroom.local import gateway
+from strongroom.local.administration import Admin
 from strongroom.local.console import Console, Report
 from strongroom.local.contract import SERVICES, Contract
 from strongroom.local.credentials import Credentials, provide
 from strongroom.local.environment import gateway_environment, service_command, service_environment
 from strongroom.local.layout import Layout, write_private
+from strongroom.local.policy import PUBLIC_URL, Policy
 from strongroom.local.ports import check_free, free_ports
 from strongroom.local.process import Part
 from strongroom.local.state import State, end_leftovers, remove_sockets
@@ -33,14 +35,18 @@ def up(options: Options, environment: Mapping[str, str], console: Console) -> No
     os.umask(0o077)
     layout = Layout(options.data_dir.absolute())
     layout.create()
+    Policy.read(environment)  # before anything is made
     with layout.locked():
         end_leftovers(layout)
         port = options.port or free_ports(1)[0]
         check_free(options.host, port)
         credentials = provide(layout, environment)
         state = _new_state(layout, options.host, port)
+        # Where callers reach it, unless somebody knows better: tokens name it as their issuer.
+        environment = {**environment, PUBLIC_URL: environment.get(PUBLIC_URL) or state.url}
         try:
-            _supervisor(layout, options.host, state, credentials, environment, console, began).run()
+            settings = _gateway_settings(options.host, state, Policy.read(environment))
+            _supervisor(layout, settings, state, credentials, environment, console, began).run()
         finally:
             remove_sockets(layout, Path(state.sockets))
             layout.state.unlink(missing_ok=True)
@@ -58,7 +64,7 @@ def _new_state(layout: Layout, host: str, port: int) -> State:
 
 def _supervisor(
     layout: Layout,
-    host: str,
+    settings: gateway.GatewaySettings,
     state: State,
     credentials: Credentials,
     environment: Mapping[str, str],
@@ -73,7 +79,6 @@ def _supervisor(
         seconds = time.monotonic() - began
         console.ready(Report(state.url, layout.root, seconds, credentials.admin_key_file, credentials.shown_key))
 
-    settings = _gateway_settings(host, state)
     write_private(layout.envoy_config, gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
     edge = Part("gateway", gateway.command(layout.envoy_config), gateway_environment(environment), layout.open_log)
     services = {
@@ -87,13 +92,13 @@ def _supervisor(
     }
     # Nobody is cut off from what it needs: callers stop before those they call.
     stages = [[edge], [services["auth"], services["models"]], [services["secrets"]]]
-    admin = gateway.Admin(settings.admin_socket)
-    return Supervisor(stages, host, settings.port, admin, console, started, ready)
+    admin = Admin(settings.admin_socket)
+    return Supervisor(stages, settings.host, settings.port, admin, console, started, ready)
 
 
-def _gateway_settings(host: str, state: State) -> gateway.GatewaySettings:
+def _gateway_settings(host: str, state: State, policy: Policy) -> gateway.GatewaySettings:
     sockets = Path(state.sockets)
     addresses = {name: f"127.0.0.1:{state.ports[name]}" for name in SERVICES}
     return gateway.GatewaySettings(
-        host, state.ports["gateway"], addresses, sockets / "admin.sock", sockets / "jwks.sock"
+        host, state.ports["gateway"], addresses, sockets / "admin.sock", sockets / "jwks.sock", policy
     )

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&strongroom/edge/v1/external_auth.proto\x12\x12strongroom.edge.v1\x1a\x17google/rpc/status.proto\"H\n\x0c\x43heckRequest\x12\x38\n\nattributes\x18\x01 \x01(\x0b\x32$.strongroom.edge.v1.AttributeContext\"\xfd\x01\n\x10\x41ttributeContext\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.strongroom.edge.v1.Peer\x12,\n\x07request\x18\x04 \x01(\x0b\x32\x1b.strongroom.edge.v1.Request\x12W\n\x12\x63ontext_extensions\x18\n \x03(\x0b\x32;.strongroom.edge.v1.AttributeContext.ContextExtensionsEntry\x1a\x38\n\x16\x43ontextExtensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"4\n\x04Peer\x12,\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x1b.strongroom.edge.v1.Address\"D\n\x07\x41\x64\x64ress\x12\x39\n\x0esocket_address\x18\x01 \x01(\x0b\x32!.strongroom.edge.v1.SocketAddress\" \n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"8\n\x07Request\x12-\n\x04http\x18\x02 \x01(\x0b\x32\x1f.strongroom.edge.v1.HttpRequest\"\xa6\x01\n\x0bHttpRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12=\n\x07headers\x18\x03 \x03(\x0b\x32,.strongroom.edge.v1.HttpRequest.HeadersEntry\x12\x0c\n\x04path\x18\x04 \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc2\x01\n\rCheckResponse\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x41\n\x0f\x64\x65nied_response\x18\x02 \x01(\x0b\x32&.strongroom.edge.v1.DeniedHttpResponseH\x00\x12\x39\n\x0bok_response\x18\x03 \x01(\x0b\x32\".strongroom.edge.v1.OkHttpResponseH\x00\x42\x0f\n\rhttp_response\"\x8a\x01\n\x12\x44\x65niedHttpResponse\x12.\n\x06status\x18\x01 \x01(\x0b\x32\x1e.strongroom.edge.v1.HttpStatus\x12\x36\n\x07headers\x18\x02 \x03(\x0b\x32%.strongroom.edge.v1.HeaderValueOption\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"c\n\x0eOkHttpResponse\x12\x36\n\x07headers\x18\x02 \x03(\x0b\x32%.strongroom.edge.v1.HeaderValueOption\x12\x19\n\x11headers_to_remove\x18\x05 \x03(\t\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"D\n\x11HeaderValueOption\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.strongroom.edge.v1.HeaderValue\")\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&strongroom/edge/v1/external_auth.proto\x12\x12strongroom.edge.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\"H\n\x0c\x43heckRequest\x12\x38\n\nattributes\x18\x01 \x01(\x0b\x32$.strongroom.edge.v1.AttributeContext\"\xfd\x01\n\x10\x41ttributeContext\x12(\n\x06source\x18\x01 \x01(\x0b\x32\x18.strongroom.edge.v1.Peer\x12,\n\x07request\x18\x04 \x01(\x0b\x32\x1b.strongroom.edge.v1.Request\x12W\n\x12\x63ontext_extensions\x18\n \x03(\x0b\x32;.strongroom.edge.v1.AttributeContext.ContextExtensionsEntry\x1a\x38\n\x16\x43ontextExtensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"4\n\x04Peer\x12,\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x1b.strongroom.edge.v1.Address\"D\n\x07\x41\x64\x64ress\x12\x39\n\x0esocket_address\x18\x01 \x01(\x0b\x32!.strongroom.edge.v1.SocketAddress\" \n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"8\n\x07Request\x12-\n\x04http\x18\x02 \x01(\x0b\x32\x1f.strongroom.edge.v1.HttpRequest\"\xa6\x01\n\x0bHttpRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12=\n\x07headers\x18\x03 \x03(\x0b\x32,.strongroom.edge.v1.HttpRequest.HeadersEntry\x12\x0c\n\x04path\x18\x04 \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf5\x01\n\rCheckResponse\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x41\n\x0f\x64\x65nied_response\x18\x02 \x01(\x0b\x32&.strongroom.edge.v1.DeniedHttpResponseH\x00\x12\x39\n\x0bok_response\x18\x03 \x01(\x0b\x32\".strongroom.edge.v1.OkHttpResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x0f\n\rhttp_response\"\x8a\x01\n\x12\x44\x65niedHttpResponse\x12.\n\x06status\x18\x01 \x01(\x0b\x32\x1e.strongroom.edge.v1.HttpStatus\x12\x36\n\x07headers\x18\x02 \x03(\x0b\x32%.strongroom.edge.v1.HeaderValueOption\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"c\n\x0eOkHttpResponse\x12\x36\n\x07headers\x18\x02 \x03(\x0b\x32%.strongroom.edge.v1.HeaderValueOption\x12\x19\n\x11headers_to_remove\x18\x05 \x03(\t\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"D\n\x11HeaderValueOption\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1f.strongroom.edge.v1.HeaderValue\")\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,34 +37,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTRIBUTECONTEXT_CONTEXTEXTENSIONSENTRY']._serialized_options = b'8\001'
   _globals['_HTTPREQUEST_HEADERSENTRY']._loaded_options = None
   _globals['_HTTPREQUEST_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_CHECKREQUEST']._serialized_start=87
-  _globals['_CHECKREQUEST']._serialized_end=159
-  _globals['_ATTRIBUTECONTEXT']._serialized_start=162
-  _globals['_ATTRIBUTECONTEXT']._serialized_end=415
-  _globals['_ATTRIBUTECONTEXT_CONTEXTEXTENSIONSENTRY']._serialized_start=359
-  _globals['_ATTRIBUTECONTEXT_CONTEXTEXTENSIONSENTRY']._serialized_end=415
-  _globals['_PEER']._serialized_start=417
-  _globals['_PEER']._serialized_end=469
-  _globals['_ADDRESS']._serialized_start=471
-  _globals['_ADDRESS']._serialized_end=539
-  _globals['_SOCKETADDRESS']._serialized_start=541
-  _globals['_SOCKETADDRESS']._serialized_end=573
-  _globals['_REQUEST']._serialized_start=575
-  _globals['_REQUEST']._serialized_end=631
-  _globals['_HTTPREQUEST']._serialized_start=634
-  _globals['_HTTPREQUEST']._serialized_end=800
-  _globals['_HTTPREQUEST_HEADERSENTRY']._serialized_start=754
-  _globals['_HTTPREQUEST_HEADERSENTRY']._serialized_end=800
-  _globals['_CHECKRESPONSE']._serialized_start=803
-  _globals['_CHECKRESPONSE']._serialized_end=997
-  _globals['_DENIEDHTTPRESPONSE']._serialized_start=1000
-  _globals['_DENIEDHTTPRESPONSE']._serialized_end=1138
-  _globals['_OKHTTPRESPONSE']._serialized_start=1140
-  _globals['_OKHTTPRESPONSE']._serialized_end=1239
-  _globals['_HTTPSTATUS']._serialized_start=1241
-  _globals['_HTTPSTATUS']._serialized_end=1267
-  _globals['_HEADERVALUEOPTION']._serialized_start=1269
-  _globals['_HEADERVALUEOPTION']._serialized_end=1337
-  _globals['_HEADERVALUE']._serialized_start=1339
-  _globals['_HEADERVALUE']._serialized_end=1380
+  _globals['_CHECKREQUEST']._serialized_start=117
+  _globals['_CHECKREQUEST']._serialized_end=189
+  _globals['_ATTRIBUTECONTEXT']._serialized_start=192
+  _globals['_ATTRIBUTECONTEXT']._serialized_end=445
+  _globals['_ATTRIBUTECONTEXT_CONTEXTEXTENSIONSENTRY']._serialized_start=389
+  _globals['_ATTRIBUTECONTEXT_CONTEXTEXTENSIONSENTRY']._serialized_end=445
+  _globals['_PEER']._serialized_start=447
+  _globals['_PEER']._serialized_end=499
+  _globals['_ADDRESS']._serialized_start=501
+  _globals['_ADDRESS']._serialized_end=569
+  _globals['_SOCKETADDRESS']._serialized_start=571
+  _globals['_SOCKETADDRESS']._serialized_end=603
+  _globals['_REQUEST']._serialized_start=605
+  _globals['_REQUEST']._serialized_end=661
+  _globals['_HTTPREQUEST']._serialized_start=664
+  _globals['_HTTPREQUEST']._serialized_end=830
+  _globals['_HTTPREQUEST_HEADERSENTRY']._serialized_start=784
+  _globals['_HTTPREQUEST_HEADERSENTRY']._serialized_end=830
+  _globals['_CHECKRESPONSE']._serialized_start=833
+  _globals['_CHECKRESPONSE']._serialized_end=1078
+  _globals['_DENIEDHTTPRESPONSE']._serialized_start=1081
+  _globals['_DENIEDHTTPRESPONSE']._serialized_end=1219
+  _globals['_OKHTTPRESPONSE']._serialized_start=1221
+  _globals['_OKHTTPRESPONSE']._serialized_end=1320
+  _globals['_HTTPSTATUS']._serialized_start=1322
+  _globals['_HTTPSTATUS']._serialized_end=1348
+  _globals['_HEADERVALUEOPTION']._serialized_start=1350
+  _globals['_HEADERVALUEOPTION']._serialized_end=1418
+  _globals['_HEADERVALUE']._serialized_start=1420
+  _globals['_HEADERVALUE']._serialized_end=1461
 # @@protoc_insertion_point(module_scope)

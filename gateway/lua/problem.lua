@@ -1,8 +1,8 @@
--- The first filter: it hears of a request before all others, and of its answer after them. It makes every failure over REST a
--- problem document (RFC 9457), whoever failed: client, codec, router, auth or a service. gRPC answers are left alone, but for
--- failures that Envoy itself reports without an ErrorInfo.
+-- Failures: every one over REST becomes a problem document (RFC 9457), whoever failed: client, codec, router, auth or a service.
+-- gRPC answers are left alone, but for failures that come without an ErrorInfo.
 
-local METADATA = "strongroom"
+local recall = require("request").recall
+local wire = require("wire")
 
 local TITLES = {
   [400] = "Bad Request", [401] = "Unauthorized", [403] = "Forbidden", [404] = "Not Found", [405] = "Method Not Allowed",
@@ -32,19 +32,18 @@ local REASONS = {
 
 -- https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto, and the failure above that explains a code.
 local STATUS_OF_CODE = {[3] = 400, [4] = 504, [7] = 403, [8] = 429, [12] = 404, [13] = 500, [14] = 503, [16] = 401}
+-- The codes of what is refused here; Envoy knows others for some of them.
+local CODE_OF_STATUS = {[400] = 3, [401] = 16, [403] = 7, [429] = 8}
 
 local function starts(text, prefix)
   return text:sub(1, #prefix) == prefix
 end
 
-local function is_grpc(headers)
-  return starts(headers:get("content-type") or "", "application/grpc")
-end
-
 -- What Envoy says about its own connections, and which check a token failed, is for the log.
 local function about_inside(text)
   return text == "" or starts(text, "Jwt") or starts(text, "Jwks") or starts(text, "upstream ")
-    or starts(text, "no healthy upstream") or starts(text, "no cluster")
+    or starts(text, "no healthy upstream") or starts(text, "no cluster") or text == "local_rate_limited"
+    or text == "content length too large"
 end
 
 -- gRPC's runtime says of a message over a service's own limit what it says of too many requests.
@@ -110,13 +109,22 @@ local function verbs_of(handle, path)
   return #verbs > 0 and table.concat(verbs, ", ")
 end
 
+-- Whole seconds until another try is worth it: as the service says, as auth says, as the rate limit says.
+local function seconds_to_wait(headers, details)
+  local told = details:match('google%.rpc%.RetryInfo","retry_?[dD]elay":"([%d.]+)s"')
+    or headers:get("retry-after") or headers:get("x-ratelimit-reset")
+  return math.max(1, math.ceil(tonumber(told) or 1))
+end
+
 local function answer_problem(handle, headers, status)
-  local request = handle:streamInfo():dynamicMetadata():get(METADATA) or {}
+  local request = recall(handle)
   local body = handle:body(true)
   local text = body:length() > 0 and body:getBytes(0, body:length()) or ""
   headers = handle:headers() -- the old one does not outlive the wait for the body
   local detail, details, reason = parse_status(text)
-  if not detail then
+  if request.reason then
+    reason, detail, details = request.reason, quote(request.detail), "[]"
+  elseif not detail then
     local allowed = status == 404 and verbs_of(handle, request.path or "")
     if allowed and not (allowed .. ","):find(request.verb .. ",", 1, true) then
       status, text = 405, ""
@@ -135,81 +143,26 @@ local function answer_problem(handle, headers, status)
   end
   -- RFC 9110, section 11.6.1: a 401 names a scheme.
   if status == 401 then headers:replace("www-authenticate", 'Bearer realm="strongroom"') end
+  if status == 429 then headers:replace("retry-after", tostring(seconds_to_wait(headers, details))) end
   headers:replace("content-type", "application/problem+json")
   headers:replace("content-length", tostring(body:setBytes(problem(status, reason, detail, details, request))))
 end
 
--- Just enough of protobuf's wire format for a google.rpc.Status with one ErrorInfo.
-local function varint(number)
-  local bytes = ""
-  while number > 127 do
-    bytes = bytes .. string.char(number % 128 + 128)
-    number = math.floor(number / 128)
-  end
-  return bytes .. string.char(number)
-end
-
-local function field(number, bytes)
-  return string.char(number * 8 + 2) .. varint(#bytes) .. bytes
-end
-
-local function error_details(code, message, reason, request_id)
-  local info = field(1, reason) .. field(2, "strongroom") .. field(3, field(1, "request_id") .. field(2, request_id))
-  local any = field(1, "type.googleapis.com/google.rpc.ErrorInfo") .. field(2, info)
-  return "\8" .. varint(code) .. field(2, message) .. field(3, any)
-end
-
--- A gRPC failure that comes with headers alone and without details: Envoy's own, or one of gRPC's runtime in a service.
+-- A gRPC failure that comes with headers alone and without details: one of Envoy's or auth's making, or of gRPC's runtime in a
+-- service.
 local function explain_grpc(handle, headers)
   local code = tonumber(headers:get("grpc-status") or "0")
   if code == 0 or headers:get("grpc-status-details-bin") then return end
-  local request = handle:streamInfo():dynamicMetadata():get(METADATA) or {}
+  local request = recall(handle)
   local text = (headers:get("grpc-message") or ""):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
   local reason, message = explain(STATUS_OF_CODE[code] or 500, text)
-  local details = error_details(code, message, reason, request.request_id or "")
+  if request.reason then
+    reason, message = request.reason, request.detail
+  end
+  local seconds = reason == "RATE_LIMITED" and seconds_to_wait(headers, "") or nil
+  local details = wire.status(code, message, reason, request.request_id or "", seconds)
   if message ~= text then headers:replace("grpc-message", message) end
   headers:replace("grpc-status-details-bin", handle:base64Escape(details))
 end
 
--- What the service said about its answer before the first byte: the status of success, and the length of a stream.
-local function apply_hints(handle, headers, status)
-  local code, length = headers:get("x-http-code"), headers:get("x-content-length")
-  if status == 200 and code and code:find("^2%d%d$") then headers:replace(":status", code) end
-  if status == 200 and length and length:find("^%d+$") then
-    headers:replace("content-length", length)
-    -- A gRPC error after the first byte ends an answer as if it were whole. With a length the client sees it cut; on HTTP/1.1
-    -- the connection must end for that.
-    if handle:streamInfo():protocol() == "HTTP/1.1" then handle:streamInfo():drainConnectionUponCompletion() end
-  end
-end
-
-function envoy_on_request(handle)
-  local headers = handle:headers()
-  local path = (headers:get(":path") or ""):match("^[^?]*")
-  local metadata = handle:streamInfo():dynamicMetadata()
-  metadata:set(METADATA, "request_id", headers:get("x-request-id") or "")
-  if is_grpc(headers) then return end
-  -- `/api-keys/` is `/api-keys`; the name of a file keeps every slash and is judged with it.
-  if #path > 1 and path:sub(-1) == "/" and not path:find("/files/", 1, true) then
-    headers:replace(":path", path:sub(1, -2) .. headers:get(":path"):sub(#path + 1))
-    path = path:sub(1, -2)
-  end
-  metadata:set(METADATA, "path", path)
-  metadata:set(METADATA, "verb", headers:get(":method"))
-end
-
-function envoy_on_response(handle)
-  local headers = handle:headers()
-  if is_grpc(headers) then
-    explain_grpc(handle, headers)
-  else
-    local status = tonumber(headers:get(":status"))
-    apply_hints(handle, headers, status)
-    for _, name in ipairs({"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding"}) do
-      headers:remove(name)
-    end
-    headers:remove("x-http-code")
-    headers:remove("x-content-length")
-    if status >= 400 then answer_problem(handle, headers, status) end
-  end
-end
+return {answer = answer_problem, explain_grpc = explain_grpc}

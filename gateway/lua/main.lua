@@ -1,0 +1,71 @@
+-- The first filter: it hears of a request before all others, and of its answer after them.
+
+local credentials = require("credentials")
+local origins = require("origins")
+local problem = require("problem")
+local request = require("request")
+
+-- What is about gRPC, and what services tell the gateway alone.
+local INSIDE = {
+  "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding", "x-http-code",
+  "x-content-length",
+}
+
+local function is_grpc(headers)
+  return (headers:get("content-type") or ""):sub(1, 16) == "application/grpc"
+end
+
+-- `/api-keys/` is `/api-keys`; the name of a file keeps every slash and is judged with it.
+local function without_slash(headers, path)
+  if #path < 2 or path:sub(-1) ~= "/" or path:find("/files/", 1, true) then return path end
+  headers:replace(":path", path:sub(1, -2) .. headers:get(":path"):sub(#path + 1))
+  return path:sub(1, -2)
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  request.remember(handle, "request_id", headers:get("x-request-id") or "")
+  local exposed, path = credentials.in_target(headers:get(":path") or "")
+  if not is_grpc(headers) then
+    if not exposed then path = without_slash(headers, path) end
+    request.remember(handle, "verb", headers:get(":method"))
+  end
+  -- The log shows this path: it holds no credential and no query.
+  request.remember(handle, "path", path)
+  if origins.answered(handle, headers, path) then return end
+  if exposed then
+    local detail = "A credential does not belong in a URL, which ends up in logs and histories. Send it as a header, and "
+      .. "rotate this one: somebody may have seen it."
+    request.refuse(handle, 400, "CREDENTIAL_IN_URL", detail)
+    return
+  end
+  credentials.hide_if_several(headers)
+end
+
+-- What the service said about its answer before the first byte: the status of success, and the length of a stream.
+local function apply_hints(handle, headers)
+  local code, length = headers:get("x-http-code"), headers:get("x-content-length")
+  if code and code:find("^2%d%d$") then headers:replace(":status", code) end
+  if length and length:find("^%d+$") then
+    headers:replace("content-length", length)
+    -- A gRPC error after the first byte ends an answer as if it were whole. With a length the client sees it cut; on HTTP/1.1
+    -- the connection must end for that.
+    if handle:streamInfo():protocol() == "HTTP/1.1" then handle:streamInfo():drainConnectionUponCompletion() end
+  end
+end
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local origin = request.recall(handle).origin
+  if origin then origins.mark(headers, origin) end
+  if is_grpc(headers) then
+    problem.explain_grpc(handle, headers)
+    return
+  end
+  -- The answer may differ for another website: caches keep them apart.
+  headers:add("vary", "Origin")
+  local status = tonumber(headers:get(":status"))
+  if status == 200 then apply_hints(handle, headers) end
+  for _, name in ipairs(INSIDE) do headers:remove(name) end
+  if status >= 400 then problem.answer(handle, headers, status) end
+end

@@ -1,0 +1,77 @@
+"""What stands behind the gateway, in Envoy's words."""
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from strongroom.local.contract import SERVICES
+
+# Auth three times more, for whoever has no credential: one kind of request cannot keep out the others, and none of them
+# whoever has a credential. So many at a time; together fewer than the threads (32) that serve strangers.
+PUBLIC = "public"
+SIGN_IN = "sign_in"
+PROTOCOLS = "protocols"
+STRANGERS = {PUBLIC: 12, SIGN_IN: 8, PROTOCOLS: 8}
+
+STREAM_WINDOW = 4 << 20
+CONNECTION_WINDOW = 8 << 20
+
+
+def clusters(addresses: Mapping[str, str], jwks_socket: Path) -> list[dict[str, Any]]:
+    """One for each service, those of strangers, and the gateway's own socket. `addresses` are host:port by service."""
+    services = [_cluster(service, addresses[service]) for service in SERVICES]
+    strangers = [_cluster(name, addresses["auth"], requests) for name, requests in STRANGERS.items()]
+    jwks = {"connect_timeout": "1s", **_endpoint("jwks", {"pipe": {"path": str(jwks_socket)}})}
+    return [*services, *strangers, jwks]
+
+
+def _endpoint(name: str, address: dict[str, Any]) -> dict[str, Any]:
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    return {"name": name, "load_assignment": {"cluster_name": name, "endpoints": endpoints}}
+
+
+def _cluster(name: str, address: str, max_requests: int = 4096) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    return {
+        **_endpoint(name, {"socket_address": {"address": host, "port_value": int(port)}}),
+        "type": "STATIC" if _is_ip(host) else "STRICT_DNS",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {
+                    "http2_protocol_options": {
+                        "initial_stream_window_size": STREAM_WINDOW,
+                        "initial_connection_window_size": CONNECTION_WINDOW,
+                    }
+                },
+            }
+        },
+        # With replicas, one that fails gets no requests. While all of them fail they get requests all the same (Envoy's
+        # panic mode): a lone service too busy to answer a health check is not cut off by it.
+        "health_checks": [
+            {
+                "grpc_health_check": {},
+                "timeout": "2s",
+                "interval": "2s",
+                "unhealthy_interval": "0.25s",
+                "no_traffic_interval": "0.25s",
+                "no_traffic_healthy_interval": "2s",
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 1,
+            }
+        ],
+        "circuit_breakers": {
+            "thresholds": [{"max_requests": max_requests, "max_pending_requests": max_requests, "max_retries": 64}]
+        },
+    }
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,65 @@
+"""What the environment tells the gateway: which websites may ask, how often a client may, and whose tokens count."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from strongroom import rates
+from strongroom.local.errors import StartError
+
+RATE_LIMIT = "STRONGROOM_RATE_LIMIT"
+ALLOWED_ORIGINS = "STRONGROOM_ALLOWED_ORIGINS"
+# The name that the registry's documents give it.
+_ALIAS = "ALLOWED_ORIGINS"
+
+PUBLIC_URL = "STRONGROOM_PUBLIC_URL"
+SIGNING_KEY_DELAY = "STRONGROOM_SIGNING_KEY_DELAY_SECONDS"
+# Auth's own defaults.
+_ISSUER = "strongroom"
+_DELAY_SECONDS = 90
+
+# Scheme, host and port, as browsers write them (RFC 6454, section 6.2): in lower case, without a slash at the end.
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`origins` are the websites that may send requests beside the gateway's own, `rate` is that of one client, None
+    for no limit. `issuer` is `iss` of access tokens; the key set that verifies them is kept for `key_set_seconds`.
+    """
+
+    origins: tuple[str, ...]
+    rate: rates.Rate | None
+    issuer: str = _ISSUER
+    key_set_seconds: int = 60
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> "Policy":
+        """Raises StartError with a sentence for the user."""
+        try:
+            rate = rates.parse(environment.get(RATE_LIMIT) or rates.DEFAULT)
+        except ValueError as error:
+            raise StartError(f"{RATE_LIMIT}: {error}") from None
+        origins = _origins(environment.get(ALLOWED_ORIGINS) or environment.get(_ALIAS, ""))
+        return cls(origins, rate, environment.get(PUBLIC_URL) or _ISSUER, _key_set_seconds(environment))
+
+
+def _key_set_seconds(environment: Mapping[str, str]) -> int:
+    """Auth publishes a key for a delay before it signs with it: two thirds of that, at most a minute."""
+    delay = environment.get(SIGNING_KEY_DELAY) or str(_DELAY_SECONDS)
+    if not delay.isdecimal() or int(delay) < 5:
+        raise StartError(f"{SIGNING_KEY_DELAY} is a number of seconds, 5 or more.")
+    return min(60, int(delay) * 2 // 3)
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    for origin in origins:
+        if origin == "*":
+            raise StartError(f"{ALLOWED_ORIGINS}: `*` would let every website in; name those that may.")
+        if not _ORIGIN.fullmatch(origin):
+            raise StartError(
+                f"{ALLOWED_ORIGINS}: {origin[:100]!r} is no origin. "
+                "Write it as browsers do, for example https://app.example.com or http://localhost:3000."
+            )
+    return origins
