@@ -1,5 +1,6 @@
 """Sessions: tokens that come of a sign-in, refresh tokens that work once, and guessing that locks nobody out."""
 
+import base64
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -411,6 +412,27 @@ def test_guesses_count_across_services(replicas: list[Auth]) -> None:
     email = fresh_email()
     calls = [lambda n=n: sign_in(replicas[n % 2], email, "guess guess guess", "198.51.100.2") for n in range(16)]
     assert _together(calls).count("SIGN_IN_FAILED") <= 5
+
+
+def test_nobodys_address_is_the_callers_error_whatever_is_in_it(replicas: list[Auth]) -> None:
+    for email in ("a\x00b@example.com", "\x00", "\ufdfa" * 254, "' OR 1=1 --"):
+        assert outcome(sign_in, replicas[0], email, "pass\x00word pass\x00word") == "SIGN_IN_FAILED"
+    wanted = users_pb2.ListUsersRequest(page_token=base64.urlsafe_b64encode(b"a\x00").decode())
+    assert administer(replicas[0], "ListUsers", wanted)
+
+
+def test_a_sign_in_takes_over_dearer_parameters(installed: Installation) -> None:
+    with installed.auth("dearer", **CHEAP) as before:
+        made = person(before)
+        made.sign_in()
+        assert b"$argon2id$v=19$m=32,t=1,p=1$" in before.stored_bytes()
+    with installed.auth("dearer", **(CHEAP | {"password_memory_kib": 64, "password_passes": 2})) as after:
+        computed = _computations()
+        assert sign_in(after, made.user.email, PASSWORD).access_token
+        assert _computations() == computed + 2
+        assert b"$argon2id$v=19$m=64,t=2,p=1$" in after.stored_bytes()
+        assert sign_in(after, made.user.email, PASSWORD).access_token
+        assert _computations() == computed + 3
 
 
 def test_changing_roles_and_refreshing_at_once_neither_fails_nor_leaves_an_old_role(replicas: list[Auth]) -> None:

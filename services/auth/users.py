@@ -230,7 +230,8 @@ def check_email(email: str) -> str:
 
 def email_key(email: str) -> str:
     """What two spellings of an e-mail address have in common."""
-    return password_rules.normalize(email.strip()).casefold()
+    # PostgreSQL has no text with NUL in it, and no address has one.
+    return password_rules.normalize(email.strip()).casefold().replace("\0", "\ufffd")
 
 
 def user_of(row: Any) -> User:
@@ -271,6 +272,6 @@ def _token(key: str) -> str:
 def _after(page_token: str) -> str:
     try:
         padded = page_token + "=" * (-len(page_token) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode().replace("\0", "\ufffd")
     except ValueError:
         raise PageTokenInvalid("page_token is not one that ListUsers returned.") from None
