@@ -100,7 +100,7 @@ def test_a_key_keeps_its_id_its_secret_and_what_it_may_do(migrated: Database) ->
 
 
 def test_a_key_of_before_is_rotated_like_any_other(migrated: Database) -> None:
-    keys = ApiKeys(migrated, _pepper(migrated), lambda: NOW + timedelta(days=1))
+    keys = ApiKeys(migrated, _pepper(migrated), lambda: NOW + timedelta(days=1), lambda _: False)
     old = keys.get(IDS[1])
     assert (old.version, old.usage_count, old.owner, old.created_by) == (1, 7, "bootstrap", "bootstrap")
     assert old.last_used_at == NOW

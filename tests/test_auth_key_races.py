@@ -40,6 +40,7 @@ class Replica:
     """What one process has of the keys."""
 
     database: Database
+    pepper: Pepper
     keys: ApiKeys
     versions: KeyVersions
 
@@ -59,7 +60,11 @@ def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Re
             # An envelope that hides nothing: this test is about rows.
             pepper = Pepper(database, Envelope(lambda text, _: text, lambda text, _: text), _now)
             pepper.load()
-            made.append(Replica(database, ApiKeys(database, pepper, _now), KeyVersions(database, pepper, _now)))
+            versions = KeyVersions(database, pepper, _now)
+            keys = ApiKeys(
+                database, pepper, _now, lambda credential, of=versions: credential != "" and of.unusable(credential)
+            )
+            made.append(Replica(database, pepper, keys, versions))
         yield made
 
 
@@ -152,6 +157,36 @@ def test_a_cascade_misses_no_key_that_is_being_made(replicas: list[Replica]) -> 
         with replicas[0].database.read() as connection:
             living = api_keys.c.revoked_at.is_(None) & (api_keys.c.created_by == caller.id)
             assert connection.scalars(sa.select(api_keys.c.id).where(living)).all() == []
+
+
+@pytest.mark.row("S2.5")
+def test_ending_all_keys_of_an_owner_ends_what_was_made_with_them_and_what_is_being_made(
+    replicas: list[Replica],
+) -> None:
+    mine, _ = _create(replicas[0], rights=rights.resolve("full_access"), owner="user:2")
+    child, _ = _create(replicas[0], mine.principal())
+    grandchild, _ = _create(replicas[0], ADMINISTRATOR, owner=f"key:{child.id}")
+    given_away, _ = _create(replicas[0], mine.principal(), owner="user:3")
+    replicas[1].keys.revoke(ADMINISTRATOR, mine.id)
+    assert replicas[0].keys.revoke_owned("user:2") == 2
+    states = [replicas[1].keys.get(key.id).revoked_at is None for key in (mine, child, grandchild, given_away)]
+    assert states == [False, False, False, True]
+    assert replicas[1].keys.revoke_owned("user:2") == 0
+
+
+def test_a_caller_whose_credential_ends_while_it_makes_a_key_has_made_none(replicas: list[Replica]) -> None:
+    """The order that is not seen before the key is there: sign out, end the keys, then insert."""
+    ended: list[str] = []
+    keys = ApiKeys(replicas[0].database, replicas[0].pepper, _now, lambda credential: credential in ended)
+    user = Principal("user:4", credential_id="session:1", grants=ADMINISTRATOR.grants)
+    made, _ = keys.create(user, NewApiKey("in time", READ))
+    assert made.revoked_at is None
+    ended.append("session:1")
+    assert keys.revoke_owned("user:4") == 1
+    with pytest.raises(InvalidToken):
+        keys.create(user, NewApiKey("too late", READ))
+    living, _ = keys.page(ADMINISTRATOR, 0, "", active_only=True, owner="user:4")
+    assert living == []
 
 
 def test_changes_at_the_same_moment_are_both_kept(replicas: list[Replica]) -> None:

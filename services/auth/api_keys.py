@@ -31,6 +31,7 @@ from services.auth.tables import api_keys
 from services.shared.database import Database
 from services.shared.errors import InvalidArgument
 from services.shared.identity import Principal
+from services.shared.tokens import InvalidToken
 
 # Rows read at a time while looking for those that the caller may see.
 _BATCH = 500
@@ -43,12 +44,19 @@ class PageTokenInvalid(InvalidArgument):
 
 
 class ApiKeys:
-    """The keys of the installation."""
+    """The keys of the installation.
 
-    def __init__(self, database: Database, pepper: Pepper, clock: Callable[[], datetime]) -> None:
+    Args:
+        unusable: whether the credential of that id has ended.
+    """
+
+    def __init__(
+        self, database: Database, pepper: Pepper, clock: Callable[[], datetime], unusable: Callable[[str], bool]
+    ) -> None:
         self._database = database
         self._pepper = pepper
         self._clock = clock
+        self._unusable = unusable
 
     def create(self, caller: Principal, wish: NewApiKey) -> tuple[ApiKey, str]:
         """Makes a key. Returns it and its text, which is kept nowhere. Limits of the caller's own use hold for it too.
@@ -70,6 +78,11 @@ class ApiKeys:
             check_lifetime(connection, caller, row["expires_at"])
             connection.execute(sa.insert(api_keys).values(row))
             key_versions.add(connection, row["id"], 1, secret.prefix, self._pepper.hash(secret.text), now)
+        if self._unusable(caller.credential_id):
+            # Whoever ended the caller's keys with its credential may have looked before this one was there.
+            with self._database.write() as connection:
+                _revoke(connection, api_keys.c.id == row["id"], now)
+            raise InvalidToken
         return self.get(row["id"]), secret.text
 
     def get(self, key_id: str) -> ApiKey:
@@ -194,9 +207,16 @@ class ApiKeys:
         return self.get(key_id)
 
     def revoke_owned(self, owner: str) -> int:
-        """Ends all keys of a principal; how many that were."""
+        """Ends all keys of a principal, and those that belong to these; how many that were."""
+        now, owners, revoked = self._clock(), [owner], 0
         with self._database.write() as connection:
-            return _revoke(connection, api_keys.c.owner == owner, self._clock())
+            while owners:
+                some, owners = owners[-_BATCH:], owners[:-_BATCH]
+                revoked += _revoke(connection, api_keys.c.owner.in_(some), now)
+                # A key has its owner from the start, so nobody belongs to itself in a circle.
+                ids = connection.scalars(sa.select(api_keys.c.id).where(api_keys.c.owner.in_(some)))
+                owners += [f"{KIND}:{key_id}" for key_id in ids]
+        return revoked
 
     def _read(self, connection: sa.Connection, key_id: str) -> ApiKey:
         row = connection.execute(_BY_ID, {"id": key_id}).one_or_none()

@@ -88,12 +88,12 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
 
     pepper = Pepper(database, envelope, clock)
     signing_keys = _signing_keys(settings, database, envelope, clock)
-    api_keys = ApiKeys(database, pepper, clock)
     configured = configured_credentials(settings, pepper, clock)
     key_versions = KeyVersions(database, pepper, clock)
     sessions = Sessions(database, pepper, _lifetimes(settings), clock)
     others = outside.outside(settings, clock)
     credentials = Credentials({"key": key_versions, "session": sessions, **configured.sources, **others.sources})
+    api_keys = ApiKeys(database, pepper, clock, credentials.unusable)
     issuer = TokenIssuer(signing_keys, credentials, clock, settings.issuer)
     aws = others.aws(database, issuer)
     usage = Usage(database, clock)

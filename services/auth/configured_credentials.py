@@ -54,5 +54,6 @@ def configured_credentials(
     if settings.auth_mode == "open":
         _log.warning("auth.open_mode", advice="Anyone who reaches the gateway may use models, configs and jobs.")
         sources[open_mode.KIND] = open_mode.Anonymous()
+        directories[open_mode.KIND] = lambda name: None if name else open_mode.ANONYMOUS
     anonymous = open_mode.ANONYMOUS if settings.auth_mode == "open" else None
     return ConfiguredCredentials(authenticators, sources, directories, anonymous, keys.load)
