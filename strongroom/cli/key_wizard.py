@@ -65,7 +65,7 @@ def _ask(sets: "Sequence[PermissionSet]") -> _Wanted:
             show_default=False,
         )
     )
-    days = typer.prompt("Days until it expires (0: never)", default=_DAYS, value_proc=_number(0, 3650))
+    days = typer.prompt("Days until it expires (0: never)", default=str(_DAYS), value_proc=_number(0, 3650))
     return _Wanted(name, description, permission_set, permissions, scopes, days or None)
 
 
@@ -75,7 +75,7 @@ def _ask_permissions(sets: "Sequence[PermissionSet]") -> tuple[str, list[str]]:
     for number, item in enumerate(sets, 1):
         typer.echo(f"  {number}  {item.name:<18} {visible(item.description)}")
     typer.echo(f"  {len(sets) + 1}  {'custom':<18} Permissions of your own choice.")
-    chosen = typer.prompt("Number", default=1, value_proc=_number(1, len(sets) + 1))
+    chosen = typer.prompt("Number", default="1", value_proc=_number(1, len(sets) + 1))
     if chosen <= len(sets):
         return sets[chosen - 1].name, []
     known = sorted({permission for item in sets for permission in item.permissions if "*" not in permission})
