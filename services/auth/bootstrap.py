@@ -137,11 +137,12 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
         trail.start()
         pepper.load()
         configured.load()
-        signing_keys.load()
         if first_key:
             bootstrap_key.ensure(database, pepper, first_key, clock())
         if administrator:
             first_administrator.ensure(users, administrator)
+        # Behind everybody who may sign in: health looks at these keys, and whoever waits for it signs in at once.
+        signing_keys.load()
         usage.start()
         cleaner.start()
 
