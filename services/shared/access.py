@@ -46,6 +46,8 @@ class Method:
     # Whether each call is an audit event, and the class of use it counts as.
     audited: bool = False
     usage_class: str = OTHER_USE
+    # Goes on with a use that another call began: takes nothing out of a quota.
+    continues_use: bool = False
     request_type: type[Message] | None = None
 
     @property
@@ -73,6 +75,7 @@ def _method(descriptor: MethodDescriptor) -> Method:
         http_status=options.Extensions[options_pb2.http_status],
         audited=options.Extensions[options_pb2.audited],
         usage_class=options.Extensions[options_pb2.usage_class] or OTHER_USE,
+        continues_use=options.Extensions[options_pb2.continues_use],
         request_type=message_factory.GetMessageClass(descriptor.input_type),
     )
 

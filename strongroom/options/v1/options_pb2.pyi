@@ -78,6 +78,7 @@ NO_HTTP_FIELD_NUMBER: _builtins.int
 HTTP_STATUS_FIELD_NUMBER: _builtins.int
 AUDITED_FIELD_NUMBER: _builtins.int
 USAGE_CLASS_FIELD_NUMBER: _builtins.int
+CONTINUES_USE_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedCompositeFieldContainer[Global___AccessRule]]
 """Who may call the method. Methods without a rule are refused to everybody."""
 no_http: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
@@ -91,4 +92,8 @@ refused are events whatever this says.
 usage_class: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
 """The class of use that a call counts as, for quotas and for the ledger of use: `train`, `predict`
 or `upload`; `other` if unset.
+"""
+continues_use: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""Whether the call goes on with what another one began, such as the chunks of an upload. It stands in
+the ledger and takes nothing out of a quota.
 """
