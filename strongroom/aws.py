@@ -8,6 +8,7 @@
 Needs botocore: `pip install 'strongroom[aws]'`.
 """
 
+import secrets
 from typing import Any
 
 _BODY = "Action=GetCallerIdentity&Version=2011-06-15"
@@ -43,6 +44,8 @@ def signed_caller_identity(server: str, region: str = "", endpoint: str = "") ->
         "Content-Type": "application/x-www-form-urlencoded; charset=utf-8",
         "Host": url.partition("://")[2].partition("/")[0],
         "X-Strongroom-Server": server,
+        # Else two that sign within a second would sign the same, and the second would count as a replay.
+        "X-Strongroom-Nonce": secrets.token_urlsafe(16),
     }
     request = AWSRequest("POST", url, headers, _BODY)
     SigV4Auth(credentials.get_frozen_credentials(), "sts", region or "us-east-1").add_auth(request)

@@ -14,7 +14,7 @@ from tests.stack import free_port
 REGION = "eu-west-1"
 # What moto takes from whoever has not been made a user of it.
 ANYBODY = {
-    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "testing",  # pragma: allowlist secret
     "AWS_DEFAULT_REGION": REGION,
 }
@@ -35,6 +35,13 @@ def moto(**environment: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+def verify_signatures(url: str) -> None:
+    """From now on moto refuses what is not signed by a secret that it gave out (`INITIAL_NO_AUTH_ACTION_COUNT`)."""
+    text = {"content-type": "text/plain"}
+    request = urllib.request.Request(f"{url}/moto-api/reset-auth", b"0", text, method="POST")  # noqa: S310
+    urllib.request.urlopen(request, timeout=5).close()  # noqa: S310 - always our own http URL
 
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:

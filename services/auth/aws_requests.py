@@ -22,7 +22,9 @@ _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=[A-Z0-9]{4,128}/(?P<date>\d{8})/(?P<region>[a-z0-9-]{1,32})/sts/aws4_request,"
     r" ?SignedHeaders=(?P<signed>[a-z0-9;-]{1,512}), ?Signature=(?P<signature>[0-9a-f]{64})"
 )
-_SENT_ON = {"content-type", "host", "x-amz-date", "x-amz-security-token", SERVER_HEADER}
+# A signature is a function of the request and the second: without it two programs of one identity would make the same.
+NONCE_HEADER = "x-strongroom-nonce"
+_SENT_ON = {"content-type", "host", "x-amz-date", "x-amz-security-token", SERVER_HEADER, NONCE_HEADER}
 # What clients send without signing it, and AWS does not need.
 _LEFT_OUT = {"accept", "content-length", "user-agent"}
 _CONTENT_TYPE = re.compile(r"application/x-www-form-urlencoded(; ?charset=utf-8)?", re.IGNORECASE)
