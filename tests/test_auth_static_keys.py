@@ -102,6 +102,20 @@ def test_a_removed_key_is_reported_to_the_services(installed: Installation, key_
         assert stays not in auth.revocations(installed)
 
 
+def test_a_file_is_not_taken_while_it_is_being_written(key_file: Path) -> None:
+    key_file.write_text(ONE)
+    file = KeyFile(key_file)
+    file.read()
+    assert not file.changed()
+    key_file.write_text("")
+    assert not file.changed()
+    key_file.write_text(f"{ONE}\n{OTHER}")
+    assert not file.changed()
+    assert file.changed()
+    assert [entry.value for entry in file.read()] == [ONE, OTHER]
+    assert not file.changed()
+
+
 def test_a_file_that_others_may_read_is_refused_unless_its_mount_is_read_only(
     key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from services.shared.tokens import InvalidToken
 
 MAX_LIFETIME = timedelta(days=3650)
 # Who may own a key, as principals are named.
-_OWNER = re.compile(r"(user|key|static|oidc|aws|token):[!-~]+")
+_OWNER = re.compile(r"(user|key|static|token|oidc|jwt|aws):[!-~]+")
 
 
 class ApiKeyNotFound(NotFound):

@@ -70,10 +70,16 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, ...] = ()
+        self._looked: tuple[int, ...] = ()
 
     def changed(self) -> bool:
-        """Whether it is another file, or another content, than was read last."""
-        return self._state() != self._seen
+        """Whether it is another file, or another content, than was read last, and nobody is writing any more.
+
+        A half-written file lacks keys, and what is told as ended stays so for as long as a token lives.
+        """
+        state = self._state()
+        settled, self._looked = state == self._looked, state
+        return settled and state != self._seen
 
     def read(self) -> list[Entry]:
         """The entries. Raises ValueError, PermissionError or OSError."""
@@ -167,7 +173,11 @@ class StaticKeys:
         now, keys = self._clock(), dict(map(self._hashed, entries))
         there = {principal.credential_id for principal in keys.values()}
         gone = {known.credential_id: now for known in self._keys.values() if known.credential_id not in there}
-        kept = {credential: ended for credential, ended in self._ended.items() if ended > now - _REMEMBERED}
+        kept = {
+            credential: ended
+            for credential, ended in self._ended.items()
+            if ended > now - _REMEMBERED and credential not in there
+        }
         self._keys, self._ended = keys, kept | gone
 
     def _hashed(self, entry: Entry) -> tuple[bytes, Principal]:
