@@ -13,7 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from services.auth.contract import contract_services
 from services.shared.access import Method, methods_of
 from services.shared.audit.event import Event
-from services.shared.audit.layer import audit, client_address, resource_of
+from services.shared.audit.layer import AuditLayers, client_address, resource_of
 from services.shared.audit.log import Filter
 from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
 from services.shared.audit.trail import Trail
@@ -79,7 +79,7 @@ class Running:
         keys = load_service_keys(place.folder / "keys")
         verifier = TokenVerifier(SERVICE, self.tokens.access_keys, keys, lambda _credential: False)
         names = (*contract_services(), AUDIT_LOG_SERVICE)
-        service = Service(SERVICE, names, self._register, verifier, audit=audit(trail))
+        service = Service(SERVICE, names, self._register, verifier, audit=AuditLayers(trail))
         self.server = Server(service, ServiceSettings(secrets_listen="127.0.0.1:0"))
         self.server.start()
         self.address = f"127.0.0.1:{self.server.port}"

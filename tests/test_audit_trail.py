@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from services.shared.audit.event import CLOSED, OPENED, Event
+from services.shared.audit.intents import Intent
 from services.shared.audit.log import Filter
 from services.shared.audit.trail import Trail
 from services.shared.audit.writer import AuditUnavailable
@@ -118,6 +119,46 @@ def test_an_event_is_durable_when_record_returns(place: Place) -> None:
     # Its end was sealed: who finds the database has nothing to add, and can't cut it short.
     place.sql("DELETE FROM audit_events WHERE principal = 'key:4'")
     assert any("are missing" in problem or "is missing" in problem for problem in place.problems())
+
+
+def test_what_a_killed_process_had_begun_is_told_by_the_next(place: Place) -> None:
+    """Between a change and its event: nobody can say whether it was done, but that it was about to be."""
+    script = (
+        "import os, sys, signal; from pathlib import Path; from tests.audit_trails import Place;"
+        "from tests.test_audit_trail import call; place = Place(Path(sys.argv[1]), sys.argv[2]);"
+        "trail = place.trail(place.open()); trail.start();"
+        "done = [call(n, request_id=f'r{n}', resource='done') for n in range(3)];"
+        "intents = [trail.begin(event) for event in done]; [trail.record(event) for event in done];"
+        "trail.begin(call(7, request_id='r7', resource='secrets/prod')); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", script, str(place.folder), place.url]
+    assert subprocess.run(command, check=False, timeout=60, stdout=subprocess.DEVNULL).returncode == -9
+    with place.started() as trail:
+        told = [entry.event for entry in trail.log.entries(Filter(kind="call"), 10)]
+        assert [(event.outcome, event.resource) for event in told[1:]] == [("allowed", "done")] * 3
+        interrupted = told[0]
+        assert (interrupted.outcome, interrupted.code, interrupted.reason) == ("failed", "UNKNOWN", "INTERRUPTED")
+        assert (interrupted.principal, interrupted.resource) == ("key:7", "secrets/prod")
+    with place.started() as trail:
+        assert len(trail.log.entries(Filter(kind="call"), 10)) == 4, "it is told once"
+    assert place.problems() == []
+    assert [file.name for file in (place.folder / "audit").iterdir()] == [f"{SERVICE}-heads.jsonl"]
+
+
+def test_the_file_of_intents_does_not_grow_without_end(local: Place) -> None:
+    with local.started() as trail:
+        trail.begin(call(1, request_id="open"))
+        size = 0
+        for number in range(6000):
+            intent = Intent(call(2, resource="x" * 1000), 0)
+            trail._intents._open[id(intent)] = intent
+            assert trail._intents._append([intent])
+            trail.settle(intent)
+            size = max(size, trail._intents._file.stat().st_size)
+            if number == 3000:
+                assert b'"request_id":"open"' in trail._intents._file.read_bytes()
+        assert size < 2 << 20
+        assert trail._intents._file.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_process_that_lives_is_not_sealed_by_another(place: Place) -> None:

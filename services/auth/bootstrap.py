@@ -44,7 +44,7 @@ from services.auth.usage import Usage
 from services.auth.user_servicer import UserServicer
 from services.auth.users import Users
 from services.shared.access import methods_of
-from services.shared.audit.layer import audit
+from services.shared.audit.layer import AuditLayers
 from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
 from services.shared.audit.trail import Trail
 from services.shared.channels import service_channel
@@ -175,7 +175,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
         # Looks at the database, finds signing keys that another replica has made, and makes them when it is time.
         ready=signing_keys.maintain,
         close=close,
-        audit=audit(trail, events.refused),
+        audit=AuditLayers(trail, events.refused),
         reflected=contract.described_services(),
     )
 

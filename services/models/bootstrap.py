@@ -26,7 +26,7 @@ from services.models.uploads import Uploads
 from services.models.verify import Verifier
 from services.models.versions import Versions
 from services.models.weights_servicer import WeightsServicer
-from services.shared.audit.layer import audit
+from services.shared.audit.layer import AuditLayers
 from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
 from services.shared.audit.trail import Trail
 from services.shared.channels import service_channel
@@ -98,7 +98,7 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         start=start,
         ready=database.check,
         close=close,
-        audit=audit(trail),
+        audit=AuditLayers(trail),
         # A commit lists every chunk of a version: 64 MiB are a good terabyte of weights.
         max_request_bytes=64 << 20,
     )

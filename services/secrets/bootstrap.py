@@ -12,7 +12,7 @@ from services.secrets.secret_servicer import SecretServicer
 from services.secrets.settings import SecretsSettings
 from services.secrets.tables import audit_events
 from services.secrets.vault import Vault
-from services.shared.audit.layer import audit
+from services.shared.audit.layer import AuditLayers
 from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
 from services.shared.audit.trail import Trail
 from services.shared.database import Database
@@ -68,6 +68,6 @@ def build(settings: SecretsSettings) -> Service:
         start=start,
         ready=database.check,
         close=close,
-        audit=audit(trail),
+        audit=AuditLayers(trail),
         max_request_bytes=1 << 20,
     )

@@ -35,6 +35,8 @@ class Call:
     answer: Any = field(default=None, repr=False)
     # What the messages of a streamed answer pass through, the first innermost.
     around_answers: list[Callable[[Iterator[Any]], Iterator[Any]]] = field(default_factory=list, repr=False)
+    # What the audit layers keep of the call.
+    audit: Any = field(default=None, repr=False)
     # gRPC code of the outcome, for log and metrics.
     outcome: str = "OK"
 

@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 from prometheus_client import Counter, Histogram
 
 from services.shared import access, errors, status, validation
+from services.shared.audit.layer import AuditLayers
 from services.shared.call import Call
 from services.shared.channels import IDENTITY_HEADER
 from services.shared.identity import Principal
@@ -41,19 +42,20 @@ _RECHECK_SECONDS = 5.0
 _log = structlog.get_logger()
 
 
-def layers(verifier: TokenVerifier, audit: Layer | None = None) -> list[Layer]:
+def layers(verifier: TokenVerifier, audit: AuditLayers | None = None) -> list[Layer]:
     """The layers, outermost first."""
     return [
         log_request,  # outermost: whatever happens below gets an id and ends as one line
         measure,  # next: counts what the caller sees, so outside of the translation of errors
         translate_errors,  # outside of every check, whose refusals are domain errors too
         hint_http_status,  # only a success may say 201, and the layers below may still fail what the servicer did
-        *([audit] if audit else []),  # outside of every check, whose refusals are events, inside of their translation
+        *([audit.record] if audit else []),  # outside of every check, whose refusals are events, but not as statuses
         identify(verifier),  # who calls: everything below may ask
         decode,  # behind it, so that what is malformed is an error like any other; nobody else reads the bytes
         authorize,  # before validation: a stranger learns nothing about what is valid
         recheck(verifier),  # behind the first message, which authorization has read: streams outlast credentials
-        validate,  # innermost: the servicer sees valid requests only
+        validate,  # the servicer sees valid requests only
+        *([audit.intend] if audit else []),  # innermost: what anything above refuses is not about to happen
     ]
 
 

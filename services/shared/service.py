@@ -15,7 +15,8 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from services.shared import access, logs
-from services.shared.layers import Layer, LayerInterceptor, layers
+from services.shared.audit.layer import AuditLayers
+from services.shared.layers import LayerInterceptor, layers
 from services.shared.settings import ServiceSettings
 from services.shared.tokens import TokenVerifier
 from strongroom import allocator
@@ -50,8 +51,8 @@ class Service:
     ready: Callable[[], None] = _nothing
     close: Callable[[], None] = _nothing
     reflected: Sequence[str] = ()
-    # The layer that records what was done and what was refused.
-    audit: Layer | None = None
+    # The layers that record what was done and what was refused.
+    audit: AuditLayers | None = None
     # Of one message. Memory is taken for it, and for what it is decoded to, before it is known who sends it.
     max_request_bytes: int = 4 << 20
 

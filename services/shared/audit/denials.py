@@ -10,8 +10,8 @@ from services.shared.audit.event import ANONYMOUS, Event
 # Seconds in which alike events are counted together.
 PERIOD = 60.0
 # Sorts of events told apart in a period, of each kind: of callers nobody knows, and of those who are known. What comes
-# beyond them is counted as one sort more. A sort is at most two rows a period, some 600 bytes each: strangers, who can
-# cause four kinds, fill 100 KiB a minute and service at most, and a tenth of that with one address.
+# beyond them is counted as one sort more. A sort is at most two rows a period, of 400 bytes or, with the longest texts,
+# 2 KiB: strangers, who can cause five kinds, fill some 80 KiB a minute and service, and 400 KiB whatever they try.
 SORTS_OF_STRANGERS = 20
 SORTS_OF_KNOWN = 200
 

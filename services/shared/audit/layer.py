@@ -1,9 +1,9 @@
 """The layer that records calls.
 
 Of a method that is `audited` every call is an event, which is durable before the answer goes out: an acknowledged
-change always has its event, and a secret leaves only behind its own. Before the call nothing is written, so a process
-that is killed between a change and its event leaves a change that nobody was told of. Refusals are events of every
-method; nobody waits for them.
+change always has its event, and a secret leaves only behind its own. Before a change its intent is on disk, so a
+process that is killed between a change and its event leaves a trace as well. Refusals are events of every method;
+nobody waits for them.
 
 A download's event is written when its first bytes are ready, before they go out: once they have, whoever holds them may
 cut the connection or the power, and would have read unseen. What becomes of the rest says the request's log line.
@@ -11,7 +11,7 @@ cut the connection or the power, and would have read unseen. What becomes of the
 
 import ipaddress
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 
 from services.shared import access, errors, status
 from services.shared.audit.event import ANONYMOUS, CALL, Event, Outcome
+from services.shared.audit.intents import Intent
 from services.shared.audit.trail import Trail
 from services.shared.audit.writer import AuditUnavailable
 from services.shared.call import Call
@@ -29,27 +30,49 @@ ADDRESS_HEADER = "x-forwarded-for"
 _REFUSALS = (errors.Unauthenticated, errors.PermissionDenied)
 
 
-def audit(
-    trail: Trail, refused: Callable[[Event], None] | None = None
-) -> Callable[[Call], AbstractContextManager[None]]:
-    """The layer. `refused` hears of every refusal beside the trail."""
+class AuditLayers:
+    """Two layers: one around every check, whose refusals are events, and one around the servicer alone.
+
+    Args:
+        trail: takes the events.
+        refused: hears of every refusal beside the trail.
+    """
+
+    def __init__(self, trail: Trail, refused: Callable[[Event], None] | None = None) -> None:
+        self._trail = trail
+        self._refused = refused
 
     @contextmanager
-    def layer(call: Call) -> Iterator[None]:
+    def record(self, call: Call) -> Iterator[None]:
+        """Records how the call ended."""
         if call.method.audited:
-            trail.check()
-        record = _Record(call, trail)
+            self._trail.check()
+        call.audit = record = _Record(call, self._trail)
         call.around_answers.append(record.before_first)
         try:
             yield
         except BaseException as error:
             event = record.failed(error)
-            if refused and event is not None and event.outcome == "denied":
-                refused(event)
+            if self._refused and event is not None and event.outcome == "denied":
+                self._refused(event)
             raise
         record.allowed()
 
-    return layer
+    @contextmanager
+    def intend(self, call: Call) -> Iterator[None]:
+        """Records that the call, to which nothing is objected, is about to change something."""
+        if _changes(call.method):
+            call.audit.intend()
+        yield
+
+
+def _changes(method: access.Method) -> bool:
+    """Whether calls may change what a caller who is known may change; others are in order without an intent.
+
+    Who signs in is known afterwards, and leaves a session that tells of it.
+    """
+    reads = all(rule.permission.endswith(".read") for rule in method.rules)
+    return method.audited and not method.public and not reads
 
 
 class _Record:
@@ -59,6 +82,11 @@ class _Record:
         self._call = call
         self._trail = trail
         self._is_done = not call.method.audited
+        self._intent: Intent | None = None
+
+    def intend(self) -> None:
+        """Raises AuditUnavailable: what can't be recorded is not begun."""
+        self._intent = self._trail.begin(self._event("allowed", "", ""))
 
     def before_first(self, answers: Iterator[Any]) -> Iterator[Any]:
         """A stream's answers; the first comes out when the event is durable."""
@@ -81,6 +109,7 @@ class _Record:
             event = self._event("denied", status.code_of(known).name, known.error_reason)
             self._is_done = True
             self._trail.note(event)
+            self._settle()
             return event
         if self._is_done:
             return None
@@ -97,6 +126,11 @@ class _Record:
             self._trail.note(event)
         else:
             self._trail.record(event)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._intent is not None:
+            self._trail.settle(self._intent)
 
     def _event(self, outcome: Outcome, code: str, reason: str) -> Event:
         call = self._call

@@ -1,6 +1,7 @@
 """Reads the audit log of a service: lists events, and recomputes its chains."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,7 @@ from ulid import ULID
 from services.shared.audit import chain
 from services.shared.audit.event import LENGTHS, Entry, Event, microseconds
 from services.shared.audit.heads import HeadsFile, Signatures
+from services.shared.audit.intents import Intent
 from services.shared.database import Database
 
 # Rows in memory at a time.
@@ -75,6 +77,20 @@ class AuditLog:
             row = connection.execute(query.order_by(columns.sequence.desc()).limit(1)).one_or_none()
         return None if row is None else (row.sequence, row.kind, row.hash)
 
+    def without_event(self, chain_id: str, intents: Sequence[Intent]) -> list[Event]:
+        """What was begun by the process that wrote this chain, and has no event in it."""
+        left = Counter(map(_key, (intent.event for intent in intents)))
+        columns = self._table.c
+        query = sa.select(columns.request_id, columns.method, columns.principal).where(
+            columns.chain == chain_id, columns.sequence > min((intent.after for intent in intents), default=0)
+        )
+        with self._database.read() as connection:
+            if intents:
+                for row in connection.execute(query.execution_options(yield_per=_BATCH)):
+                    left[tuple(row)] -= 1
+        events = {_key(intent.event): intent.event for intent in intents}
+        return [event for key, event in events.items() for _ in range(left[key])]
+
     def verify(self) -> list[chain.Report]:
         """Recomputes all chains, and compares them with the signed heads at hand; the oldest chain first.
 
@@ -123,6 +139,10 @@ def _conditions(columns: Any, wanted: Filter) -> Iterator[sa.ColumnElement[bool]
 def _matches(column: sa.ColumnElement[str], text: str) -> sa.ColumnElement[bool]:
     # Not LIKE: on SQLite that takes `A` for `a`.
     return sa.func.substr(column, 1, len(text) - 1) == text[:-1] if text.endswith("*") else column == text
+
+
+def _key(event: Event) -> tuple[str, ...]:
+    return event.request_id, event.method, event.principal
 
 
 def _first_id(time: int) -> str:

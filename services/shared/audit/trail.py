@@ -3,8 +3,10 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -13,7 +15,7 @@ from services.shared.audit import chain
 from services.shared.audit.denials import Denials
 from services.shared.audit.event import CLOSED, Event, microseconds
 from services.shared.audit.heads import HeadsFile, Signatures
-from services.shared.audit.lifelines import Lifelines
+from services.shared.audit.intents import Intent, Intents
 from services.shared.audit.log import AuditLog
 from services.shared.audit.writer import AuditUnavailable, Writer
 from services.shared.database import Database
@@ -23,6 +25,9 @@ from services.shared.tokens import ServiceIdentity
 HEAD_SECONDS = 60.0
 # Seconds until a refusal can be read.
 _TICK_SECONDS = 1.0
+
+# Whether it was done, nobody can say.
+_INTERRUPTED: dict[str, Any] = {"outcome": "failed", "code": "UNKNOWN", "reason": "INTERRUPTED"}
 
 _log = structlog.get_logger()
 
@@ -50,7 +55,7 @@ class Trail:
         self._clock = clock
         self._writer = Writer(database, table, signatures, clock)
         self._heads = HeadsFile(data_dir / "audit", signatures)
-        self._lifelines = Lifelines(data_dir / "audit", identity.name)
+        self._intents = Intents(data_dir / "audit", identity.name)
         self._signatures = signatures
         self._denials = Denials(time.monotonic)
         # What reads the log.
@@ -63,9 +68,9 @@ class Trail:
     def start(self) -> None:
         """Opens the chain. Raises AuditUnavailable or OSError; a second time does what is left to do."""
         if self._thread.ident is None:
-            self._lifelines.hold(self._writer.chain)
+            self._intents.hold(self._writer.chain)
             self._writer.open()
-            self._seal_chains_left_open()
+            self._settle_what_died()
             self.sign_head()
             self._thread.start()
 
@@ -79,13 +84,29 @@ class Trail:
             self.flush(end=True)
             self._writer.close()
             self.sign_head(is_final=True)
-            self._lifelines.release()
+            self._intents.release()
         except (AuditUnavailable, OSError) as error:
             _log.error("the chain of audit events ends without its last event", error=str(error))
 
     def check(self) -> None:
         """Raises AuditUnavailable while events can't be written: what needs one must not begin."""
         self._writer.check()
+
+    def begin(self, event: Event) -> Intent:
+        """Returns when it is on disk that this is about to happen; `settle` it when it has its event.
+
+        A process that is killed in between leaves the intent: the next one records that it was INTERRUPTED. Raises
+        AuditUnavailable.
+        """
+        intent = Intent(event.bounded(), after=self._writer.durable[0])
+        if not self._intents.begin(intent):
+            self._intents.settle(intent)
+            raise AuditUnavailable
+        return intent
+
+    def settle(self, intent: Intent) -> None:
+        """Forgets what was begun."""
+        self._intents.settle(intent)
 
     def record(self, event: Event) -> None:
         """Returns when the event is durable. Raises AuditUnavailable."""
@@ -118,15 +139,17 @@ class Trail:
             _log.error("a head was not signed", error=str(error))
         return self.log.verify()
 
-    def _seal_chains_left_open(self) -> None:
-        """Signs where the chains of processes that died stand now: nothing may be added to them any more."""
-        for name, release in self._lifelines.broken():
+    def _settle_what_died(self) -> None:
+        """Ends the chains of processes that died: signs where they stand, and records what was interrupted."""
+        for name, intents, forget in self._intents.broken():
             last = self.log.last(name)
             if last is not None and last[1] != CLOSED:
                 sequence, _, hashed = last
                 now = microseconds(self._clock())
                 self._heads.append(chain.Head(self._signatures.service, name, sequence, hashed, now, is_final=True))
-            release()
+            interrupted = [replace(event, **_INTERRUPTED) for event in self.log.without_event(name, intents)]
+            self._writer.write(interrupted)
+            forget()
 
     def _run(self) -> None:
         next_head = time.monotonic() + HEAD_SECONDS

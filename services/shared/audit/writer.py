@@ -1,9 +1,8 @@
 """Writes the chain of this process, many callers' events in one transaction."""
 
 import secrets
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -11,6 +10,7 @@ import structlog
 from ulid import ULID
 
 from services.shared.audit import chain
+from services.shared.audit.batches import Batches
 from services.shared.audit.event import CLOSED, OPENED, Entry, Event, microseconds
 from services.shared.audit.heads import Signatures
 from services.shared.database import Database
@@ -32,21 +32,8 @@ class AuditUnavailable(Unavailable):
         super().__init__("The audit log can't be written, and nothing is done without it. Try again.")
 
 
-@dataclass
-class _Waiting:
-    """Events of one caller. `wake` is set when they are settled, or when it is this caller's turn to write."""
-
-    events: Sequence[Event]
-    wake: threading.Event = field(default_factory=threading.Event)
-    settled: bool = False
-    failed: bool = False
-
-
 class Writer:
     """One chain, from `open` to `close`.
-
-    Whoever comes first writes; those who come meanwhile wait, and one of them writes for all: 32 callers at once cost
-    two transactions, not 32.
 
     What could not be written is kept and tried again before anything else, because what it tells of may have happened;
     until then `check` refuses whatever would have to be recorded.
@@ -66,11 +53,9 @@ class Writer:
         self._sequence = 0
         self._last_id = 0
         self._unwritten: list[Entry] = []
-        self._queue: list[_Waiting] = []
-        self._is_led = False
+        self._batches = Batches(self._write)
         self._is_open = False
         self._is_failing = False
-        self._lock = threading.Lock()
 
     def open(self) -> None:
         """Writes the first entry. Raises AuditUnavailable; a second time does what is left to do."""
@@ -103,33 +88,28 @@ class Writer:
         self._submit(events)
 
     def _submit(self, events: Sequence[Event]) -> None:
-        waiting = _Waiting(events)
-        with self._lock:
-            self._queue.append(waiting)
-            leads, self._is_led = not self._is_led, True
-        if not leads:
-            waiting.wake.wait()
-        if not waiting.settled:
-            self._lead()
-        if waiting.failed:
+        if not self._batches.submit(events):
             raise AuditUnavailable
 
-    def _lead(self) -> None:
-        """Writes for all who wait, then hands over to one who came meanwhile."""
-        with self._lock:
-            batch, self._queue = self._queue, []
-        failed = True
+    def _write(self, events: list[Event]) -> bool:
+        """Makes the events, and what is unwritten of earlier ones, durable; says whether they are."""
+        self._unwritten += [self._sealed(event) for event in events]
+        if not self._unwritten:
+            return True
         try:
-            self._unwritten += [self._sealed(event) for waiting in batch for event in waiting.events]
-            failed = not self._write()
-        finally:
-            for waiting in batch:
-                waiting.failed, waiting.settled = failed, True
-                waiting.wake.set()
-            with self._lock:
-                self._is_led = bool(self._queue)
-                if self._queue:
-                    self._queue[0].wake.set()
+            with self._database.write() as connection:
+                # The answer to the last attempt may have been lost, and not the attempt.
+                done = self._last_sequence(connection) if self._is_failing else 0
+                rows = [_row(entry) for entry in self._unwritten if entry.sequence > done]
+                if rows:
+                    connection.execute(sa.insert(self._table), rows)
+        except sa.exc.SQLAlchemyError as error:
+            self._is_failing = True
+            _log.error("audit events not written", events=len(self._unwritten), error=type(error).__name__)
+            return False
+        last = self._unwritten[-1]
+        self.durable, self._unwritten, self._is_failing = (last.sequence, last.hash), [], False
+        return True
 
     def _sealed(self, event: Event) -> Entry:
         """The event as the next entry of the chain."""
@@ -147,25 +127,6 @@ class Writer:
         fresh = (now // 1000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS - 1)
         self._last_id = max(self._last_id + 1, fresh)
         return str(ULID.from_int(self._last_id))
-
-    def _write(self) -> bool:
-        """Makes what is unwritten durable; says whether it is."""
-        if not self._unwritten:
-            return True
-        try:
-            with self._database.write() as connection:
-                # The answer to the last attempt may have been lost, and not the attempt.
-                done = self._last_sequence(connection) if self._is_failing else 0
-                rows = [_row(entry) for entry in self._unwritten if entry.sequence > done]
-                if rows:
-                    connection.execute(sa.insert(self._table), rows)
-        except sa.exc.SQLAlchemyError as error:
-            self._is_failing = True
-            _log.error("audit events not written", events=len(self._unwritten), error=type(error).__name__)
-            return False
-        last = self._unwritten[-1]
-        self.durable, self._unwritten, self._is_failing = (last.sequence, last.hash), [], False
-        return True
 
     def _last_sequence(self, connection: sa.Connection) -> int:
         columns = self._table.c
