@@ -41,8 +41,10 @@ class ApiKeyServiceStub:
 
     A caller can't give away more than it holds: every grant of the new key must be covered by
     the caller's own, else PERMISSION_DENIED with reason GRANT_NOT_COVERED. Nor may the new key
-    outlive the caller's: PERMISSION_DENIED with reason LIFETIME_NOT_COVERED. INVALID_ARGUMENT with
-    reason PERMISSION_SET_UNKNOWN, PERMISSION_UNKNOWN, PERMISSIONS_REQUIRED or SCOPE_INVALID.
+    outlive the caller's: PERMISSION_DENIED with reason LIFETIME_NOT_COVERED. A caller's quotas hold for
+    the key too, unless it names tighter ones: QUOTA_NOT_COVERED for looser ones. INVALID_ARGUMENT with
+    reason PERMISSION_SET_UNKNOWN, PERMISSION_UNKNOWN, PERMISSIONS_REQUIRED, SCOPE_INVALID, QUOTA_INVALID,
+    OWNER_INVALID or GRANTS_TOO_LARGE: all grants of a key fit into 8 KiB, because they travel in a header.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -61,7 +63,8 @@ class ApiKeyServiceStub:
     UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]
     """Changes what the request names, and leaves the rest. What the key may do is replaced as a whole by
     `permission_set`, `permissions` or `grants`, under the same rules as at its creation: the caller's
-    grants must cover the new ones as well as the old ones.
+    grants must cover the new ones as well as the old ones. Access tokens made with the key end if its
+    grants or quotas change. FAILED_PRECONDITION with reason API_KEY_REVOKED.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -73,16 +76,19 @@ class ApiKeyServiceStub:
     """
     ExtendApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.ExtendApiKeyRequest, _api_keys_pb2.ApiKey]
     """Lets a key live longer: by `days` from its expiry, from now if that has passed. FAILED_PRECONDITION
-    with reason API_KEY_REVOKED or API_KEY_DOES_NOT_EXPIRE; PERMISSION_DENIED with reason
-    LIFETIME_NOT_COVERED, and GRANT_NOT_COVERED if the caller could not create the key.
+    with reason API_KEY_REVOKED or API_KEY_DOES_NOT_EXPIRE; INVALID_ARGUMENT with reason LIFETIME_TOO_LONG
+    beyond 3650 days from now; PERMISSION_DENIED with reason LIFETIME_NOT_COVERED, and GRANT_NOT_COVERED if
+    the caller could not create the key.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.ApiKey]
     """Gives the key a new secret, shown in this answer alone. The secrets before it work on for the grace
     period, so that no caller fails while the new one is rolled out; no version outlives the key. A key
-    may rotate itself and its owner may; others need `keys.write` and grants that cover the key's.
-    FAILED_PRECONDITION with reason API_KEY_INACTIVE.
+    may rotate itself, with its newest secret alone, and its owner may; others need `keys.write` and grants
+    that cover the key's. FAILED_PRECONDITION with reason API_KEY_INACTIVE, or API_KEY_VERSIONS_EXHAUSTED
+    where five secrets work already; PERMISSION_DENIED with reason LIFETIME_NOT_COVERED if the new secret
+    would outlive the one that the caller presents, which may be in its grace.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -98,8 +104,10 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 
     A caller can't give away more than it holds: every grant of the new key must be covered by
     the caller's own, else PERMISSION_DENIED with reason GRANT_NOT_COVERED. Nor may the new key
-    outlive the caller's: PERMISSION_DENIED with reason LIFETIME_NOT_COVERED. INVALID_ARGUMENT with
-    reason PERMISSION_SET_UNKNOWN, PERMISSION_UNKNOWN, PERMISSIONS_REQUIRED or SCOPE_INVALID.
+    outlive the caller's: PERMISSION_DENIED with reason LIFETIME_NOT_COVERED. A caller's quotas hold for
+    the key too, unless it names tighter ones: QUOTA_NOT_COVERED for looser ones. INVALID_ARGUMENT with
+    reason PERMISSION_SET_UNKNOWN, PERMISSION_UNKNOWN, PERMISSIONS_REQUIRED, SCOPE_INVALID, QUOTA_INVALID,
+    OWNER_INVALID or GRANTS_TOO_LARGE: all grants of a key fit into 8 KiB, because they travel in a header.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -118,7 +126,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     UpdateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """Changes what the request names, and leaves the rest. What the key may do is replaced as a whole by
     `permission_set`, `permissions` or `grants`, under the same rules as at its creation: the caller's
-    grants must cover the new ones as well as the old ones.
+    grants must cover the new ones as well as the old ones. Access tokens made with the key end if its
+    grants or quotas change. FAILED_PRECONDITION with reason API_KEY_REVOKED.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -130,16 +139,19 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """
     ExtendApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.ExtendApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """Lets a key live longer: by `days` from its expiry, from now if that has passed. FAILED_PRECONDITION
-    with reason API_KEY_REVOKED or API_KEY_DOES_NOT_EXPIRE; PERMISSION_DENIED with reason
-    LIFETIME_NOT_COVERED, and GRANT_NOT_COVERED if the caller could not create the key.
+    with reason API_KEY_REVOKED or API_KEY_DOES_NOT_EXPIRE; INVALID_ARGUMENT with reason LIFETIME_TOO_LONG
+    beyond 3650 days from now; PERMISSION_DENIED with reason LIFETIME_NOT_COVERED, and GRANT_NOT_COVERED if
+    the caller could not create the key.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """Gives the key a new secret, shown in this answer alone. The secrets before it work on for the grace
     period, so that no caller fails while the new one is rolled out; no version outlives the key. A key
-    may rotate itself and its owner may; others need `keys.write` and grants that cover the key's.
-    FAILED_PRECONDITION with reason API_KEY_INACTIVE.
+    may rotate itself, with its newest secret alone, and its owner may; others need `keys.write` and grants
+    that cover the key's. FAILED_PRECONDITION with reason API_KEY_INACTIVE, or API_KEY_VERSIONS_EXHAUSTED
+    where five secrets work already; PERMISSION_DENIED with reason LIFETIME_NOT_COVERED if the new secret
+    would outlive the one that the caller presents, which may be in its grace.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -158,8 +170,10 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A caller can't give away more than it holds: every grant of the new key must be covered by
         the caller's own, else PERMISSION_DENIED with reason GRANT_NOT_COVERED. Nor may the new key
-        outlive the caller's: PERMISSION_DENIED with reason LIFETIME_NOT_COVERED. INVALID_ARGUMENT with
-        reason PERMISSION_SET_UNKNOWN, PERMISSION_UNKNOWN, PERMISSIONS_REQUIRED or SCOPE_INVALID.
+        outlive the caller's: PERMISSION_DENIED with reason LIFETIME_NOT_COVERED. A caller's quotas hold for
+        the key too, unless it names tighter ones: QUOTA_NOT_COVERED for looser ones. INVALID_ARGUMENT with
+        reason PERMISSION_SET_UNKNOWN, PERMISSION_UNKNOWN, PERMISSIONS_REQUIRED, SCOPE_INVALID, QUOTA_INVALID,
+        OWNER_INVALID or GRANTS_TOO_LARGE: all grants of a key fit into 8 KiB, because they travel in a header.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -208,7 +222,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
         """Changes what the request names, and leaves the rest. What the key may do is replaced as a whole by
         `permission_set`, `permissions` or `grants`, under the same rules as at its creation: the caller's
-        grants must cover the new ones as well as the old ones.
+        grants must cover the new ones as well as the old ones. Access tokens made with the key end if its
+        grants or quotas change. FAILED_PRECONDITION with reason API_KEY_REVOKED.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -232,8 +247,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
         """Lets a key live longer: by `days` from its expiry, from now if that has passed. FAILED_PRECONDITION
-        with reason API_KEY_REVOKED or API_KEY_DOES_NOT_EXPIRE; PERMISSION_DENIED with reason
-        LIFETIME_NOT_COVERED, and GRANT_NOT_COVERED if the caller could not create the key.
+        with reason API_KEY_REVOKED or API_KEY_DOES_NOT_EXPIRE; INVALID_ARGUMENT with reason LIFETIME_TOO_LONG
+        beyond 3650 days from now; PERMISSION_DENIED with reason LIFETIME_NOT_COVERED, and GRANT_NOT_COVERED if
+        the caller could not create the key.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -246,8 +262,10 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
         """Gives the key a new secret, shown in this answer alone. The secrets before it work on for the grace
         period, so that no caller fails while the new one is rolled out; no version outlives the key. A key
-        may rotate itself and its owner may; others need `keys.write` and grants that cover the key's.
-        FAILED_PRECONDITION with reason API_KEY_INACTIVE.
+        may rotate itself, with its newest secret alone, and its owner may; others need `keys.write` and grants
+        that cover the key's. FAILED_PRECONDITION with reason API_KEY_INACTIVE, or API_KEY_VERSIONS_EXHAUSTED
+        where five secrets work already; PERMISSION_DENIED with reason LIFETIME_NOT_COVERED if the new secret
+        would outlive the one that the caller presents, which may be in its grace.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
