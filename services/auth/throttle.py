@@ -111,7 +111,7 @@ class Throttle:
             wait = max(row.blocked_until for row in rows.values()) - now
             if wait > timedelta():
                 seconds = int(wait.total_seconds()) + 1
-                raise SignInThrottled(f"Too many attempts. Try again in {seconds} seconds.", retry_after=seconds)
+                raise SignInThrottled(f"Too many attempts. Try again in {seconds} s.", retry_after=seconds)
             counts = tuple(_count(scope, rows[scope.key], now) for scope in scopes)
             for count in counts:
                 forgotten = now + count.scope.limit.memory
