@@ -131,6 +131,37 @@ def test_a_file_that_others_may_read_is_refused_unless_its_mount_is_read_only(
 
 
 @pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (f"{ONE}\n{OTHER},{BARE}", "has a line with a comma"),
+        (f"# {'x' * (1 << 20)}", "is larger than"),
+        (f"{ONE}\n{ONE}", "entry 2: the same key as .*entry 1"),
+    ],
+)
+def test_a_senseless_file_is_refused(key_file: Path, content: str, complaint: str) -> None:
+    key_file.write_text(content)
+    with pytest.raises(ValueError, match=complaint) as caught:
+        KeyFile(key_file).read()
+    assert ONE not in str(caught.value)
+
+
+def test_a_pipe_and_a_file_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", mode=0o600)
+    with pytest.raises(ValueError, match="is not a file"):
+        KeyFile(tmp_path / "pipe").read()
+    with pytest.raises(FileNotFoundError):
+        KeyFile(tmp_path / "nothing").read()
+
+
+def test_an_empty_setting_is_none(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("API_KEYS", "API_KEYS_FILE", "AUTH_TOKEN", "BOOTSTRAP_API_KEY_FILE"):
+        monkeypatch.setenv(f"STRONGROOM_{name}", "")
+        monkeypatch.setenv(name, "")
+    settings = AuthSettings()
+    assert (settings.api_keys_file, settings.bootstrap_api_key_file, settings.aliases_used) == (None, None, ())
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("fifteen-letters", "entry 1 needs 16 to 512"),

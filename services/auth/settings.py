@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from services.shared.settings import ServiceSettings
@@ -88,6 +88,12 @@ class AuthSettings(ServiceSettings):
     # So many refused credentials from one address within so many seconds are unusual: an alert event, and a warning.
     alert_failures: Annotated[int, Field(ge=1, le=100_000)] = 50
     alert_window_seconds: Annotated[float, Field(gt=0)] = 300
+
+    @field_validator("bootstrap_api_key_file", "api_keys_file", "admin_password_file", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        """Compose files pass on what is not set as an empty text, which would be the current folder."""
+        return None if value == "" else value
 
     @classmethod
     def settings_customise_sources(  # type: ignore[override]

@@ -88,6 +88,9 @@ class KeyFile:
         read_only = os.statvfs(self._path).f_flag & os.ST_RDONLY
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) and not read_only:
             raise PermissionError(f"{self._path} may be read by others; run: chmod 600 {self._path}")
+        # A pipe would keep whoever reads it waiting.
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{self._path} is not a file.")
         if status.st_size > _MAX_FILE_BYTES:
             raise ValueError(f"{self._path} is larger than {_MAX_FILE_BYTES} bytes.")
         lines = self._path.read_text(encoding="utf-8-sig").splitlines()
