@@ -108,9 +108,13 @@ class Connection:
             except grpc.RpcError as error:
                 raise errors.from_rpc(error) from None
 
-        with self._breaker.guarding():
-            answer, call = self._retries.run(attempt, repeat)
+        answer, call = self.repeated(attempt, repeat)
         return answer, {name: str(value) for name, value in call.initial_metadata() or ()}
+
+    def repeated(self, attempt: "Callable[[], Answer]", repeat: Repeat) -> "Answer":
+        """What `attempt` returns, made again as `call` would. It raises StrongroomError."""
+        with self._breaker.guarding():
+            return self._retries.run(attempt, repeat)
 
     def result(self, call: Any) -> Any:
         """Waits for the answer of a call that was begun."""

@@ -187,8 +187,12 @@ class Pull:
 
 def read(connection: Connection, request: weights_pb2.ReadFileRequest) -> bytes:
     """A range of a file, held in memory: for tensors, not for whole models. Raises OutOfRange, NotFound, DataLoss."""
-    call = connection.begin(bulk.read_file(connection.channel), request)
-    data = b"".join(bulk.decode_data(message) for message in connection.answers(call))
+
+    def attempt() -> bytes:
+        call = connection.begin(bulk.read_file(connection.channel), request)
+        return b"".join(bulk.decode_data(message) for message in connection.answers(call))
+
+    data = connection.repeated(attempt, Repeat.SAFE)
     if request.HasField("length") and len(data) > request.length:
         raise DataLoss("The server sent more than was asked for.", reason="ANSWER_TOO_LONG")
     return data

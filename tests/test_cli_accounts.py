@@ -5,6 +5,8 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +65,7 @@ def test_a_user_from_create_to_delete(strongroom: Terminal, home: Terminal) -> N
     deleted = strongroom("users", "delete", "life@example.org", "--yes").out
     assert deleted == "deleted life@example.org: 0 keys revoked\n"
     refused = strongroom("users", "show", "life@example.org")
-    assert (refused.status, refused.err) == (2, "strongroom: there is no user life@example.org\n")
+    assert (refused.status, refused.err) == (1, "strongroom: there is no user life@example.org\n")
 
 
 def test_the_roles_are_five(strongroom: Terminal) -> None:
@@ -212,3 +214,19 @@ def test_a_password_that_must_be_changed_is_told_to_programs(stack: Stack) -> No
         assert caught.value.reason == "PASSWORD_EXPIRED"
         client.sessions.sign_in("program@example.org", made.password, new_password=PASSWORD)
         assert client.tokens.caller().role == "viewer"
+
+
+def test_many_threads_share_a_session_whose_token_ends(stack: Stack, somebody: str) -> None:
+    store = MemoryStore()
+    with Client(stack.url, session=store) as client:
+        client.sessions.sign_in(somebody, PASSWORD)
+        for _renewal in range(3):
+            tokens = store.load()
+            assert tokens is not None
+            store.save(replace(tokens, renew_at=time.time() - 1))
+            with Client(stack.url, session=store) as other, ThreadPoolExecutor(8) as threads:
+                names = list(threads.map(lambda _call: other.tokens.caller().name, range(16)))
+            assert names == [somebody] * 16
+            renewed = store.load()
+            assert renewed is not None
+            assert renewed.refresh_token != tokens.refresh_token

@@ -129,7 +129,11 @@ def status(json: Json = False) -> None:
     for grant in caller.grants:
         typer.echo(f"  {notation.spelled(grant)}")
     if limits:
-        typer.echo(f"requests left: {limits.get('remaining', '?')} of {limits.get('limit', '?')}")
+        # The limit may be followed by its windows: `100, 100;w=60`.
+        most = limits.get("limit", "?").partition(",")[0]
+        typer.echo(
+            f"requests left: {limits.get('remaining', '?')} of {most}; all again in {limits.get('reset', '?')} s"
+        )
 
 
 class _Passwords:

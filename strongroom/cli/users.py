@@ -12,6 +12,7 @@ from strongroom.cli.session import (
     confirmed,
     connected,
     counted,
+    fail,
     misused,
     moment,
     print_json,
@@ -157,7 +158,7 @@ def _id(client: "Client", user: str) -> str:
         return user
     # Listings are by e-mail address, and installations of more users than fit a few pages are rare.
     found = next((item.id for item in client.users.list() if item.email.casefold() == user.casefold()), None)
-    return found or misused(f"there is no user {user}")
+    return found or fail(f"there is no user {user}")
 
 
 def _show_new(user: "NewUser", *, json: bool) -> None:
