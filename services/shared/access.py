@@ -18,6 +18,8 @@ PROTOCOL_METHODS = re.compile(
     r"/grpc\.health\.v1\.Health/\w+|/grpc\.reflection\.v1(alpha)?\.ServerReflection/\w+|/envoy\.service\.auth\.v3\.Authorization/Check"
 )
 
+# The question whether a service is well, after which gateway and supervisor act.
+HEALTH_METHOD = "/grpc.health.v1.Health/Check"
 # Envoy's question, which every request with an API key waits for.
 CHECK_METHOD = "/envoy.service.auth.v3.Authorization/Check"
 # What the gateway tells auth.

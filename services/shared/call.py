@@ -37,6 +37,14 @@ class Call:
     around_answers: list[Callable[[Iterator[Any]], Iterator[Any]]] = field(default_factory=list, repr=False)
     # What the audit layers keep of the call.
     audit: Any = field(default=None, repr=False)
+    # Whether the request is a stream, and whether the answer is.
+    streams_request: bool = False
+    streams_answer: bool = False
+    # Bytes of the messages that came and went so far.
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    # Metadata of the answer: headers of a single one, trailers of an error.
+    hints: list[tuple[str, str]] = field(default_factory=list)
     # gRPC code of the outcome, for log and metrics.
     outcome: str = "OK"
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -18,9 +19,11 @@ from grpc_status import rpc_status
 from prometheus_client import Counter, Histogram
 
 from services.shared import access, errors, status, validation
+from services.shared.accounts import Accounts
 from services.shared.audit.layer import AuditLayers
 from services.shared.call import Call
 from services.shared.channels import IDENTITY_HEADER
+from services.shared.concurrency import ConcurrentCalls, Overloaded, Threads
 from services.shared.identity import Principal
 from services.shared.ids import new_id
 from services.shared.tokens import TokenVerifier
@@ -42,19 +45,28 @@ _RECHECK_SECONDS = 5.0
 _log = structlog.get_logger()
 
 
-def layers(verifier: TokenVerifier, audit: AuditLayers | None = None) -> list[Layer]:
+def layers(
+    verifier: TokenVerifier,
+    concurrent: ConcurrentCalls,
+    audit: AuditLayers | None = None,
+    accounts: Accounts | None = None,
+) -> list[Layer]:
     """The layers, outermost first."""
     return [
         log_request,  # outermost: whatever happens below gets an id and ends as one line
         measure,  # next: counts what the caller sees, so outside of the translation of errors
+        *([accounts.meter.watch] if accounts else []),  # likewise; whoever is refused below has used something as well
         translate_errors,  # outside of every check, whose refusals are domain errors too
-        hint_http_status,  # only a success may say 201, and the layers below may still fail what the servicer did
+        send_hints,  # only a success may say 201, and the layers below may still fail what the servicer did
         *([audit.record] if audit else []),  # outside of every check, whose refusals are events, but not as statuses
         identify(verifier),  # who calls: everything below may ask
+        concurrent.layer,  # at once, before anything is waited for: idle calls hold threads as others do
+        receive,  # now the message of a single request is waited for, which whoever is refused above need not send
         decode,  # behind it, so that what is malformed is an error like any other; nobody else reads the bytes
         authorize,  # before validation: a stranger learns nothing about what is valid
         recheck(verifier),  # behind the first message, which authorization has read: streams outlast credentials
         validate,  # the servicer sees valid requests only
+        *([accounts.limit] if accounts else []),  # behind every check: a request that is refused takes no quota
         *([audit.intend] if audit else []),  # innermost: what anything above refuses is not about to happen
     ]
 
@@ -63,14 +75,22 @@ class LayerInterceptor(grpc.ServerInterceptor):
     """Puts the layers around the handler of every method, and gives it the threads of its callers' kind.
 
     A call has a thread from its headers on, and whoever sends no more keeps it. So whoever needs no credential gets
-    threads apart from those who have one, and from Envoy's question, on which all of these depend.
+    threads apart from those who have one, and from questions of Envoy and about health, on which all of these depend.
+
+    gRPC has a limit of all calls together, which would refuse those questions too; here each kind has its own: calls
+    beyond `waiting` that wait for a thread are refused at once.
     """
 
-    def __init__(self, methods: dict[str, access.Method], stack: list[Layer], workers: int) -> None:
+    def __init__(
+        self, methods: dict[str, access.Method], stack: list[Layer], threads: Threads, workers: int, waiting: int
+    ) -> None:
         self._methods = methods
         self._layers = stack
-        self._strangers = ThreadPoolExecutor(workers, thread_name_prefix="stranger")
-        self._checks = ThreadPoolExecutor(workers, thread_name_prefix="check")
+        self._waiting = waiting
+        self._requests = threads
+        self._strangers = Threads(workers, thread_name_prefix="stranger")
+        self._checks = Threads(workers, thread_name_prefix="check")
+        self._refusals = Threads(1, thread_name_prefix="refusal")
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         handler = continuation(details)
@@ -84,45 +104,56 @@ class LayerInterceptor(grpc.ServerInterceptor):
             # Not one of ours: with no rules it is refused, unless it is a protocol's.
             protocol = access.PROTOCOL_METHODS.fullmatch(details.method) is not None
             method = access.Method(details.method, protocol=protocol)
+        threads = self._threads_for(method)
+        if threads is not self._checks and threads.waiting >= self._waiting:
+            return _refused(method, self._refusals)
         metadata = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
-        return self._wrap(handler, method, metadata)
+        return self._wrap(handler, method, metadata, threads)
 
-    def _wrap(self, handler: Any, method: access.Method, metadata: dict[str, str]) -> Any:
-        def answer(behavior: Callable[..., Any]) -> Callable[..., Any]:
-            def run(request: Any, context: grpc.ServicerContext) -> Any:
-                call = Call(method, context, metadata, request, handler.request_deserializer)
-                with self._entered(call):
-                    call.answer = behavior(call.request, context)
-                return call.answer
+    def _threads_for(self, method: access.Method) -> Threads:
+        if method.path == access.HEALTH_METHOD:
+            return self._checks
+        return self._strangers if method.public else self._requests
 
-            return run
+    def _wrap(self, handler: Any, method: access.Method, metadata: dict[str, str], threads: Threads) -> Any:
+        """The handler within the layers.
 
-        def stream(behavior: Callable[..., Any]) -> Callable[..., Any]:
-            def run(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-                call = Call(method, context, metadata, request, handler.request_deserializer)
-                with self._entered(call):
-                    answers = behavior(call.request, context)
-                    for around in call.around_answers:
-                        answers = around(answers)
-                    yield from answers
+        To gRPC every request is a stream of bytes, for of others it waits before anybody has asked who calls; and one
+        that can't be decoded would be an internal error without a reason. Every answer is bytes, so that they are
+        counted.
+        """
+        # One of the four is set.
+        behavior = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        encode: Callable[[Any], bytes] = handler.response_serializer or bytes
 
-            return run
+        def begin(messages: Iterator[bytes], context: grpc.ServicerContext) -> Call:
+            call = Call(method, context, metadata, messages, handler.request_deserializer)
+            call.streams_request, call.streams_answer = handler.request_streaming, handler.response_streaming
+            call.request = _received(call, messages)
+            return call
 
-        kinds = {
-            (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler, answer),
-            (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler, stream),
-            (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler, answer),
-            (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler, stream),
-        }
-        attribute, make, around = kinds[handler.request_streaming, handler.response_streaming]
-        behavior: Any = around(getattr(handler, attribute))
+        def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+            call = begin(messages, context)
+            with self._entered(call):
+                call.answer = behavior(call.request, context)
+                encoded = encode(call.answer)
+                call.bytes_sent = len(encoded)
+            return encoded
+
+        def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            call = begin(messages, context)
+            with self._entered(call):
+                answers = behavior(call.request, context)
+                for around in (*call.around_answers, partial(_sent, call, encode)):
+                    answers = around(answers)
+                yield from answers
+
         # grpcio asks for this attribute; without it the server's own threads serve the call.
-        if method.path == access.CHECK_METHOD:
-            behavior.experimental_thread_pool = self._checks
-        elif method.public:
-            behavior.experimental_thread_pool = self._strangers
-        # Left to gRPC, a message that can't be decoded would be an internal error without a reason.
-        return make(behavior, None, handler.response_serializer)
+        if handler.response_streaming:
+            stream.experimental_thread_pool = threads  # type: ignore[attr-defined]
+            return grpc.stream_stream_rpc_method_handler(stream)
+        answer.experimental_thread_pool = threads  # type: ignore[attr-defined]
+        return grpc.stream_unary_rpc_method_handler(answer)
 
     @contextmanager
     def _entered(self, call: Call) -> Iterator[None]:
@@ -130,6 +161,31 @@ class LayerInterceptor(grpc.ServerInterceptor):
             for layer in self._layers:
                 stack.enter_context(layer(call))
             yield
+
+
+def _received(call: Call, messages: Iterator[bytes]) -> Iterator[bytes]:
+    for message in messages:
+        call.bytes_received += len(message)
+        yield message
+
+
+def _sent(call: Call, encode: Callable[[Any], bytes], answers: Iterator[Any]) -> Iterator[bytes]:
+    for answer in answers:
+        encoded = encode(answer)
+        call.bytes_sent += len(encoded)
+        yield encoded
+
+
+def _refused(method: access.Method, threads: Threads) -> Any:
+    """A handler that refuses the call without waiting for its message, and without layers: there is no time."""
+
+    def run(_messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        _REQUESTS.labels(method.path, "RESOURCE_EXHAUSTED").inc()
+        context.abort_with_status(rpc_status.to_status(status.status_of(Overloaded(), new_id())))
+        raise AssertionError  # abort_with_status has raised
+
+    run.experimental_thread_pool = threads  # type: ignore[attr-defined]
+    return grpc.stream_unary_rpc_method_handler(run)
 
 
 def _on_threads(handler: Any, threads: ThreadPoolExecutor) -> Any:
@@ -195,9 +251,11 @@ def translate_errors(call: Call) -> Iterator[None]:
 
 
 def _abort(call: Call, rpc: Any) -> None:
-    converted = rpc_status.to_status(rpc)
+    converted: Any = rpc_status.to_status(rpc)
     call.outcome = converted.code.name
-    call.context.abort_with_status(converted)
+    # Of a call that ends before anything is sent these are its headers.
+    trailers = (*converted.trailing_metadata, *call.hints)
+    call.context.abort_with_status(converted._replace(trailing_metadata=trailers))
 
 
 def identify(verifier: TokenVerifier) -> Layer:
@@ -210,6 +268,8 @@ def identify(verifier: TokenVerifier) -> Layer:
             if token:
                 call.principal = verifier.verify(token)
                 call.identified = True
+            else:
+                raise errors.Unauthenticated("Authentication required", reason="CREDENTIAL_MISSING")
         yield
 
     return layer
@@ -218,6 +278,16 @@ def identify(verifier: TokenVerifier) -> Layer:
 def _bearer(metadata: dict[str, str]) -> str:
     scheme, _, token = metadata.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+@contextmanager
+def receive(call: Call) -> Iterator[None]:
+    """Waits for the message of a request that is not a stream."""
+    if not call.streams_request:
+        call.request = next(call.request, None)
+        if call.request is None:
+            raise errors.InvalidArgument("The call ended before its message.", reason="MESSAGE_MISSING")
+    yield
 
 
 @contextmanager
@@ -279,11 +349,16 @@ def validate(call: Call) -> Iterator[None]:
 
 
 @contextmanager
-def hint_http_status(call: Call) -> Iterator[None]:
-    """Tells the gateway the HTTP status of a success that is not 200."""
+def send_hints(call: Call) -> Iterator[None]:
+    """Tells the caller how its quota is, and the gateway the HTTP status of a success that is not 200.
+
+    A streamed answer has begun when this is known: its servicer sends headers itself.
+    """
     yield
     if call.method.http_status:
-        call.context.send_initial_metadata((("x-http-code", str(call.method.http_status)),))
+        call.hints.append(("x-http-code", str(call.method.http_status)))
+    if call.hints and not call.streams_answer:
+        call.context.send_initial_metadata(tuple(call.hints))
 
 
 def _first_message(call: Call) -> Message:

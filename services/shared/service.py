@@ -3,7 +3,6 @@
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
@@ -15,7 +14,9 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from services.shared import access, logs
+from services.shared.accounts import Accounts
 from services.shared.audit.layer import AuditLayers
+from services.shared.concurrency import ConcurrentCalls, Threads
 from services.shared.layers import LayerInterceptor, layers
 from services.shared.settings import ServiceSettings
 from services.shared.tokens import TokenVerifier
@@ -53,6 +54,8 @@ class Service:
     reflected: Sequence[str] = ()
     # The layers that record what was done and what was refused.
     audit: AuditLayers | None = None
+    # What callers use and may use; `start` and `close` include its.
+    accounts: Accounts | None = None
     # Of one message. Memory is taken for it, and for what it is decoded to, before it is known who sends it.
     max_request_bytes: int = 4 << 20
 
@@ -67,9 +70,11 @@ class Server:
         self._health = health.HealthServicer(experimental_non_blocking=True)
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="health", daemon=True)
+        threads = Threads(settings.workers, thread_name_prefix="request")
+        stack = layers(service.verifier, ConcurrentCalls(settings.calls_per_caller), service.audit, service.accounts)
         self._server = grpc.server(
-            ThreadPoolExecutor(settings.workers, thread_name_prefix="request"),
-            interceptors=[LayerInterceptor(methods, layers(service.verifier, service.audit), settings.workers)],
+            threads,
+            interceptors=[LayerInterceptor(methods, stack, threads, settings.workers, settings.waiting_calls)],
             options=[
                 ("grpc.max_receive_message_length", service.max_request_bytes),
                 ("grpc.max_send_message_length", 64 << 20),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.shared.tokens import ISSUER
@@ -36,10 +36,19 @@ class ServiceSettings(BaseSettings):
     metrics_listen: str = ""
     # debug, info, warning or error.
     log_level: str = "info"
-    # Requests handled at the same time; more wait in the queue of the server.
-    workers: int = 32
+    # Requests handled at the same time; more wait for one of them to end.
+    workers: Annotated[int, Field(ge=1)] = 32
+    # Of them, those of one caller; more are refused. Three quarters if 0, so that others get a turn.
+    caller_workers: Annotated[int, Field(ge=0)] = 0
+    # Requests that wait; more are refused.
+    waiting_calls: Annotated[int, Field(ge=1)] = 1024
     # Seconds that requests in flight get to finish when the service stops.
     drain_seconds: float = 20.0
+
+    @property
+    def calls_per_caller(self) -> int:
+        """How many calls a caller may have under way."""
+        return self.caller_workers or max(1, self.workers * 3 // 4)
 
     @property
     def issuer(self) -> str:
