@@ -151,6 +151,9 @@ def test_an_aws_role_signs_in(trusting: Trusting, assumed: dict[str, str], monke
     status, problem = stranger.rest("POST", "/api/v1/tokens:aws", request)
     assert (status, problem["reason"]) == (401, "CREDENTIAL_INVALID"), "used before"
 
+    found = administrator(trusting.stack).rest("GET", "/api/v1/audit/events?principal=aws:123456789012/role/trainer")
+    assert [event["method"].rpartition("/")[2] for event in found[1]["events"]][-1:] == ["SignInWithAws"]
+
     other = pb.SignInWithAwsRequest(**signed_caller_identity(trusting.stack.url, REGION, trusting.sts))
     token = stranger.grpc(TokenServiceStub, "SignInWithAws", other).access_token
     assert_reads_models_and_no_secrets(trusting.bearer(token))

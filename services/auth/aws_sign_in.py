@@ -3,7 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
 from xml.etree.ElementTree import ParseError
@@ -65,9 +65,9 @@ class Identity:
 class SignedIn:
     """A token and whom it stands for."""
 
-    token: str
+    token: str = field(repr=False)
     seconds: int
-    principal: str
+    principal: Principal
 
 
 class AwsSignIn:
@@ -121,7 +121,7 @@ class AwsSignIn:
         ends = int(self._clock().timestamp()) + ACCESS_SECONDS
         credential = credential_id(KIND, ends, accepted.signature)
         principal = Principal(identity.principal, identity.name, credential, grants=rule.grants, role=rule.role)
-        return SignedIn(self._issuer.access_token(principal), ACCESS_SECONDS, principal.id)
+        return SignedIn(self._issuer.access_token(principal), ACCESS_SECONDS, principal)
 
     def clean(self) -> None:
         """Forgets the requests that are too old to be accepted anyway."""

@@ -12,7 +12,7 @@ from services.auth.issuer import TokenIssuer
 from services.auth.messages import grant_message
 from services.auth.signing_keys import Published, SigningKey, SigningKeys
 from services.auth.timestamps import Clock, moment, timestamp
-from services.shared.call import caller
+from services.shared.call import acts_as, caller
 from services.shared.errors import FailedPrecondition
 from services.shared.tokens import ACCESS_SECONDS, ALGORITHM
 from strongroom.auth.v1 import tokens_pb2 as pb
@@ -65,15 +65,16 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         )
 
     def SignInWithAws(
-        self, request: pb.SignInWithAwsRequest, _context: grpc.ServicerContext
+        self, request: pb.SignInWithAwsRequest, context: grpc.ServicerContext
     ) -> pb.SignInWithAwsResponse:
         signed = SignedRequest(request.method, request.url, dict(request.headers), request.body)
         done = self._aws.sign_in(signed)
+        acts_as(context, done.principal)
         return pb.SignInWithAwsResponse(
             access_token=done.token,
             token_type="Bearer",  # noqa: S106
             expires_in=done.seconds,
-            principal=done.principal,
+            principal=done.principal.id,
         )
 
     def ListSigningKeys(

@@ -21,6 +21,8 @@ _POLL_SECONDS = 5.0
 # A key id nobody knows makes us ask auth again, but not more often than this: forged tokens must cost auth nothing.
 _REFETCH_SECONDS = 1.0
 _OVERLAP = timedelta(seconds=30)
+# Keys that auth no longer publishes are trusted for no longer.
+_KEYS_KEPT = timedelta(minutes=1)
 
 _log = structlog.get_logger()
 
@@ -79,8 +81,12 @@ class Trust:
         while not self._stop.is_set():
             try:
                 self._fetch_revocations()
+                if self._clock() - self._fetched >= _KEYS_KEPT:
+                    self._refetch()
             except grpc.RpcError as error:
                 _log.warning("auth does not answer, revocations are as old as the last answer", code=error.code().name)
+            except Unavailable:
+                pass  # the log has it, and the keys that are known still hold
             self._stop.wait(_POLL_SECONDS)
 
     def _fetch_revocations(self) -> None:
