@@ -155,10 +155,14 @@ local function explain_grpc(handle, headers)
   if code == 0 or headers:get("grpc-status-details-bin") then return end
   local request = recall(handle)
   local text = (headers:get("grpc-message") or ""):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
-  local reason, message = explain(STATUS_OF_CODE[code] or 500, text)
-  if request.reason then
-    reason, message = request.reason, request.detail
+  -- Envoy makes UNAVAILABLE of a 429 that auth's check answers, and others of what was refused here.
+  local status = request.status or (code == 14 and headers:get("retry-after") and 429)
+  if CODE_OF_STATUS[status] then
+    code = CODE_OF_STATUS[status]
+    headers:replace("grpc-status", tostring(code))
   end
+  local reason, message = explain(STATUS_OF_CODE[code] or 500, text)
+  if request.reason then reason, message = request.reason, request.detail end
   local seconds = reason == "RATE_LIMITED" and seconds_to_wait(headers, "") or nil
   local details = wire.status(code, message, reason, request.request_id or "", seconds)
   if message ~= text then headers:replace("grpc-message", message) end

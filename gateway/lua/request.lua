@@ -12,6 +12,7 @@ end
 
 -- Ends the request. The answer passes envoy_on_response, which makes a problem document or an ErrorInfo of it.
 local function refuse(handle, status, reason, detail)
+  remember(handle, "status", status)
   remember(handle, "reason", reason)
   remember(handle, "detail", detail)
   handle:respond({[":status"] = tostring(status)}, "")
