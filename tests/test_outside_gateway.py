@@ -1,5 +1,6 @@
 """Identities from outside and signing keys, through the gateway of an installation that trusts them."""
 
+import json
 import threading
 import time
 import urllib.request
@@ -20,12 +21,14 @@ from strongroom.models.v1 import models_pb2 as models
 from strongroom.models.v1.models_pb2_grpc import ModelServiceStub
 from strongroom.secrets.v1 import secrets_pb2 as secrets_pb
 from strongroom.secrets.v1.secrets_pb2_grpc import SecretServiceStub
-from tests.aws import REGION, moto, verify_signatures
+from tests.aws import ANYBODY, REGION, moto, verify_signatures
 from tests.callers import Caller, administrator
 from tests.oidc_provider import AUDIENCE, Provider, provider
 from tests.stack import RunningStack, Stack
 
 SECRET = "uP4Jt0cVx9Rk2mQz7Ws5Yb8Nd3Hg6Lf1"
+FIXED_TOKEN = "fixed-token-T4r8Yq1Zb6Wn3Kc9"
+STATIC_KEY = "static-key-H2f7Gd5Ls0Pw8Xv4"
 ROLE = "arn:aws:iam::123456789012:role/trainer"
 # Of a new signing key; the gateway keeps a key set for two thirds of it.
 DELAY = 6
@@ -51,6 +54,7 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusting]:
         issuers, roles = folder / "issuers.yaml", folder / "roles.yaml"
         issuers.write_text(yaml.safe_dump([{"issuer": issuer.url, "audience": AUDIENCE, "rules": rules}]))
         roles.write_text(yaml.safe_dump([{"arn": ROLE, "permission_set": "read_only"}]))
+        _store_secrets(sts)
         running = RunningStack(
             folder / "data",
             STRONGROOM_OIDC_ISSUERS=str(issuers),
@@ -58,10 +62,23 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusting]:
             STRONGROOM_AWS_STS_ENDPOINT=sts,
             STRONGROOM_SIGNING_KEY_DELAY_SECONDS=str(DELAY),
             STRONGROOM_RATE_LIMIT="off",
-            JWT_SECRET=SECRET,
+            JWT_SECRET="aws-sm://strongroom#jwt",
+            AUTH_TOKEN="aws-sm://strongroom#token",
+            STRONGROOM_API_KEYS="aws-ssm:///strongroom/keys",
+            AWS_ENDPOINT_URL=sts,
+            **ANYBODY,
         )
         with running as stack:
             yield Trusting(stack, issuer, sts)
+
+
+def _store_secrets(url: str) -> None:
+    anybody = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "testing", "region_name": REGION}
+    fields = json.dumps({"jwt": SECRET, "token": FIXED_TOKEN})
+    boto3.client("secretsmanager", endpoint_url=url, **anybody).create_secret(Name="strongroom", SecretString=fields)
+    boto3.client("ssm", endpoint_url=url, **anybody).put_parameter(
+        Name="/strongroom/keys", Value=f"ci:read_only:{STATIC_KEY}", Type="SecureString"
+    )
 
 
 def assert_reads_models_and_no_secrets(caller: Caller) -> None:
@@ -89,6 +106,12 @@ def test_a_token_with_the_shared_secret_is_a_credential_everywhere(trusting: Tru
     caller = trusting.bearer(jwt.encode(claims, SECRET))
     assert_reads_models_and_no_secrets(caller)
     assert caller.rest("GET", "/api/v1/caller")[1]["role"] == "viewer"
+
+
+@pytest.mark.row("S3.9")
+def test_tokens_and_keys_may_be_in_secrets_manager_and_parameter_store(trusting: Trusting) -> None:
+    assert_reads_models_and_no_secrets(Caller(trusting.stack, STATIC_KEY))
+    assert_reads_models_and_no_secrets(trusting.bearer(FIXED_TOKEN))
 
 
 @pytest.mark.row("S3.6")
@@ -247,5 +270,5 @@ def test_no_secret_is_in_a_log(trusting: Trusting) -> None:
     token: Any = trusting.issuer.token()
     assert trusting.bearer(token).rest("GET", "/api/v1/caller")[0] == 200
     logged = "".join(log.read_text() for log in (trusting.stack.data_dir / "logs").glob("*.log*"))
-    for secret in (SECRET, token, token.rpartition(".")[2]):
+    for secret in (SECRET, FIXED_TOKEN, STATIC_KEY, token, token.rpartition(".")[2]):
         assert secret not in logged
