@@ -197,6 +197,18 @@ def test_a_demoted_user_loses_what_the_role_allowed(admin: Caller) -> None:
 
 
 @pytest.mark.row("S2.6")
+def test_a_demoted_user_keeps_the_keys_that_the_new_role_covers(admin: Caller) -> None:
+    user = signed_in(admin, "admin")
+    keys = {}
+    for permission_set in ("full_access", "read_only"):
+        fields = {"name": permission_set, "permission_set": permission_set}
+        keys[permission_set] = Caller(admin.stack, user.caller.rest("POST", "/api-keys", fields)[1]["key"])
+    assert [is_known(key) for key in keys.values()] == [OK, OK]
+    admin.rest("PUT", f"/api/v1/users/{user.id}", {"role": "viewer"})
+    assert [is_known(key) for key in keys.values()] == [UNKNOWN, OK]
+
+
+@pytest.mark.row("S2.6")
 def test_the_life_of_a_user_over_rest(admin: Caller, nobody: Caller) -> None:
     email = fresh_email()
     status, made = admin.rest("POST", "/api/v1/users", {"email": email, "name": "Ada", "role": "researcher"})

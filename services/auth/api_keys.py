@@ -1,6 +1,6 @@
 """API keys: where they are stored, and what callers do with them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from ulid import ULID
 
 from services.auth import key_format, key_versions, rights
+from services.auth.cover import covers
 from services.auth.key_record import ApiKey, Changes, NewApiKey, active_at, api_key, narrowed, new_row, rights_row
 from services.auth.key_rules import (
     MAX_LIFETIME,
@@ -30,7 +31,7 @@ from services.auth.pepper import Pepper
 from services.auth.tables import api_keys
 from services.shared.database import Database
 from services.shared.errors import InvalidArgument
-from services.shared.identity import Principal
+from services.shared.identity import Grant, Principal
 from services.shared.tokens import InvalidToken
 
 # Rows read at a time while looking for those that the caller may see.
@@ -206,15 +207,18 @@ class ApiKeys:
                 ids += _made_with(connection, made_by) if cascade else []
         return self.get(key_id)
 
-    def revoke_owned(self, owner: str) -> int:
-        """Ends all keys of a principal, and those that belong to these; how many that were."""
+    def revoke_owned(self, owner: str, beyond: Sequence[Grant] = ()) -> int:
+        """Ends all keys of a principal that may do more than `beyond`, and those that belong to these; how many."""
         now, owners, revoked = self._clock(), [owner], 0
         with self._database.write() as connection:
             while owners:
                 some, owners = owners[-_BATCH:], owners[:-_BATCH]
-                revoked += _revoke(connection, api_keys.c.owner.in_(some), now)
+                rows = connection.execute(
+                    sa.select(api_keys.c.id, api_keys.c.grants).where(api_keys.c.owner.in_(some))
+                ).all()
+                ids = [row.id for row in rows if not covers(beyond, rights.stored_grants(row.grants))]
+                revoked += sum(_revoke(connection, api_keys.c.id.in_(batch), now) for batch in _batches(ids))
                 # A key has its owner from the start, so nobody belongs to itself in a circle.
-                ids = connection.scalars(sa.select(api_keys.c.id).where(api_keys.c.owner.in_(some)))
                 owners += [f"{KIND}:{key_id}" for key_id in ids]
         return revoked
 
@@ -256,6 +260,10 @@ class ApiKeys:
 def _revoke(connection: sa.Connection, which: sa.ColumnElement[bool], now: datetime) -> int:
     update = sa.update(api_keys).where(which, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
     return connection.execute(update).rowcount
+
+
+def _batches(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))
 
 
 def _made_with(connection: sa.Connection, key_ids: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ Nobody acts on a user who may do more than they: whoever could reset an administ
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,7 @@ from services.auth.sessions import end_sessions
 from services.auth.user_tables import users as u
 from services.shared.database import Database
 from services.shared.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from services.shared.identity import Principal
+from services.shared.identity import Grant, Principal
 from services.shared.ids import new_id
 
 KIND = "user"
@@ -81,14 +81,14 @@ class Users:
     """The users of the installation.
 
     Args:
-        revoke_keys: revokes the API keys that a principal owns and says how many there were.
+        revoke_keys: revokes the API keys of a principal that may do more than some grants, and says how many.
     """
 
     def __init__(
         self,
         database: Database,
         hashing: PasswordHashing,
-        revoke_keys: Callable[[str], int],
+        revoke_keys: Callable[[str, Sequence[Grant]], int],
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -156,7 +156,8 @@ class Users:
         return [user_of(row) for row in rows[:size]], _token(rows[size - 1].email_key) if len(rows) > size else ""
 
     def update(self, caller: Principal, user_id: str, changes: Changes) -> User:
-        """Changes a user. A new role and a deactivation end the sessions, a deactivation revokes the keys.
+        """Changes a user. A new role and a deactivation end the sessions and revoke the keys: a new role those that may
+        do more than it, a deactivation all.
 
         Raises UserNotFound, RoleUnknown, GrantNotCovered or LastAdministrator.
         """
@@ -170,8 +171,11 @@ class Users:
                 connection.execute(sa.update(u).where(u.c.id == user_id).values(values))
             if changes.role not in (None, before.role) or changes.is_active is False:
                 end_sessions(connection, user_id, self._clock())
+        # A role that is gone must not live on in keys.
         if changes.is_active is False:
-            self._revoke_keys(f"{KIND}:{user_id}")
+            self._revoke_keys(f"{KIND}:{user_id}", ())
+        elif changes.role not in (None, before.role):
+            self._revoke_keys(f"{KIND}:{user_id}", roles.role(changes.role or before.role).grants)
         return self.get(user_id)
 
     def delete(self, caller: Principal, user_id: str) -> int:
@@ -181,7 +185,7 @@ class Users:
         Raises UserNotFound, GrantNotCovered or LastAdministrator.
         """
         self.update(caller, user_id, Changes(is_active=False))
-        revoked = self._revoke_keys(f"{KIND}:{user_id}")
+        revoked = self._revoke_keys(f"{KIND}:{user_id}", ())
         with self._database.write() as connection:
             connection.execute(sa.delete(u).where(u.c.id == user_id))
         return revoked

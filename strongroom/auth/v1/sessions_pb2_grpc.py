@@ -83,7 +83,7 @@ class SessionServiceServicer:
         UNAUTHENTICATED with reason SIGN_IN_FAILED. Who guesses is slowed down by address:
         RESOURCE_EXHAUSTED with reason SIGN_IN_THROTTLED and RetryInfo; nobody can lock another out.
         FAILED_PRECONDITION with reason PASSWORD_EXPIRED if the password must be changed: sign in once more with
-        `new_password`.
+        `new_password`. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,7 +127,8 @@ class SessionServiceServicer:
 
     def ChangePassword(self, request, context):
         """Changes the caller's password and ends its other sessions. UNAUTHENTICATED with reason SIGN_IN_FAILED if
-        the current password is wrong; INVALID_ARGUMENT with reason PASSWORD_WEAK.
+        the current password is wrong; INVALID_ARGUMENT with reason PASSWORD_WEAK; PERMISSION_DENIED with reason
+        USER_REQUIRED for a caller that is no user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class SessionServiceStub:
     UNAUTHENTICATED with reason SIGN_IN_FAILED. Who guesses is slowed down by address:
     RESOURCE_EXHAUSTED with reason SIGN_IN_THROTTLED and RetryInfo; nobody can lock another out.
     FAILED_PRECONDITION with reason PASSWORD_EXPIRED if the password must be changed: sign in once more with
-    `new_password`.
+    `new_password`. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.RefreshSessionRequest, _sessions_pb2.RefreshSessionResponse]
     """Exchanges a refresh token for a new pair of tokens, with the user's role of this moment.
@@ -56,7 +56,8 @@ class SessionServiceStub:
     """Ends one of the caller's sessions. NOT_FOUND with reason SESSION_NOT_FOUND."""
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ChangePasswordRequest, _sessions_pb2.ChangePasswordResponse]
     """Changes the caller's password and ends its other sessions. UNAUTHENTICATED with reason SIGN_IN_FAILED if
-    the current password is wrong; INVALID_ARGUMENT with reason PASSWORD_WEAK.
+    the current password is wrong; INVALID_ARGUMENT with reason PASSWORD_WEAK; PERMISSION_DENIED with reason
+    USER_REQUIRED for a caller that is no user.
     """
 
 @_typing.type_check_only
@@ -71,7 +72,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     UNAUTHENTICATED with reason SIGN_IN_FAILED. Who guesses is slowed down by address:
     RESOURCE_EXHAUSTED with reason SIGN_IN_THROTTLED and RetryInfo; nobody can lock another out.
     FAILED_PRECONDITION with reason PASSWORD_EXPIRED if the password must be changed: sign in once more with
-    `new_password`.
+    `new_password`. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RefreshSessionRequest, _sessions_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Exchanges a refresh token for a new pair of tokens, with the user's role of this moment.
@@ -87,7 +88,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Ends one of the caller's sessions. NOT_FOUND with reason SESSION_NOT_FOUND."""
     ChangePassword: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ChangePasswordRequest, _sessions_pb2.ChangePasswordResponse]  # type: ignore[assignment]
     """Changes the caller's password and ends its other sessions. UNAUTHENTICATED with reason SIGN_IN_FAILED if
-    the current password is wrong; INVALID_ARGUMENT with reason PASSWORD_WEAK.
+    the current password is wrong; INVALID_ARGUMENT with reason PASSWORD_WEAK; PERMISSION_DENIED with reason
+    USER_REQUIRED for a caller that is no user.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -105,7 +107,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         UNAUTHENTICATED with reason SIGN_IN_FAILED. Who guesses is slowed down by address:
         RESOURCE_EXHAUSTED with reason SIGN_IN_THROTTLED and RetryInfo; nobody can lock another out.
         FAILED_PRECONDITION with reason PASSWORD_EXPIRED if the password must be changed: sign in once more with
-        `new_password`.
+        `new_password`. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
         """
 
     @_abc_1.abstractmethod
@@ -157,7 +159,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sessions_pb2.ChangePasswordResponse, _abc.Awaitable[_sessions_pb2.ChangePasswordResponse]]:
         """Changes the caller's password and ends its other sessions. UNAUTHENTICATED with reason SIGN_IN_FAILED if
-        the current password is wrong; INVALID_ARGUMENT with reason PASSWORD_WEAK.
+        the current password is wrong; INVALID_ARGUMENT with reason PASSWORD_WEAK; PERMISSION_DENIED with reason
+        USER_REQUIRED for a caller that is no user.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -119,7 +119,8 @@ class UserServiceServicer:
 
     def UpdateUser(self, request, context):
         """Changes name, role or whether the user may sign in; what the request leaves out stays. A new role or a
-        deactivation holds at the user's next request: sessions end, and with a deactivation the user's keys.
+        deactivation holds at the user's next request: sessions end, and the user's keys are revoked, by a new
+        role those that may do more than it.
         FAILED_PRECONDITION with reason LAST_ADMINISTRATOR.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME

@@ -53,7 +53,8 @@ class UserServiceStub:
     """
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.User]
     """Changes name, role or whether the user may sign in; what the request leaves out stays. A new role or a
-    deactivation holds at the user's next request: sessions end, and with a deactivation the user's keys.
+    deactivation holds at the user's next request: sessions end, and the user's keys are revoked, by a new
+    role those that may do more than it.
     FAILED_PRECONDITION with reason LAST_ADMINISTRATOR.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -95,7 +96,8 @@ class UserServiceAsyncStub(UserServiceStub):
     """
     UpdateUser: _aio.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.User]  # type: ignore[assignment]
     """Changes name, role or whether the user may sign in; what the request leaves out stays. A new role or a
-    deactivation holds at the user's next request: sessions end, and with a deactivation the user's keys.
+    deactivation holds at the user's next request: sessions end, and the user's keys are revoked, by a new
+    role those that may do more than it.
     FAILED_PRECONDITION with reason LAST_ADMINISTRATOR.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -164,7 +166,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.User, _abc.Awaitable[_users_pb2.User]]:
         """Changes name, role or whether the user may sign in; what the request leaves out stays. A new role or a
-        deactivation holds at the user's next request: sessions end, and with a deactivation the user's keys.
+        deactivation holds at the user's next request: sessions end, and the user's keys are revoked, by a new
+        role those that may do more than it.
         FAILED_PRECONDITION with reason LAST_ADMINISTRATOR.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
