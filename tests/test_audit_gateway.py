@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 
 from strongroom.auth.v1 import audit_pb2 as pb
@@ -199,9 +200,9 @@ def test_a_change_that_was_acknowledged_has_its_event_whatever_happens_next(own:
         wait_healthy(f"127.0.0.1:{admin.stack.state['ports']['secrets']}")
         events = eventually(lambda name=name: _try(admin, resource=f"secrets/{name}"), seconds=20)
         assert [event["outcome"] for event in events] == ["allowed"]
-    answer = admin.grpc(AUDIT, "VerifyAuditLog", pb.VerifyAuditLogRequest())
-    assert answer.is_valid, answer
-    assert len([chain for chain in answer.chains if chain.service == "secrets"]) >= 4
+    status, body = admin.rest("POST", "/api/v1/audit:verify", {})
+    assert (status, body["is_valid"]) == (200, True), body
+    assert len([chain for chain in body["chains"] if chain["service"] == "secrets"]) >= 4
 
 
 def _try(caller: Caller, **fields: Any) -> list[dict[str, Any]]:
@@ -225,6 +226,26 @@ def test_a_part_that_does_not_answer_is_named_and_not_left_out(own: RunningStack
         assert listed(admin, service="secrets", page_size=1)
     finally:
         os.kill(admin.stack.state["pids"]["models"], signal.SIGCONT)
+
+
+@pytest.mark.row("S1.9")
+def test_on_postgresql_as_well(tmp_path: Path, postgresql_url: str) -> None:
+    running = RunningStack(tmp_path / "data", STRONGROOM_DATABASE_URL=postgresql_url, STRONGROOM_RATE_LIMIT="off")
+    with running as stack:
+        administrator(stack).rest("POST", "/api/v1/secrets", {"name": "pg/one", "data": {"n": 1}})
+    with running as stack, psycopg.connect(postgresql_url, autocommit=True) as connection:
+        admin = administrator(stack)
+        [event] = listed(admin, resource="secrets/pg/one")
+        assert (event["service"], event["outcome"]) == ("secrets", "allowed")
+        _, body = admin.rest("POST", "/api/v1/audit:verify", {})
+        assert body["is_valid"], body
+        closed = [chain["service"] for chain in body["chains"] if chain["is_closed"]]
+        assert sorted(closed) == ["auth", "models", "secrets"], "the first run's, which ended in order"
+        connection.execute("DELETE FROM secrets.audit_events WHERE chain = %s", [event["chain"]])
+        _, body = admin.rest("POST", "/api/v1/audit:verify", {})
+        [broken] = [chain for chain in body["chains"] if not chain["is_valid"]]
+        assert broken["chain"] == event["chain"]
+        assert broken["problems"] == ["The whole chain is missing: signed heads tell of it."]
 
 
 @pytest.mark.row("S1.9")

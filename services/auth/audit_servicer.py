@@ -19,7 +19,7 @@ _OWN = "auth"
 _PAGE_SIZE = 100
 _OUTCOMES = ("", "allowed", "denied", "failed")
 # Seconds that a service has to list events, which may mean to look at all of them, and to recompute its chains.
-_LIST_SECONDS, _VERIFY_SECONDS = 10.0, 3600.0
+_LIST_SECONDS, _VERIFY_SECONDS = 5.0, 3600.0
 
 _log = structlog.get_logger()
 
