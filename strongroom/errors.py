@@ -136,7 +136,8 @@ def _details(error: grpc.Call) -> tuple[error_details_pb2.ErrorInfo, float | Non
     seconds = None
     for detail in status.details if status is not None else ():
         if detail.Unpack(retry):
-            seconds = max(0.0, retry.retry_delay.ToTimedelta().total_seconds())
+            # By hand: ToTimedelta fails for delays that no sane server sends.
+            seconds = max(0.0, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
         detail.Unpack(info)
     return info, _retry_after(error) if seconds is None else seconds
 
@@ -145,5 +146,5 @@ def _retry_after(error: grpc.Call) -> float | None:
     """The header of that name, in seconds (RFC 9110, section 10.2.3): a gateway that refuses knows no RetryInfo."""
     for name, value in (*(error.trailing_metadata() or ()), *(error.initial_metadata() or ())):
         if name == "retry-after" and str(value).isdecimal():
-            return float(value)
+            return float(value[:9])
     return None

@@ -15,6 +15,8 @@ T = TypeVar("T")
 ATTEMPTS = 10
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 10.0
+# Seconds that a limit may keep it waiting at a time: a window of the rate limit is a minute.
+PATIENCE = 65.0
 
 # Below WARNING, so that a library says nothing unless it is asked to.
 log = logging.getLogger("strongroom.transfer")
@@ -24,7 +26,7 @@ def persevere(
     attempt: Callable[[], T], reached: Callable[[], int], *, sleep: Callable[[float], None] = time.sleep
 ) -> T:
     """Calls `attempt` until it does not raise Unavailable, or has raised it ATTEMPTS times without getting further.
-    RateLimited is such a failure too, if it says when to come back.
+    RateLimited is such a failure too, if it says to come back soon.
 
     Waits longer after each failure, at random, so that the clients of a server that restarts do not come at once
     (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/). However long a transfer takes,
@@ -38,7 +40,8 @@ def persevere(
         try:
             return attempt()
         except (Unavailable, RateLimited) as error:
-            if isinstance(error, RateLimited) and error.retry_after is None:
+            if isinstance(error, RateLimited) and (error.retry_after is None or error.retry_after > PATIENCE):
+                # Too large, or a quota that is used up: nobody waits for an hour without a word.
                 raise
             now = reached()
             failures = 1 if now > best else failures + 1

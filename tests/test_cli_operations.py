@@ -3,12 +3,16 @@
 import csv
 import io
 import json
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.audit_trails import eventually
-from tests.stack import Stack
+from tests.stack import STRONGROOM, Stack
 from tests.terminal import Terminal
 
 
@@ -120,3 +124,36 @@ def test_status_without_a_key_still_tells_of_the_parts(stack: Stack) -> None:
     assert done.status == 1
     assert done.out.startswith(f"{stack.url} is healthy: ")
     assert "strongroom login" in done.err
+
+
+def test_events_are_shown_as_they_happen(stack: Stack, strongroom: Terminal, reader: Terminal) -> None:
+    me = reader("whoami", "--json").json["principal"]
+    environment = dict(os.environ) | {"STRONGROOM_URL": stack.url, "STRONGROOM_API_KEY": stack.admin_key}
+    command = [str(STRONGROOM), "audit", "tail", "--principal", me, "--json"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tail:
+        time.sleep(2)
+        assert reader("secrets", "get", "nothing/here").status == 1
+        assert tail.stdout is not None
+        event = json.loads(tail.stdout.readline())
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(timeout=20) == 130
+    assert event["method"].endswith("/GetSecret")
+    assert event["outcome"] == "denied"
+
+
+def test_what_others_named_can_not_move_the_cursor(strongroom: Terminal) -> None:
+    made = strongroom("keys", "create", "evil \x1b[2Jname", "--permission-set", "read_only", "--json")
+    if made.status == 0:
+        assert "\x1b" not in strongroom("keys", "revoke", made.json["id"]).out
+        assert "\x1b" not in strongroom("keys", "list").out
+    else:
+        assert "\x1b" not in made.err
+
+
+def test_plain_http_to_elsewhere_is_warned_of() -> None:
+    nobody = Terminal("", "", home="/nonexistent")
+    done = nobody("login", "--url", "http://strongroom.invalid:1", stdin="sr_x\n")
+    assert done.status == 1
+    assert done.err.startswith("strongroom: warning: http://strongroom.invalid:1 is not encrypted")
+    done = nobody("login", "--url", "http://127.0.0.1:9", stdin="sr_x\n")
+    assert "warning" not in done.err

@@ -84,7 +84,7 @@ def refusal(code: grpc.StatusCode, reason: str = "", retry_after: int | None = N
         status.details.append(info)
     if retry_after is not None:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromSeconds(retry_after)
+        retry.retry_delay.seconds = retry_after
         status.details.add().Pack(retry)
     return status
 
@@ -202,3 +202,31 @@ def test_a_transfer_does_not_wait_for_what_will_not_end() -> None:
 
     with pytest.raises(RateLimited):
         persevere(attempt, lambda: 0, sleep=lambda _seconds: pytest.fail("waited"))
+
+
+def test_a_transfer_does_not_wait_for_tomorrow() -> None:
+    def attempt() -> None:
+        raise RateLimited("Ten uploads a day.", retry_after=40_000)
+
+    with pytest.raises(RateLimited, match="Ten uploads"):
+        persevere(attempt, lambda: 0, sleep=lambda _seconds: pytest.fail("waited"))
+
+
+@pytest.mark.parametrize("seconds", [2**63 - 1, 10**12, -5], ids=str)
+def test_a_delay_that_nobody_means_does_no_harm(seconds: int) -> None:
+    moody = Moody([refusal(EXHAUSTED, "RATE_LIMITED", retry_after=seconds)])
+    with asking(moody) as client:
+        if seconds < 0:
+            assert client.get().name == "made"
+            assert 0 <= client.waits[0] <= 0.4
+        else:
+            with pytest.raises(RateLimited):
+                client.get()
+            assert client.waits == []
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "-1", "soon", "", "1e3"])
+def test_a_header_that_nobody_means_does_no_harm(value: str) -> None:
+    with asking(Moody([refusal(EXHAUSTED)], trailers=(("retry-after", value),))) as client, pytest.raises(RateLimited):
+        client.extend()
+    assert client.waits == []

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from strongroom.cli import notation
-from strongroom.cli.session import Json, connected, print_message
+from strongroom.cli.session import Json, connected, print_message, say
 
 app = typer.Typer(help="Find out who may do what, and why.", no_args_is_help=True)
 
@@ -27,11 +27,11 @@ def explain(
         answer = client.access.explain(principal, method, resource)
 
     def for_people() -> None:
-        typer.echo(answer.explanation)
+        say(answer.explanation)
         for rule in answer.rules:
-            typer.echo(f"  {_rule(rule)}: {'passed' if rule.passed else 'not passed'}")
+            say(f"  {_rule(rule)}: {'passed' if rule.passed else 'not passed'}")
             for grant in rule.decided_by:
-                typer.echo(f"    {notation.spelled(grant)}")
+                say(f"    {notation.spelled(grant)}")
 
     print_message(answer, for_people, as_json_document=json)
 

@@ -3,6 +3,7 @@
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -18,6 +19,7 @@ from strongroom.cli.session import (
     misused,
     print_json,
     print_message,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -81,9 +83,9 @@ def logout(
     if json:
         print_json({"ended_sessions": ended})
     elif kept.session is not None:
-        typer.echo(f"signed out of {kept.url}" + (f": {counted(ended, 'session')} ended" if everywhere else ""))
+        say(f"signed out of {kept.url}" + (f": {counted(ended, 'session')} ended" if everywhere else ""))
     else:
-        typer.echo(f"forgot the key for {kept.url}" if kept.api_key else "nobody was logged in")
+        say(f"forgot the key for {kept.url}" if kept.api_key else "nobody was logged in")
 
 
 def passwd(password_stdin: PasswordStdin = False, json: Json = False) -> None:
@@ -96,14 +98,14 @@ def passwd(password_stdin: PasswordStdin = False, json: Json = False) -> None:
     passwords = _Passwords(from_stdin=password_stdin)
     with connected() as client:
         client.sessions.change_password(passwords.current("Current password"), passwords.new())
-    print_json({}) if json else typer.echo("password changed; your other sessions have ended")
+    print_json({}) if json else say("password changed; your other sessions have ended")
 
 
 def whoami(json: Json = False) -> None:
     """Say who you are to Strongroom."""
     with connected() as client:
         caller = client.tokens.caller()
-    print_message(caller, lambda: typer.echo(_identity(caller)), as_json_document=json)
+    print_message(caller, lambda: say(_identity(caller)), as_json_document=json)
 
 
 def status(json: Json = False) -> None:
@@ -125,15 +127,13 @@ def status(json: Json = False) -> None:
         print_json(document | {"rate_limit": limits})
         return
     _print_health(url, health)
-    typer.echo(f"you are {_identity(caller)}")
+    say(f"you are {_identity(caller)}")
     for grant in caller.grants:
-        typer.echo(f"  {notation.spelled(grant)}")
+        say(f"  {notation.spelled(grant)}")
     if limits:
         # The limit may be followed by its windows: `100, 100;w=60`.
         most = limits.get("limit", "?").partition(",")[0]
-        typer.echo(
-            f"requests left: {limits.get('remaining', '?')} of {most}; all again in {limits.get('reset', '?')} s"
-        )
+        say(f"requests left: {limits.get('remaining', '?')} of {most}; all again in {limits.get('reset', '?')} s")
 
 
 class _Passwords:
@@ -158,10 +158,18 @@ class _Passwords:
         return sys.stdin.readline().rstrip("\r\n")
 
 
+def _warn_of_listeners(url: str) -> None:
+    """Whoever listens on the way learns what is sent over plain HTTP."""
+    parts = urlsplit(url)
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        complain(f"warning: {url} is not encrypted; others on the way can read what you send", 0)
+
+
 def _sign_in(url: str, email: str, passwords: _Passwords, *, json: bool) -> None:
     from strongroom import profiles
     from strongroom.errors import FailedPrecondition
 
+    _warn_of_listeners(url)
     password = passwords.current()
     with connected(profiles.Profile(url), profiles.KeptSession(url)) as client:
         try:
@@ -179,6 +187,7 @@ def _sign_in(url: str, email: str, passwords: _Passwords, *, json: bool) -> None
 def _keep_key(url: str, key: str, *, json: bool) -> None:
     from strongroom import profiles
 
+    _warn_of_listeners(url)
     profile = profiles.Profile(url, key)
     with connected(profile) as client:
         caller = client.tokens.caller()
@@ -188,7 +197,7 @@ def _keep_key(url: str, key: str, *, json: bool) -> None:
 
 def _say_logged_in(url: str, caller: "GetCallerResponse", kept: str, *, json: bool) -> None:
     line = f"logged in to {url} as {caller.name or caller.principal}; kept in {kept}"
-    print_message(caller, lambda: typer.echo(line), as_json_document=json)
+    print_message(caller, lambda: say(line), as_json_document=json)
 
 
 def _end_session(kept: "Profile", *, everywhere: bool) -> int:
@@ -212,4 +221,4 @@ def _identity(caller: "GetCallerResponse") -> str:
 
 def _print_health(url: str, health: "GetHealthResponse") -> None:
     parts = ", ".join(f"{name} {state}" for name, state in sorted(health.checks.items()))
-    typer.echo(f"{url} is {health.status}: {parts}; version {health.version}, client {version('strongroom')}")
+    say(f"{url} is {health.status}: {parts}; version {health.version}, client {version('strongroom')}")

@@ -1,5 +1,8 @@
 """`strongroom audit`: list, verify."""
 
+import json as jsonlib
+import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -18,7 +21,14 @@ from strongroom.cli.session import (
     print_json,
     print_message,
     print_table,
+    say,
+    visible,
 )
+
+# Events may be written a little after they happened: refusals are counted first, and clocks differ.
+_LATE = timedelta(minutes=2)
+# Seconds between two looks at the log.
+_PAUSE = 2.0
 
 app = typer.Typer(help="Read and verify the audit log.", no_args_is_help=True)
 
@@ -61,6 +71,31 @@ def list_events(
 
 
 @app.command()
+def tail(
+    principal: Annotated[str, typer.Option(help="Such as user:01J…, or a prefix that ends in *.")] = "",
+    kind: Annotated[str, typer.Option(help="call, or an event such as auth.invalid_key.")] = "",
+    outcome: Annotated[str, typer.Option(help="allowed, denied or failed.")] = "",
+    service: Annotated[str, typer.Option(help="auth, models or secrets.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print each event as one line of JSON.")] = False,
+) -> None:
+    """Print events as they happen, until Ctrl-C.
+
+    Example: strongroom audit tail --outcome denied
+    """
+    began = datetime.now(UTC)
+    shown: set[str] = set()
+    with connected() as client:
+        while True:
+            since = max(began, datetime.now(UTC) - _LATE)
+            found = client.audit.list(principal=principal, kind=kind, outcome=outcome, service=service, since=since)
+            for event in reversed([event for event in found if event.id not in shown]):
+                shown.add(event.id)
+                typer.echo(jsonlib.dumps(as_json(event)) if json else visible("  ".join(filter(None, _row(event)))))
+            sys.stdout.flush()
+            time.sleep(_PAUSE)
+
+
+@app.command()
 def verify(json: Json = False) -> None:
     """Recompute every chain of events: finds what was edited, deleted or moved. Exit status 1 if anything was."""
     with connected() as client:
@@ -69,11 +104,11 @@ def verify(json: Json = False) -> None:
     def for_people() -> None:
         for chain in report.chains:
             state = "intact" if chain.is_valid else "BROKEN"
-            typer.echo(f"{chain.service} {chain.chain}: {state}, {counted(int(chain.events), 'event')}")
+            say(f"{chain.service} {chain.chain}: {state}, {counted(int(chain.events), 'event')}")
             for problem in chain.problems:
                 complain(f"{chain.service} {chain.chain}: {problem}", 1)
         if report.is_valid:
-            typer.echo("the audit log is intact")
+            say("the audit log is intact")
 
     print_message(report, for_people, as_json_document=json)
     if not report.is_valid:

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from strongroom.cli import completion, key_wizard, notation
-from strongroom.cli.session import Json, as_json, connected, misused, moment, print_json, print_message, print_table
+from strongroom.cli.session import (
+    Json,
+    as_json,
+    connected,
+    misused,
+    moment,
+    print_json,
+    print_message,
+    print_table,
+    say,
+)
 
 if TYPE_CHECKING:
     from strongroom.auth.v1.tokens_pb2 import Grant
@@ -153,7 +163,7 @@ def revoke(
         key = client.keys.revoke(key_id, cascade=cascade)
     with_others = " and the keys made with it" if cascade else ""
     line = f"revoked {key.name} ({key.id}){with_others}"
-    print_message(key, lambda: typer.echo(line), as_json_document=json)
+    print_message(key, lambda: say(line), as_json_document=json)
 
 
 @app.command()
@@ -169,7 +179,7 @@ def extend(
     with connected() as client:
         key = client.keys.extend(key_id, days)
     line = f"{key.name} ({key.id}) now expires {moment(key.expires_at)}"
-    print_message(key, lambda: typer.echo(line), as_json_document=json)
+    print_message(key, lambda: say(line), as_json_document=json)
 
 
 @app.command()
@@ -218,7 +228,7 @@ def ages(
         ]
         print_table(["id", "prefix", "name", "owner", "age", "status", "last used"], rows)
         if sys.stdout.isatty():
-            typer.echo(f"{report.overdue} of {report.total} older than {report.max_age_days} days")
+            say(f"{report.overdue} of {report.total} older than {report.max_age_days} days")
 
     print_message(report, for_people, as_json_document=json)
 
@@ -253,11 +263,11 @@ def _show_new(new: "NewKey", *, json: bool) -> None:
         print_json(as_json(new.about) | {"key": new.key})
         return
     if sys.stdout.isatty():
-        typer.echo(f"id      {new.id}")
+        say(f"id      {new.id}")
         for line in new.about.grants:
-            typer.echo(f"may     {notation.spelled(line)}")
-        typer.echo(f"expires {moment(new.about.expires_at) or 'never'}")
-        typer.echo("key     (shown this once: keep it now)")
+            say(f"may     {notation.spelled(line)}")
+        say(f"expires {moment(new.about.expires_at) or 'never'}")
+        say("key     (shown this once: keep it now)")
     typer.echo(new.key)
 
 

@@ -131,6 +131,11 @@ def complain(message: str, status: int) -> int:
     return status
 
 
+def say(line: str) -> None:
+    """One line on standard output, in which names that other people chose may stand."""
+    typer.echo(visible(line))
+
+
 def confirmed(question: str, *, yes: bool) -> None:
     """Asks before something is gone for good, where there is somebody to answer."""
     if not yes and sys.stdin.isatty() and not typer.confirm(question):

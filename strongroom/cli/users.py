@@ -18,6 +18,7 @@ from strongroom.cli.session import (
     print_json,
     print_message,
     print_table,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def update(
     with connected() as client:
         changed = client.users.update(_id(client, user), name=name, role=role, is_active=active)
     line = f"{changed.email} is {changed.role}, {_state(changed)}"
-    print_message(changed, lambda: typer.echo(line), as_json_document=json)
+    print_message(changed, lambda: say(line), as_json_document=json)
 
 
 @app.command()
@@ -120,7 +121,7 @@ def delete(
     with connected() as client:
         gone = client.users.delete(_id(client, user))
     line = f"deleted {user}: {counted(gone.revoked_keys, 'key')} revoked"
-    print_message(gone, lambda: typer.echo(line), as_json_document=json)
+    print_message(gone, lambda: say(line), as_json_document=json)
 
 
 @app.command("reset-password")
@@ -137,7 +138,7 @@ def sign_out(user: Who, json: Json = False) -> None:
     with connected() as client:
         ended = client.users.sign_out(_id(client, user))
     line = f"signed out {user}: {counted(ended.ended_sessions, 'session')} ended"
-    print_message(ended, lambda: typer.echo(line), as_json_document=json)
+    print_message(ended, lambda: say(line), as_json_document=json)
 
 
 @app.command()
@@ -166,10 +167,10 @@ def _show_new(user: "NewUser", *, json: bool) -> None:
     if json:
         print_json(as_json(user.about) | ({"password": user.password} if user.password else {}))
     elif not user.password:
-        typer.echo(f"created {user.email} ({user.id})")
+        say(f"created {user.email} ({user.id})")
     elif sys.stdout.isatty():
-        typer.echo(f"user      {user.email} ({user.id}), {user.about.role}")
-        typer.echo("password  (shown this once: pass it on now)")
+        say(f"user      {user.email} ({user.id}), {user.about.role}")
+        say("password  (shown this once: pass it on now)")
         typer.echo(user.password)
     else:
         typer.echo(user.password)
