@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -144,8 +143,9 @@ class LayerInterceptor(grpc.ServerInterceptor):
             call = begin(messages, context)
             with self._entered(call):
                 answers = behavior(call.request, context)
-                for around in (*call.around_answers, partial(_sent, call, encode)):
+                for around in call.around_answers:
                     answers = around(answers)
+                answers = _sent(call, encode, answers)
                 yield from answers
 
         # grpcio asks for this attribute; without it the server's own threads serve the call.
@@ -192,7 +192,10 @@ def _on_threads(handler: Any, threads: ThreadPoolExecutor) -> Any:
     """The unary handler, served by threads of its own."""
 
     def run(request: Any, context: grpc.ServicerContext) -> Any:
-        return handler.unary_unary(request, context)
+        try:
+            return handler.unary_unary(request, context)
+        except errors.DomainError as error:
+            context.abort_with_status(rpc_status.to_status(status.status_of(error, new_id())))
 
     run.experimental_thread_pool = threads  # type: ignore[attr-defined]
     return grpc.unary_unary_rpc_method_handler(run, handler.request_deserializer, handler.response_serializer)
