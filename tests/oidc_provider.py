@@ -39,6 +39,8 @@ class Provider:
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     down: bool = False
+    # Seconds between two bytes of an answer.
+    pause: float = 0
 
     def publish(self) -> None:
         """Makes its key set and its discovery document."""
@@ -80,7 +82,12 @@ def provider() -> Iterator[Provider]:
                 body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            for piece in [body[at : at + 1] for at in range(len(body))] if running.pause else [body]:
+                time.sleep(running.pause)
+                try:
+                    self.wfile.write(piece)
+                except OSError:
+                    return
 
         def log_message(self, *_: Any) -> None:
             return

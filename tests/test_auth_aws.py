@@ -6,16 +6,18 @@ and at the region of a signature. Both are refused before, by us; the tests of t
 import json
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
 import grpc
+import hypothesis
 import jwt
 import pytest
 import sqlalchemy as sa
 import yaml
+from hypothesis import strategies as st
 
 from services.auth import aws_requests
 from services.auth.aws_sign_in import AwsSignIn, identity_of
@@ -283,7 +285,7 @@ def test_regions_are_pinned(sign: Any) -> None:
         "https://sts.cn-north-1.amazonaws.com.cn",
     }
     sign("trainer")  # its credentials are in the environment now
-    now = aws_requests.datetime.now(aws_requests.UTC)
+    now = datetime.now(UTC)
 
     def accepted(region: str, url: str = "") -> bool:
         made = signed_caller_identity(SERVER, region)
@@ -330,9 +332,27 @@ def test_answers_are_read_strictly() -> None:
         b"<GetCallerIdentityResponse/>",
         b"{}",
         b"",
+        b'<?xml version="1.0" encoding="nonsense"?><a/>',
+        b'<?xml version="1.0" encoding="utf-7"?><a/>',
+        b"<a>" * 100_000,
     ):
         with pytest.raises(aws_requests.RequestRefused):
             identity_of(wrong)
+
+
+@hypothesis.given(st.text(), st.text(), st.dictionaries(st.text(), st.text()), st.text(), st.binary())
+def test_nothing_that_anybody_sends_is_an_error(
+    method: str, url: str, headers: dict[str, str], body: str, answered: bytes
+) -> None:
+    now = datetime.now(UTC)
+    request = aws_requests.SignedRequest(method, url, headers, body)
+    with pytest.raises(aws_requests.RequestRefused):
+        aws_requests.accept(request, aws_requests.endpoints("", ""), SERVER, now)
+    known = aws_requests.SignedRequest("POST", "https://sts.amazonaws.com/", headers, aws_requests.BODY)
+    with pytest.raises(aws_requests.RequestRefused):
+        aws_requests.accept(known, aws_requests.endpoints("", ""), SERVER, now)
+    with pytest.raises(aws_requests.RequestRefused):
+        identity_of(answered)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import hypothesis
 import jwt
 import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
+from hypothesis import strategies as st
 
+from services.auth import bearer_tokens, outbound
 from services.auth.trust_files import load_issuers
 from services.shared.channels import IDENTITY_HEADER
 from strongroom.auth.v1 import tokens_pb2 as pb
@@ -130,6 +133,10 @@ def test_it_is_exchanged_for_a_token_that_ends_with_it(auth: Auth, issuer: Provi
 
 
 NOW = int(time.time())
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.dictionaries(st.text(), inner)
+)
+PART = st.text() | JSON.map(lambda value: part(value))
 SHARED = base64.urlsafe_b64encode(b"0123456789" * 6).decode()
 
 
@@ -351,6 +358,25 @@ def test_redirects_are_not_followed(installed: Installation, own_issuer: Provide
         with trusting(installed, own_issuer) as auth, pytest.raises(grpc.RpcError):
             status(auth, own_issuer.token())
         assert elsewhere.asked == []
+
+
+def test_an_issuer_that_answers_a_byte_at_a_time_holds_nobody_for_long(
+    installed: Installation, own_issuer: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbound, "_SECONDS", 0.5)
+    own_issuer.pause = 0.1
+    with trusting(installed, own_issuer) as auth:
+        began = time.monotonic()
+        assert refused(auth, own_issuer.token())
+        assert time.monotonic() - began < 3
+
+
+@hypothesis.given(st.text() | st.builds("Bearer {}.{}.{}".format, PART, PART, PART))
+def test_nothing_that_a_header_may_hold_is_an_error(text: str) -> None:
+    token = bearer_tokens.read(text)
+    if token is not None:
+        with pytest.raises(bearer_tokens.TokenRefused):
+            bearer_tokens.verified(token, b"0" * 32, "HS256")
 
 
 def test_a_discovery_document_of_another_issuer_is_not_believed(installed: Installation, own_issuer: Provider) -> None:

@@ -156,7 +156,7 @@ def identity_of(answer: bytes) -> Identity:
     """Who signed, from STS's answer. Raises RequestRefused if it names nobody that we know how to call."""
     try:
         root = fromstring(answer, forbid_dtd=True)
-    except (ParseError, DefusedXmlException, ValueError):
+    except (ParseError, DefusedXmlException, ValueError, LookupError):
         raise RequestRefused("the answer is not XML") from None
     result = f"{_XML}GetCallerIdentityResult"
     arn = root.findtext(f"{result}/{_XML}Arn") or ""

@@ -68,7 +68,7 @@ def verified(token: UnverifiedToken, key: Any, algorithm: str) -> Mapping[str, A
     unchecked = {f"verify_{name}": False for name in ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")}
     try:
         return jwt.decode(token.text, key, algorithms=[algorithm], options=unchecked)  # type: ignore[arg-type]
-    except (jwt.PyJWTError, ValueError, TypeError):
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         raise TokenRefused("signature") from None
 
 

@@ -68,8 +68,8 @@ class Outbound:
             )
             try:
                 content = b""
-                # Not decoded: what is small on the wire stays small.
-                for piece in answer.stream(_PIECE, decode_content=False):
+                # What has come, without waiting for more; not decoded: what is small on the wire stays small.
+                while piece := answer.read1(_PIECE, decode_content=False):
                     content += piece
                     if len(content) > _MAX_BYTES or time.monotonic() > deadline:
                         answer.close()
