@@ -174,6 +174,15 @@ def test_ending_all_keys_of_an_owner_ends_what_was_made_with_them_and_what_is_be
     assert replicas[1].keys.revoke_owned("user:2") == 0
 
 
+def test_a_narrowed_key_hides_no_stronger_one_from_its_owners_demotion(replicas: list[Replica]) -> None:
+    mine, _ = _create(replicas[0], rights=rights.resolve("full_access"), owner="user:5")
+    child, _ = _create(replicas[0], replicas[0].keys.get(mine.id).principal(), rights=rights.resolve("full_access"))
+    replicas[0].keys.update(ADMINISTRATOR, mine.id, Changes(rights=READ))
+    assert replicas[1].keys.revoke_owned("user:5", READ.grants) == 1
+    assert replicas[0].keys.get(mine.id).revoked_at is None
+    assert replicas[0].keys.get(child.id).revoked_at is not None
+
+
 def test_a_caller_whose_credential_ends_while_it_makes_a_key_has_made_none(replicas: list[Replica]) -> None:
     """The order that is not seen before the key is there: sign out, end the keys, then insert."""
     ended: list[str] = []

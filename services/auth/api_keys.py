@@ -208,7 +208,7 @@ class ApiKeys:
         return self.get(key_id)
 
     def revoke_owned(self, owner: str, beyond: Sequence[Grant] = ()) -> int:
-        """Ends all keys of a principal that may do more than `beyond`, and those that belong to these; how many."""
+        """Ends all keys of a principal that may do more than `beyond`, and those of theirs that do; how many."""
         now, owners, revoked = self._clock(), [owner], 0
         with self._database.write() as connection:
             while owners:
@@ -219,7 +219,8 @@ class ApiKeys:
                 ids = [row.id for row in rows if not covers(beyond, rights.stored_grants(row.grants))]
                 revoked += sum(_revoke(connection, api_keys.c.id.in_(batch), now) for batch in _batches(ids))
                 # A key has its owner from the start, so nobody belongs to itself in a circle.
-                owners += [f"{KIND}:{key_id}" for key_id in ids]
+                # Of a key that stays as well: it may have been narrowed after it made a stronger one.
+                owners += [f"{KIND}:{row.id}" for row in rows]
         return revoked
 
     def _read(self, connection: sa.Connection, key_id: str) -> ApiKey:
