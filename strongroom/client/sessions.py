@@ -61,7 +61,7 @@ class Sessions:
 
     def sign_out_everywhere(self) -> int:
         """Ends all of the caller's sessions, this one among them. Returns how many."""
-        ended = self._connection.call(self._stub.EndSessions, pb.EndSessionsRequest(), repeat=Repeat.SAFE)
+        ended = self._connection.call(self._stub.EndSessions, pb.EndSessionsRequest())
         with self._store.exclusive():
             self._store.save(None)
         self._connection.act_as(None)
