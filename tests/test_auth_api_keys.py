@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from services.auth import key_format
 from strongroom.auth.v1 import api_keys_pb2 as pb
+from strongroom.auth.v1 import tokens_pb2
 from tests.auth_installation import BOOTSTRAP_KEY, Auth, Installation, installation, reason_of
 
 
@@ -138,7 +139,7 @@ def test_use_is_counted_beside_the_requests(auth: Auth) -> None:
     made = auth.create(permission_set="read_only")
     assert not auth.get(made.id).HasField("last_used_at")
     for _ in range(7):
-        auth.check_key(made.key)
+        auth.call(made.key, "TokenService", "GetCaller", tokens_pb2.GetCallerRequest())
     deadline = time.monotonic() + 10
     while auth.get(made.id).usage_count < 7 and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -152,7 +153,7 @@ def test_a_clean_stop_loses_no_use(installed: Installation) -> None:
     with installed.auth(database="stopped") as first:
         made = first.create(permission_set="read_only")
         for _ in range(3):
-            first.check_key(made.key)
+            first.call(made.key, "TokenService", "GetCaller", tokens_pb2.GetCallerRequest())
     with installed.auth(database="stopped") as second:
         assert second.get(made.id).usage_count == 3
 

@@ -1,7 +1,6 @@
 """Auth before its keys can be decrypted, and a database that fails for a while."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -9,10 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from services.auth import bootstrap
-from services.auth.key_record import NewApiKey, new_row
-from services.auth.rights import resolve
 from services.auth.tables import api_keys
-from services.auth.usage import Usage
 from services.shared.database import Database
 from services.shared.service import Server
 from strongroom.auth.v1 import tokens_pb2 as pb
@@ -21,10 +17,6 @@ from tests.auth_installation import BOOTSTRAP_KEY, Auth, auth_settings, reason_o
 from tests.serving import make_identities
 
 MIGRATIONS = Path(bootstrap.__file__).parent / "migrations"
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 @pytest.fixture
@@ -70,23 +62,3 @@ def test_the_migrations_make_the_declared_tables(database: Database) -> None:
     assert {("revoked_at",), ("owner",), ("created_by",)} <= indexes
     unique = {tuple(constraint["column_names"]) for constraint in inspector.get_unique_constraints("api_key_versions")}
     assert unique == {("prefix",), ("key_hash",), ("key_id", "number")}
-
-
-def test_uses_that_cannot_be_written_are_written_later(database: Database) -> None:
-    row = new_row(NewApiKey("used", resolve("read_only")), (), owner="test", created_by="test", created_at=_now())
-    with database.write() as connection:
-        connection.execute(sa.insert(api_keys).values(row))
-    usage = Usage(database, _now)
-    usage.record(row["id"])
-    _rename(database, "api_keys", "hidden")
-    usage.flush()
-    usage.record(row["id"])
-    _rename(database, "hidden", "api_keys")
-    usage.close()
-    with database.read() as connection:
-        assert connection.scalar(sa.select(api_keys.c.usage_count)) == 2
-
-
-def _rename(database: Database, old: str, new: str) -> None:
-    with database.write() as connection:
-        connection.execute(sa.text(f"ALTER TABLE {old} RENAME TO {new}"))

@@ -6,16 +6,14 @@ from datetime import datetime
 from services.auth.admission import Attempt, Rejected
 from services.auth.chosen_secrets import MAX_CHARACTERS
 from services.auth.key_versions import KeyVersions
-from services.auth.usage import Usage
 from services.shared.identity import Principal
 
 
 class ApiKeyAuthenticator:
     """Finds the key by the hash of its secret: one indexed read at every attempt, so an end holds at once."""
 
-    def __init__(self, versions: KeyVersions, usage: Usage, clock: Callable[[], datetime]) -> None:
+    def __init__(self, versions: KeyVersions, clock: Callable[[], datetime]) -> None:
         self._versions = versions
-        self._usage = usage
         self._clock = clock
 
     def judge(self, attempt: Attempt) -> Principal | Rejected | None:
@@ -30,5 +28,4 @@ class ApiKeyAuthenticator:
             return Rejected("revoked")
         if key.expires_at is not None and key.expires_at <= self._clock():
             return Rejected("expired")
-        self._usage.record(key.key_id)
         return key.principal

@@ -29,8 +29,10 @@ from services.auth.issuer import TokenIssuer
 from services.auth.key_ages import KeyAges
 from services.auth.key_service import remote_envelope
 from services.auth.key_versions import KeyVersions
+from services.auth.ledger import Ledger
 from services.auth.password_hashing import PasswordHashing
 from services.auth.pepper import Pepper
+from services.auth.quota_counters import QuotaCounters
 from services.auth.session_servicer import SessionServicer
 from services.auth.sessions import Lifetimes, Sessions
 from services.auth.settings import AuthSettings
@@ -40,15 +42,18 @@ from services.auth.tables import audit_events
 from services.auth.throttle import Throttle
 from services.auth.timestamps import Clock
 from services.auth.token_servicer import TokenServicer
-from services.auth.usage import Usage
+from services.auth.usage_servicer import UsageServicer
 from services.auth.user_servicer import UserServicer
 from services.auth.users import Users
 from services.shared.access import methods_of
+from services.shared.accounts import Accounts
 from services.shared.audit.layer import AuditLayers
 from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
 from services.shared.audit.trail import Trail
 from services.shared.channels import service_channel
 from services.shared.database import Database
+from services.shared.metering import Meter
+from services.shared.quotas import Leases
 from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity, TokenVerifier, load_service_keys
 from strongroom import rates
@@ -60,6 +65,7 @@ from strongroom.auth.v1 import (
     info_pb2_grpc,
     sessions_pb2_grpc,
     tokens_pb2_grpc,
+    usage_pb2_grpc,
     users_pb2_grpc,
 )
 
@@ -96,16 +102,17 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
     api_keys = ApiKeys(database, pepper, clock, credentials.unusable)
     issuer = TokenIssuer(signing_keys, credentials, clock, settings.issuer)
     aws = others.aws(database, issuer)
-    usage = Usage(database, clock)
+    ledger, counters = Ledger(database, clock), QuotaCounters(database, clock)
+    accounts = Accounts(Meter(ledger.record, clock), Leases(counters.reserve, clock))
     hashing = _hashing(settings, pepper)
     throttle = Throttle(database, pepper, clock)
     users = Users(database, hashing, api_keys.revoke_owned, clock)
     sign_in = SignIn(database, sessions, hashing, throttle, issuer, clock)
-    cleaner = Cleaner([sessions.clean, throttle.clean, aws.clean])
+    cleaner = Cleaner([sessions.clean, throttle.clean, aws.clean, ledger.clean, counters.clean])
     authenticators = [
         *others.authenticators,
         *configured.authenticators,
-        ApiKeyAuthenticator(key_versions, usage, clock),
+        ApiKeyAuthenticator(key_versions, clock),
     ]
     trail = Trail(database, audit_events, identity, settings.data_dir, clock)
     events = EdgeEvents(trail.note, settings.alert_failures, settings.alert_window_seconds)
@@ -128,6 +135,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
         )
         info_pb2_grpc.add_InfoServiceServicer_to_server(InfoServicer(_version(), health, clock), server)
         access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(explainer), server)
+        usage_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(ledger, counters), server)
         part = AuditLogServicer(trail)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(part, server)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(part, channels, clock), server)
@@ -143,14 +151,14 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
             first_administrator.ensure(users, administrator)
         # Behind everybody who may sign in: health looks at these keys, and whoever waits for it signs in at once.
         signing_keys.load()
-        usage.start()
+        accounts.start()
         cleaner.start()
 
     def close() -> None:
         cleaner.close()
         hashing.close()
         others.web.close()
-        usage.close()
+        accounts.close()
         trail.close()
         for channel in channels.values():
             channel.close()
@@ -176,6 +184,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
         ready=signing_keys.maintain,
         close=close,
         audit=AuditLayers(trail, events.refused),
+        accounts=accounts,
         reflected=contract.described_services(),
     )
 

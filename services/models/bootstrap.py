@@ -26,6 +26,7 @@ from services.models.uploads import Uploads
 from services.models.verify import Verifier
 from services.models.versions import Versions
 from services.models.weights_servicer import WeightsServicer
+from services.shared.accounts import accounts_for
 from services.shared.audit.layer import AuditLayers
 from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
 from services.shared.audit.trail import Trail
@@ -51,6 +52,7 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     identity = ServiceIdentity.load(_NAME, settings.identity_dir)
     verifier, trust = verifier_for(_NAME, settings, identity)
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
+    accounts = accounts_for(settings.auth_addr, identity, clock)
     secrets = service_channel(settings.secrets_addr, "secrets", identity)
     store = LocalStore(settings.weights_dir)
     trail = Trail(database, audit_events, identity, settings.data_dir, clock)
@@ -80,11 +82,13 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         # First: requests come in while the secrets service is waited for, and a revoked token must not pass meanwhile.
         trust.start()
         trail.start()
+        accounts.start()
         managers.ensure(DEFAULT_MANAGER)
         housekeeper.start()
 
     def close() -> None:
         housekeeper.close()
+        accounts.close()
         trust.close()
         secrets.close()
         trail.close()
@@ -99,6 +103,7 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         ready=database.check,
         close=close,
         audit=AuditLayers(trail),
+        accounts=accounts,
         # A commit lists every chunk of a version: 64 MiB are a good terabyte of weights.
         max_request_bytes=64 << 20,
     )

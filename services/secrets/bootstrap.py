@@ -12,6 +12,7 @@ from services.secrets.secret_servicer import SecretServicer
 from services.secrets.settings import SecretsSettings
 from services.secrets.tables import audit_events
 from services.secrets.vault import Vault
+from services.shared.accounts import accounts_for
 from services.shared.audit.layer import AuditLayers
 from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
 from services.shared.audit.trail import Trail
@@ -40,6 +41,7 @@ def build(settings: SecretsSettings) -> Service:
     vault = Vault(database, keyring)
     vault.prepare()
     trail = Trail(database, audit_events, identity, settings.data_dir, _utc_now)
+    accounts = accounts_for(settings.auth_addr, identity, _utc_now)
     verifier, trust = verifier_for(_NAME, settings, identity)
 
     def register(server: grpc.Server) -> None:
@@ -50,8 +52,10 @@ def build(settings: SecretsSettings) -> Service:
     def start() -> None:
         trust.start()
         trail.start()
+        accounts.start()
 
     def close() -> None:
+        accounts.close()
         trust.close()
         trail.close()
         database.close()
@@ -69,5 +73,6 @@ def build(settings: SecretsSettings) -> Service:
         ready=database.check,
         close=close,
         audit=AuditLayers(trail),
+        accounts=accounts,
         max_request_bytes=1 << 20,
     )

@@ -15,11 +15,11 @@ from itertools import islice
 
 import structlog
 from prometheus_client import Counter
+from ulid import ULID
 
 from services.shared.call import Call
 from services.shared.errors import InvalidArgument
 from services.shared.identity import Principal
-from services.shared.ids import new_id
 
 # Seconds between two reports: the ledger lags by these and by the time of a report, two seconds together.
 _REPORT_SECONDS = 1.0
@@ -114,7 +114,9 @@ class Meter:
         self._counts = _Counts()
         self._running: dict[int, _Running] = {}
         self._unreported: deque[Report] = deque()
+        # Whether the last report was not taken, and whether any ever was.
         self._is_behind = False
+        self._is_known = False
         # Reentrant: a stream that the garbage collector ends is counted wherever it strikes, in here too.
         self._lock = threading.RLock()
         self._reporting = threading.Lock()
@@ -127,7 +129,7 @@ class Meter:
             self._thread.start()
 
     def close(self, seconds: float = 5.0) -> None:
-        """Reports what is left, and keeps trying for so many seconds."""
+        """Reports what is left; keeps trying for so many seconds, unless nobody has ever taken a report."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -135,7 +137,7 @@ class Meter:
         while self._running and time.monotonic() < deadline:
             time.sleep(0.01)  # calls that were cut off, on their way to their end
         while not self.flush():
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or not self._is_known:
                 _log.error("use is lost: auth did not take the last reports", reports=len(self._unreported))
                 return
             time.sleep(0.1)
@@ -201,6 +203,8 @@ class Meter:
                     _log.warning("use is not reported, and kept for later", error=f"{type(error).__name__}: {error}")
                 self._is_behind = True
                 return False
+            else:
+                self._is_known = True
             self._unreported.popleft()
         self._is_behind = False
         return True
@@ -213,15 +217,15 @@ class Meter:
                     self._add_traffic(running)
             counts, self._counts = self._counts, _Counts()
         uses = (
-            Use(principal, counts.names[principal], day, usage_class, *astuple(totals))
+            Use(_text(principal, 320), _text(counts.names[principal], 255), day, usage_class, *astuple(totals))
             for (day, principal, usage_class), totals in counts.lines.items()
         )
-        last_uses = (LastUse(used, at, requests) for used, (at, requests) in counts.last_uses.items())
+        last_uses = (LastUse(_text(used, 320), at, requests) for used, (at, requests) in counts.last_uses.items())
         while True:
             some, others = tuple(islice(uses, _REPORT_LINES)), tuple(islice(last_uses, _REPORT_LINES))
             if not (some or others):
                 return
-            yield Report(new_id(), some, others)
+            yield Report(str(ULID.from_datetime(self._clock())), some, others)
 
     def _totals(self, principal: Principal, usage_class: str, now: datetime) -> _Totals | None:
         """The line to add to; None if there are too many."""
@@ -254,3 +258,8 @@ class Meter:
 def _counts(call: Call) -> bool:
     """Whether a call is somebody's use: services work for callers who are counted where they called."""
     return call.identified and not call.principal.service
+
+
+def _text(text: str, length: int) -> str:
+    """As every database takes it: names from outside may hold what is no character."""
+    return text[:length].encode(errors="replace").decode().replace("\0", "")
