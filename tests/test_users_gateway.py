@@ -206,6 +206,8 @@ def test_a_demoted_user_keeps_the_keys_that_the_new_role_covers(admin: Caller) -
     assert [is_known(key) for key in keys.values()] == [OK, OK]
     admin.rest("PUT", f"/api/v1/users/{user.id}", {"role": "viewer"})
     assert [is_known(key) for key in keys.values()] == [UNKNOWN, OK]
+    assert admin.rest("DELETE", f"/api/v1/users/{user.id}") == (200, {"revoked_keys": 1})
+    assert is_known(keys["read_only"]) == UNKNOWN
 
 
 @pytest.mark.row("S2.6")

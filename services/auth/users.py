@@ -161,6 +161,11 @@ class Users:
 
         Raises UserNotFound, RoleUnknown, GrantNotCovered or LastAdministrator.
         """
+        self._change(caller, user_id, changes)
+        return self.get(user_id)
+
+    def _change(self, caller: Principal, user_id: str, changes: Changes) -> int:
+        """Makes the changes; how many keys they ended."""
         if changes.role is not None:
             _check_rank(caller, changes.role)
         wanted = {"name": changes.name, "role": changes.role, "is_active": changes.is_active}
@@ -173,10 +178,10 @@ class Users:
                 end_sessions(connection, user_id, self._clock())
         # A role that is gone must not live on in keys.
         if changes.is_active is False:
-            self._revoke_keys(f"{KIND}:{user_id}", ())
-        elif changes.role not in (None, before.role):
-            self._revoke_keys(f"{KIND}:{user_id}", roles.role(changes.role or before.role).grants)
-        return self.get(user_id)
+            return self._revoke_keys(f"{KIND}:{user_id}", ())
+        if changes.role not in (None, before.role):
+            return self._revoke_keys(f"{KIND}:{user_id}", roles.role(changes.role or before.role).grants)
+        return 0
 
     def delete(self, caller: Principal, user_id: str) -> int:
         """Deletes a user, ends the sessions and revokes the keys; how many there were.
@@ -184,8 +189,7 @@ class Users:
         In three steps: whatever happens between them, the user is gone or locked out, and deleting can be repeated.
         Raises UserNotFound, GrantNotCovered or LastAdministrator.
         """
-        self.update(caller, user_id, Changes(is_active=False))
-        revoked = self._revoke_keys(f"{KIND}:{user_id}", ())
+        revoked = self._change(caller, user_id, Changes(is_active=False))
         with self._database.write() as connection:
             connection.execute(sa.delete(u).where(u.c.id == user_id))
         return revoked
