@@ -1,19 +1,30 @@
-"""An OpenID provider on a loopback port: a real server of keys and discovery, which signs whatever a test asks for."""
+"""An OpenID provider on a loopback port: a real server of keys and discovery, which signs whatever a test asks for; and
+auth services that trust it."""
 
 import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
+import yaml
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from tests.auth_installation import Auth, Installation
+
 AUDIENCE = "strongroom"
+CALLER = "/strongroom.auth.v1.TokenService/GetCaller"
+RULES = [
+    {"claim": "realm_access.roles", "value": "modelers", "role": "researcher"},
+    {"claim": "groups", "pattern": "ml-*", "permission_set": "predict"},
+    {"claim": "email", "pattern": "*@example.com", "role": "viewer"},
+    {"claim": "sub", "pattern": "repo:acme/*", "permission_set": "training_pipeline"},
+]
 
 
 def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
@@ -103,3 +114,16 @@ def provider() -> Iterator[Provider]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def trusting(installed: Installation, issuer: Provider, **fields: Any) -> AbstractContextManager[Auth]:
+    """An auth service that trusts this issuer, with these fields in its file."""
+    file = installed.folder / "issuers.yaml"
+    file.write_text(yaml.safe_dump([{"issuer": issuer.url, "audience": AUDIENCE, "rules": RULES, **fields}]))
+    return installed.auth(oidc_issuers=file)
+
+
+def status(auth: Auth, token: str) -> int:
+    """HTTP status that the edge gives this token; 200 if it lets it in."""
+    answer = auth.check(CALLER, {"authorization": f"Bearer {token}"})
+    return 200 if answer.HasField("ok_response") else answer.denied_response.status.code

@@ -4,33 +4,21 @@ import base64
 import json
 import time
 from collections.abc import Iterator
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import grpc
 import hypothesis
 import jwt
 import pytest
-import yaml
 from cryptography.hazmat.primitives import serialization
 from hypothesis import strategies as st
 
-from services.auth import bearer_tokens, outbound
-from services.auth.trust_files import load_issuers
+from services.auth import bearer_tokens
 from services.shared.channels import IDENTITY_HEADER
 from strongroom.auth.v1 import tokens_pb2 as pb
 from strongroom.auth.v1 import tokens_pb2_grpc
 from tests.auth_installation import Auth, Installation, installation, reason_of
-from tests.oidc_provider import AUDIENCE, Provider, ec_key, provider, published, rsa_key
-
-CALLER = "/strongroom.auth.v1.TokenService/GetCaller"
-RULES = [
-    {"claim": "realm_access.roles", "value": "modelers", "role": "researcher"},
-    {"claim": "groups", "pattern": "ml-*", "permission_set": "predict"},
-    {"claim": "email", "pattern": "*@example.com", "role": "viewer"},
-    {"claim": "sub", "pattern": "repo:acme/*", "permission_set": "training_pipeline"},
-]
+from tests.oidc_provider import AUDIENCE, CALLER, Provider, provider, published, rsa_key, status, trusting
 
 
 @pytest.fixture(scope="module")
@@ -46,37 +34,10 @@ def issuer() -> Iterator[Provider]:
         yield running
 
 
-@pytest.fixture
-def own_issuer() -> Iterator[Provider]:
-    """One of the test's own."""
-    with provider() as running:
-        yield running
-
-
 @pytest.fixture(scope="module")
 def auth(installed: Installation, issuer: Provider) -> Iterator[Auth]:
     with trusting(installed, issuer) as running:
         yield running
-
-
-def trusting(installed: Installation, issuer: Provider, **fields: Any) -> Any:
-    file = installed.folder / "issuers.yaml"
-    file.write_text(yaml.safe_dump([{"issuer": issuer.url, "audience": AUDIENCE, "rules": RULES, **fields}]))
-    return installed.auth(oidc_issuers=file)
-
-
-def status(auth: Auth, token: str) -> int:
-    """HTTP status that the edge gives this token; 200 if it lets it in."""
-    answer = auth.check(CALLER, {"authorization": f"Bearer {token}"})
-    return 200 if answer.HasField("ok_response") else answer.denied_response.status.code
-
-
-def refused(auth: Auth, token: str) -> bool:
-    """Whether the token is not let in, be it for 401 or because nobody could check it: the gateway's 503."""
-    try:
-        return status(auth, token) == 401
-    except grpc.RpcError:
-        return True
 
 
 def caller(auth: Auth, token: str) -> pb.GetCallerResponse:
@@ -137,7 +98,6 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.dictionaries(st.text(), inner)
 )
 PART = st.text() | JSON.map(lambda value: part(value))
-SHARED = base64.urlsafe_b64encode(b"0123456789" * 6).decode()
 
 
 @pytest.mark.parametrize(
@@ -271,152 +231,9 @@ def test_what_is_not_quite_a_token_is_refused(auth: Auth, issuer: Provider) -> N
     assert status(auth, f"{nested}.{nested}.x") == 401
 
 
-def test_a_new_key_is_found_and_unknown_ones_cost_the_issuer_little(
-    installed: Installation, own_issuer: Provider
-) -> None:
-    with trusting(installed, own_issuer) as auth:
-        assert status(auth, own_issuer.token()) == 200
-        own_issuer.keys["next"] = ec_key()
-        own_issuer.publish()
-        installed.clock.ahead = timedelta(seconds=11)
-        try:
-            assert status(auth, own_issuer.token("next", "ES256")) == 200
-            asked = len(own_issuer.asked)
-            for number in range(20):
-                assert status(auth, own_issuer.token(headers={"kid": f"forged-{number}"})) == 401
-            assert len(own_issuer.asked) == asked
-        finally:
-            installed.clock.ahead = timedelta()
-
-
-def test_a_withdrawn_key_is_believed_for_ten_minutes_at_most(installed: Installation, own_issuer: Provider) -> None:
-    with trusting(installed, own_issuer) as auth:
-        token = own_issuer.token(exp=int(time.time()) + 3600)
-        assert status(auth, token) == 200
-        del own_issuer.keys["rsa"]
-        own_issuer.publish()
-        installed.clock.ahead = timedelta(minutes=10, seconds=1)
-        try:
-            assert status(auth, token) == 401
-        finally:
-            installed.clock.ahead = timedelta()
-
-
-def test_while_the_issuer_is_down_its_last_keys_hold_for_an_hour(installed: Installation, own_issuer: Provider) -> None:
-    with trusting(installed, own_issuer) as auth:
-        assert status(auth, own_issuer.token()) == 200
-        own_issuer.down = True
-        token = own_issuer.token(exp=int(time.time()) + 7200)
-        try:
-            installed.clock.ahead = timedelta(minutes=30)
-            assert status(auth, token) == 200
-            installed.clock.ahead = timedelta(minutes=61)
-            # The gateway answers 503: nobody could check it, so it is not called bad.
-            with pytest.raises(grpc.RpcError):
-                status(auth, own_issuer.token(exp=int(time.time()) + 7200, sub="repo:acme/x"))
-        finally:
-            installed.clock.ahead = timedelta()
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"keys": [{"kty": "oct", "kid": "rsa", "k": SHARED, "alg": "HS256"}]},
-        {"keys": "none"},
-        {"keys": [1, {"kid": "rsa"}, {"kid": "rsa", "kty": "RSA", "n": 1, "e": "AQAB"}]},
-        {"keys": [{}] * 200},
-        b"<html>",
-        b"[" * 100_000,
-        b'{"keys": [], "padding": "' + b"x" * 300_000 + b'"}',
-    ],
-    ids=["symmetric", "text", "broken", "many", "html", "nested", "large"],
-)
-def test_no_odd_key_set_opens_a_door(installed: Installation, own_issuer: Provider, answer: Any) -> None:
-    own_issuer.answers["/jwks"] = answer
-    with trusting(installed, own_issuer) as auth:
-        assert refused(auth, own_issuer.token())
-        shared = own_issuer.token(algorithm="HS256", key=base64.urlsafe_b64decode(SHARED))
-        assert status(auth, shared) == 401
-
-
-def test_weak_and_foreign_keys_of_a_key_set_are_not_used(installed: Installation, own_issuer: Provider) -> None:
-    own_issuer.keys["weak"] = rsa_key(1024)
-    own_issuer.keys["encryption"] = rsa_key()
-    own_issuer.publish()
-    own_issuer.answers["/jwks"]["keys"][-1]["use"] = "enc"
-    with trusting(installed, own_issuer) as auth:
-        assert status(auth, own_issuer.token("weak")) == 401
-        assert status(auth, own_issuer.token("encryption")) == 401
-        assert status(auth, own_issuer.token()) == 200
-
-
-def test_redirects_are_not_followed(installed: Installation, own_issuer: Provider) -> None:
-    with provider() as elsewhere:
-        elsewhere.keys = own_issuer.keys
-        elsewhere.publish()
-        own_issuer.answers["/jwks"] = f"{elsewhere.url}/jwks"
-        with trusting(installed, own_issuer) as auth, pytest.raises(grpc.RpcError):
-            status(auth, own_issuer.token())
-        assert elsewhere.asked == []
-
-
-def test_an_issuer_that_answers_a_byte_at_a_time_holds_nobody_for_long(
-    installed: Installation, own_issuer: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outbound, "_SECONDS", 0.5)
-    own_issuer.pause = 0.1
-    with trusting(installed, own_issuer) as auth:
-        began = time.monotonic()
-        assert refused(auth, own_issuer.token())
-        assert time.monotonic() - began < 3
-
-
 @hypothesis.given(st.text() | st.builds("Bearer {}.{}.{}".format, PART, PART, PART))
 def test_nothing_that_a_header_may_hold_is_an_error(text: str) -> None:
     token = bearer_tokens.read(text)
     if token is not None:
         with pytest.raises(bearer_tokens.TokenRefused):
             bearer_tokens.verified(token, b"0" * 32, "HS256")
-
-
-def test_a_discovery_document_of_another_issuer_is_not_believed(installed: Installation, own_issuer: Provider) -> None:
-    own_issuer.answers["/.well-known/openid-configuration"]["issuer"] = "https://another.example.com"
-    with trusting(installed, own_issuer) as auth, pytest.raises(grpc.RpcError):
-        status(auth, own_issuer.token())
-    with trusting(installed, own_issuer, jwks_uri=f"{own_issuer.url}/jwks") as auth:
-        assert status(auth, own_issuer.token()) == 200, "what the file names needs no discovery"
-
-
-GOOD = {"issuer": "https://id.example.com", "audience": "strongroom", "rules": [RULES[1]]}
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"issuer": "http://id.example.com"}, "https"),
-        ({"issuer": "https://user:pass@id.example.com"}, "https"),
-        ({"jwks_uri": "file:///etc/passwd"}, "https"),
-        ({"jwks_uri": "http://169.254.169.254/keys"}, "https"),
-        ({"algorithms": ["HS256"]}, "algorithms"),
-        ({"algorithms": ["none"]}, "algorithms"),
-        ({"algorithms": []}, "algorithms"),
-        ({"rules": []}, "rules"),
-        ({"rules": [{"claim": "sub", "value": "a"}]}, "role or permission_set"),
-        ({"rules": [{"claim": "sub", "value": "a", "role": "admin", "permission_set": "predict"}]}, "role or"),
-        ({"rules": [{"claim": "sub", "role": "admin"}]}, "value or pattern"),
-        ({"rules": [{"claim": "sub", "value": "a", "role": "root"}]}, "there are: admin"),
-        ({"audience": ""}, "audience"),
-        ({"audiences": ["a"]}, "audiences"),
-        ({"issuer": "https://strongroom.example.com"}, "this installation"),
-    ],
-)
-def test_a_file_that_is_wrong_is_refused_as_a_whole(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
-    file = tmp_path / "issuers.yaml"
-    file.write_text(yaml.safe_dump([GOOD]))
-    assert load_issuers(file, "https://strongroom.example.com")[0].algorithms == ["RS256", "ES256"]
-    file.write_text(yaml.safe_dump([{**GOOD, **wrong}]))
-    with pytest.raises(ValueError, match=message):
-        load_issuers(file, "https://strongroom.example.com")
-    file.write_text(yaml.safe_dump([GOOD, GOOD]))
-    with pytest.raises(ValueError, match="twice"):
-        load_issuers(file, "https://strongroom.example.com")
