@@ -52,6 +52,7 @@ class Connection:
         breaker: Breaker | None = None,
     ) -> None:
         self.channel = _channel(url)
+        self.url = url.rstrip("/")
         self._retries = retries or Retries()
         self._breaker = breaker or Breaker()
         self._token_source: Callable[[], str] | None = None

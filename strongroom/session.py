@@ -37,6 +37,38 @@ class Tokens:
         return cls(access_token, refresh_token, renew_at, now + expires_in, now + refresh_expires_in, principal)
 
 
+@dataclass(frozen=True)
+class AccessToken:
+    """A JWT for `Authorization: Bearer`, and for how many seconds it is good."""
+
+    access_token: str = field(repr=False)
+    expires_in: int
+
+
+class Renewing:
+    """A token that is got anew before it ends. Safe to use from several threads.
+
+    Args:
+        get: gets one.
+        clock: seconds.
+    """
+
+    def __init__(self, get: Callable[[], AccessToken], *, clock: Callable[[], float] = time.time) -> None:
+        self._get = get
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._token = ""
+        self._renew_at = 0.0
+
+    def access_token(self) -> str:
+        """A token that is valid now."""
+        with self._lock:
+            if self._clock() >= self._renew_at:
+                got = self._get()
+                self._token, self._renew_at = got.access_token, self._clock() + _RENEW_AFTER * got.expires_in
+            return self._token
+
+
 class TokenStore(Protocol):
     """Where the tokens of a session are kept."""
 

@@ -1,20 +1,12 @@
 """Access tokens, and the keys that sign them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from strongroom.auth.v1 import tokens_pb2 as pb
 from strongroom.auth.v1 import tokens_pb2_grpc
 from strongroom.connection import Connection
 from strongroom.retries import Repeat
-
-
-@dataclass(frozen=True)
-class AccessToken:
-    """A JWT for `Authorization: Bearer`, and for how many seconds it is good."""
-
-    access_token: str = field(repr=False)
-    expires_in: int
+from strongroom.session import AccessToken, Renewing
 
 
 class Tokens:
@@ -29,12 +21,23 @@ class Tokens:
         answer = self._connection.call(self._stub.CreateToken, pb.CreateTokenRequest(), repeat=Repeat.SAFE)
         return AccessToken(answer.access_token, answer.expires_in)
 
-    def sign_in_with_aws(self, url: str, headers: Mapping[str, str], body: str, *, method: str = "POST") -> AccessToken:
-        """Exchanges a signed GetCallerIdentity request for an access token.
+    def act_as_aws(self, region: str = "", *, server: str = "", endpoint: str = "") -> None:
+        """From now on every call is that of this machine's AWS identity, and its token renews itself.
 
-        The signature (SigV4) must cover the header `X-Strongroom-Server`; see `SignInWithAws` in
-        protos/strongroom/auth/v1/tokens.proto.
+        The arguments are those of `strongroom.aws.signed_caller_identity`; the server is this client's address if it is
+        not named. Raises ImportError without botocore.
         """
+        from strongroom.aws import signed_caller_identity
+
+        def sign_in() -> AccessToken:
+            return self.sign_in_with_aws(**signed_caller_identity(server or self._connection.url, region, endpoint))
+
+        token = Renewing(sign_in)
+        token.access_token()  # what is wrong is told here, not at the next call
+        self._connection.act_as(token.access_token)
+
+    def sign_in_with_aws(self, url: str, headers: Mapping[str, str], body: str, *, method: str = "POST") -> AccessToken:
+        """Exchanges a signed GetCallerIdentity request, by `strongroom.aws`, for an access token."""
         request = pb.SignInWithAwsRequest(method=method, url=url, headers=dict(headers), body=body)
         answer = self._connection.call(self._stub.SignInWithAws, request, anonymous=True)
         return AccessToken(answer.access_token, answer.expires_in)
