@@ -1,5 +1,7 @@
 """One model of permissions for models, secrets and keys, through the gateway over REST and gRPC."""
 
+import urllib.request
+from contextlib import closing
 from urllib.parse import urlencode
 
 import pytest
@@ -11,6 +13,13 @@ from tests.callers import Caller, administrator
 from tests.stack import Stack
 
 MODEL = "managers/default/models/matrix"
+
+
+class _AnyStatus(urllib.request.HTTPErrorProcessor):
+    """Takes a failure for an answer like any other."""
+
+    def http_response(self, _request: object, response: object) -> object:
+        return response
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +96,13 @@ def test_users_are_asked_about_by_id_and_by_address(stack: Stack) -> None:
     administrator(stack).rest("PUT", f"/api/v1/users/{user['id']}", {"is_active": False})
     query = urlencode({"principal": name, "method": "GetVersion", "resource": MODEL})
     assert administrator(stack).rest("GET", f"/api/v1/access:explain?{query}")[1]["reason"] == "PRINCIPAL_NOT_FOUND"
+
+
+def test_no_cache_keeps_an_answer(stack: Stack) -> None:
+    for path in ("/api/v1/caller", "/health", "/nothing"):
+        request = urllib.request.Request(f"{stack.url}{path}", headers={"X-API-Key": stack.admin_key})  # noqa: S310
+        with closing(urllib.request.build_opener(_AnyStatus).open(request, timeout=10)) as answer:
+            assert answer.headers["cache-control"] == "no-store", path
 
 
 @pytest.mark.row("S1.8")

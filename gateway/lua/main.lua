@@ -64,6 +64,8 @@ function envoy_on_response(handle)
   end
   -- The answer may differ for another website: caches keep them apart.
   headers:add("vary", "Origin")
+  -- Tokens, secrets and what a caller may see: nobody on the way keeps them (RFC 6749, section 5.1; RFC 9111, section 5.2.2.5).
+  if not headers:get("cache-control") then headers:add("cache-control", "no-store") end
   local status = tonumber(headers:get(":status"))
   if status == 200 then apply_hints(handle, headers) end
   for _, name in ipairs(INSIDE) do headers:remove(name) end
