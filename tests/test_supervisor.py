@@ -162,7 +162,7 @@ def test_children_die_with_a_killed_supervisor(running: RunningStack) -> None:
     assert admin(again, "GET", "/api/v1/secrets/kept").json["data"] == {"a": "b"}
 
 
-def test_it_stops_the_gateway_first_and_secrets_last(running: RunningStack) -> None:
+def test_it_stops_the_gateway_first_and_auth_last(running: RunningStack) -> None:
     stack = running.start()
     pids = stack.state["pids"]
     assert running.process is not None
@@ -171,11 +171,11 @@ def test_it_stops_the_gateway_first_and_secrets_last(running: RunningStack) -> N
     while len(gone) < len(pids):
         left = alive(pids)
         # Two that end within a moment cannot be told apart.
-        gone += [name for name in ("gateway", "auth", "models", "secrets") if name not in [*left, *gone]]
+        gone += [name for name in ("gateway", "models", "secrets", "auth") if name not in [*left, *gone]]
     running.process.wait()
     assert running.process.returncode == 0
     assert gone[0] == "gateway"
-    assert gone[-1] == "secrets"
+    assert gone[-1] == "auth"
     assert running.output.read_text().endswith("Stopping…\nStopped.\n")
 
 

@@ -35,7 +35,7 @@ class QuotaCounters:
         try:
             with self._database.write() as connection:
                 dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-                connection.execute(dialect.insert(c).values(counter, taken=0).on_conflict_do_nothing())
+                connection.execute(dialect.insert(c).values(counter | {"taken": 0}).on_conflict_do_nothing())
                 taken = connection.execute(sa.select(c.c.taken).where(row).with_for_update()).scalar_one()
                 # An older token may speak of a larger quota than this one: then nothing is left.
                 left = max(0, quota.requests - taken)

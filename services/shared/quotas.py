@@ -158,7 +158,7 @@ def exhausted(quota: Quota, standing: Standing) -> QuotaExhausted:
     """The error of a request beyond a quota."""
     many = "s" if quota.requests > 1 else ""
     return QuotaExhausted(
-        f"The quota of {quota.requests} request{many} of class {quota.usage_class} a {quota.per} is used up. "
+        f"The quota of {quota.requests} request{many} of class {quota.usage_class} per {quota.per} is used up. "
         f"It begins anew at {standing.resets_at:%Y-%m-%d %H:%M} UTC.",
         retry_after=standing.resets_in.total_seconds(),
         usage_class=quota.usage_class,

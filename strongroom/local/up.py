@@ -90,8 +90,9 @@ def _supervisor(
         )
         for name in SERVICES
     }
-    # Nobody is cut off from what it needs: callers stop before those they call.
-    stages = [[edge], [services["auth"], services["models"]], [services["secrets"]]]
+    # Nobody is cut off from what it needs: callers stop before those they call, and auth last, to which all report what
+    # was used in their last second.
+    stages = [[edge], [services["models"]], [services["secrets"]], [services["auth"]]]
     admin = Admin(settings.admin_socket)
     return Supervisor(stages, settings.host, settings.port, admin, console, started, ready)
 
