@@ -157,3 +157,20 @@ def test_plain_http_to_elsewhere_is_warned_of() -> None:
     assert done.err.startswith("strongroom: warning: http://strongroom.invalid:1 is not encrypted")
     done = nobody("login", "--url", "http://127.0.0.1:9", stdin="sr_x\n")
     assert "warning" not in done.err
+
+
+@pytest.mark.row("S1.9")
+def test_a_quota_that_is_used_up_is_told_at_once(strongroom: Terminal, stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_bytes(b"weights")
+    arguments = ("--permission-set", "training_pipeline", "--quota", "upload=1/day", "--json")
+    made = strongroom("keys", "create", "operations-quota", *arguments).json
+    assert made["quotas"] == [{"usage_class": "upload", "requests": 1, "per": "day"}]
+    limited = Terminal(stack.url, made["key"])
+    assert limited("push", "quota-model", tmp_path / "w.bin", "--version", "v1").status == 0
+    began = time.monotonic()
+    refused = limited("push", "quota-model", tmp_path / "w.bin", "--version", "v2")
+    assert refused.status == 1
+    assert time.monotonic() - began < 5
+    assert refused.err.count("\n") == 1
+    assert "upload" in refused.err
+    assert limited("ls").status == 0
