@@ -15,6 +15,7 @@ from services.auth.api_key_authenticator import ApiKeyAuthenticator
 from services.auth.api_key_servicer import ApiKeyServicer
 from services.auth.api_keys import ApiKeys
 from services.auth.audit_servicer import AuditServicer
+from services.auth.check_socket import CheckSocket
 from services.auth.cleaner import Cleaner
 from services.auth.configured_credentials import configured_credentials
 from services.auth.credentials import Credentials
@@ -120,6 +121,8 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
         methods_of(contract.contract_services()), authenticators, issuer, events, configured.anonymous
     )
     guesses = Guesses(rates.parse(settings.rate_limit or rates.DEFAULT), time.monotonic)
+    edge = ext_authz.Edge(admission, guesses, events)
+    check_socket = CheckSocket(settings.check_socket, edge) if settings.check_socket else None
     explainer = Explainer(
         methods_of(contract.contract_services()), directories(api_keys, users) | configured.directories
     )
@@ -139,7 +142,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
         part = AuditLogServicer(trail)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(part, server)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(part, channels, clock), server)
-        ext_authz.register(server, ext_authz.Edge(admission, guesses, events))
+        ext_authz.register(server, edge)
 
     def start() -> None:
         trail.start()
@@ -153,8 +156,12 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
         signing_keys.load()
         accounts.start()
         cleaner.start()
+        if check_socket:
+            check_socket.start()
 
     def close() -> None:
+        if check_socket:
+            check_socket.close()
         cleaner.close()
         hashing.close()
         others.web.close()

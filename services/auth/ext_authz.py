@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from services.auth.admission import Admission, Admitted, Attempt, Refused
 from services.auth.edge_events import EdgeEvents
-from services.auth.guesses import Guesses
+from services.auth.guesses import Guesses, network
 from services.shared.access import CHECK_METHOD, REPORT_METHOD
 from services.shared.channels import IDENTITY_HEADER
 from services.shared.layers import REQUEST_ID_HEADER
@@ -22,13 +22,27 @@ from strongroom.edge.v1 import external_auth_pb2 as edge
 from strongroom.edge.v1 import reports_pb2 as reports
 
 _CHECKS = Counter("strongroom_edge_checks_total", "Requests that the gateway asked about, by outcome.", ["outcome"])
+_ADMITTED, _REFUSED, _LIMITED = (_CHECKS.labels(outcome) for outcome in ("admitted", "refused", "limited"))
 
 # Upstream services accept identity tokens alone, so keys and foreign tokens end at the edge.
 _CREDENTIAL_HEADERS = ["x-api-key", "authorization"]
 # The gateway has taken them away: it must see one at most.
-_SEVERAL_HEADER = "x-strongroom-several-credentials"
+SEVERAL_HEADER = "x-strongroom-several-credentials"
+# Tells the gateway by what it counts a request; the name is that of a header where it asks over HTTP.
+CREDENTIAL_HEADER = "x-strongroom-credential"
 _OK = status_pb2.Status(code=code_pb2.OK)
 _CODES = {401: code_pb2.UNAUTHENTICATED, 404: code_pb2.NOT_FOUND, 429: code_pb2.RESOURCE_EXHAUSTED}
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """Not judged: too much of this address was refused; try again after so many seconds."""
+
+    seconds: float
+    message: str = "Too many refused requests from this address."
+
+
+Verdict = Admitted | Refused | Limited
 
 
 @dataclass(frozen=True)
@@ -39,21 +53,26 @@ class Edge:
     guesses: Guesses
     events: EdgeEvents
 
-    def check(self, request: edge.CheckRequest, _context: grpc.ServicerContext) -> edge.CheckResponse:
+    def judge(self, attempt: Attempt) -> Verdict:
         """Whether a request may pass, and as whom."""
-        attempt = _attempt(request)
         wait = self.guesses.seconds_to_wait(attempt)
         if wait:
-            _CHECKS.labels("limited").inc()
-            return _denied(Refused(429, "Too many refused requests from this address."), wait)
+            _LIMITED.inc()
+            return Limited(wait)
         outcome = self.admission.decide(attempt)
         if isinstance(outcome, Admitted):
-            _CHECKS.labels("admitted").inc()
+            _ADMITTED.inc()
             self.guesses.admitted(attempt)
-            return _ok(outcome)
-        _CHECKS.labels("refused").inc()
-        self.guesses.refused(attempt)
-        return _denied(outcome)
+        else:
+            _REFUSED.inc()
+            self.guesses.refused(attempt)
+        return outcome
+
+    def check(self, request: edge.CheckRequest, _context: grpc.ServicerContext) -> edge.CheckResponse:
+        """Envoy's question."""
+        attempt = _attempt(request)
+        verdict = self.judge(attempt)
+        return _ok(verdict, attempt) if isinstance(verdict, Admitted) else _denied(verdict)
 
     def report_refused_origin(
         self, request: reports.ReportRefusedOriginRequest, _context: grpc.ServicerContext
@@ -87,7 +106,7 @@ def _attempt(request: edge.CheckRequest) -> Attempt:
     path = http.path.partition("?")[0]
     # The gateway knows the method of a REST path; the path of a gRPC request is the method.
     method = request.attributes.context_extensions.get("method", path)
-    several = _SEVERAL_HEADER in headers
+    several = SEVERAL_HEADER in headers
     return Attempt(
         method=method,
         original_path="" if method == path else path,
@@ -98,21 +117,27 @@ def _attempt(request: edge.CheckRequest) -> Attempt:
     )
 
 
-def _ok(admitted: Admitted) -> edge.CheckResponse:
-    ok = edge.OkHttpResponse(headers_to_remove=_CREDENTIAL_HEADERS)
-    answer = edge.CheckResponse(status=_OK, ok_response=ok)
+def credential_of(admitted: Admitted, attempt: Attempt) -> str:
+    """By what the gateway counts the request: its credential, or its address where it needed none."""
+    if attempt.api_key is None and attempt.authorization is None:
+        return f"address:{network(attempt.address)}"
+    return admitted.credential_id
+
+
+def _ok(admitted: Admitted, attempt: Attempt) -> edge.CheckResponse:
+    answer = edge.CheckResponse(status=_OK, ok_response=edge.OkHttpResponse(headers_to_remove=_CREDENTIAL_HEADERS))
     if admitted.identity_token:
         header = answer.ok_response.headers.add().header
         header.key, header.value = IDENTITY_HEADER, admitted.identity_token
-        # By it the gateway counts.
-        answer.dynamic_metadata["cred"] = admitted.credential_id
+        answer.dynamic_metadata[CREDENTIAL_HEADER] = credential_of(admitted, attempt)
     return answer
 
 
-def _denied(refused: Refused, wait: float = 0.0) -> edge.CheckResponse:
+def _denied(refused: Refused | Limited) -> edge.CheckResponse:
     """Status and text only: the gateway makes a problem document or an ErrorInfo of every failure at the edge."""
-    denied = edge.DeniedHttpResponse(status=edge.HttpStatus(code=refused.status), body=refused.message)
-    if wait:
+    status = 429 if isinstance(refused, Limited) else refused.status
+    denied = edge.DeniedHttpResponse(status=edge.HttpStatus(code=status), body=refused.message)
+    if isinstance(refused, Limited):
         header = denied.headers.add().header
-        header.key, header.value = "retry-after", str(math.ceil(wait))
-    return edge.CheckResponse(status=status_pb2.Status(code=_CODES[refused.status]), denied_response=denied)
+        header.key, header.value = "retry-after", str(math.ceil(refused.seconds))
+    return edge.CheckResponse(status=status_pb2.Status(code=_CODES[status]), denied_response=denied)

@@ -47,7 +47,7 @@ class Guesses:
         if self._rate is None:
             return 0.0
         with self._lock:
-            full_at = self._full_at.get(_network(attempt.address), 0.0)
+            full_at = self._full_at.get(network(attempt.address), 0.0)
         token = self._rate.seconds / self._rate.requests
         wait = full_at + token - self._rate.seconds - self._clock()
         # Half a token, because floats are not exact.
@@ -59,10 +59,10 @@ class Guesses:
         """Counts the attempt against its address."""
         if self._rate is None:
             return
-        network, token = _network(attempt.address), self._rate.seconds / self._rate.requests
+        origin, token = network(attempt.address), self._rate.seconds / self._rate.requests
         with self._lock:
-            full_at = max(self._clock(), self._full_at.get(network, 0.0)) + token
-            _remember(self._full_at, network, full_at)
+            full_at = max(self._clock(), self._full_at.get(origin, 0.0)) + token
+            _remember(self._full_at, origin, full_at)
 
     def admitted(self, attempt: Attempt) -> None:
         """Remembers that the credential was good."""
@@ -84,7 +84,8 @@ def _remember(store: OrderedDict[K, V], key: K, value: V) -> None:
         store.popitem(last=False)
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
+    """The address, or of an IPv6 address the network."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

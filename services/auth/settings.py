@@ -33,6 +33,8 @@ class AuthSettings(ServiceSettings):
     bootstrap_api_key_file: Path | None = None
     # Of a client, as the gateway has it: here, of refused credentials from one address.
     rate_limit: str = rates.DEFAULT
+    # A unix socket on which a gateway on this machine asks about credentials; none if unset.
+    check_socket: Path | None = None
 
     # Static keys: `name:permission_set:key` or a key alone, with commas between them; and a file of them, one a line.
     api_keys: SecretStr = SecretStr("")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from strongroom.local.authorization import CHECK
 from strongroom.local.contract import SERVICES
 
 # Auth three times more, for whoever has no credential: one kind of request cannot keep out the others, and none of them
@@ -14,16 +15,25 @@ SIGN_IN = "sign_in"
 PROTOCOLS = "protocols"
 STRANGERS = {PUBLIC: 12, SIGN_IN: 8, PROTOCOLS: 8}
 
+# Questions to auth at a time: each has a thread there.
+CHECKS = 32
+
 STREAM_WINDOW = 4 << 20
 CONNECTION_WINDOW = 8 << 20
 
 
-def clusters(addresses: Mapping[str, str], jwks_socket: Path) -> list[dict[str, Any]]:
-    """One for each service, those of strangers, and the gateway's own socket. `addresses` are host:port by service."""
+def clusters(addresses: Mapping[str, str], jwks_socket: Path, check_socket: Path | None) -> list[dict[str, Any]]:
+    """One for each service, those of strangers, and those of sockets. `addresses` are host:port by service."""
     services = [_cluster(service, addresses[service]) for service in SERVICES]
     strangers = [_cluster(name, addresses["auth"], requests) for name, requests in STRANGERS.items()]
-    jwks = {"connect_timeout": "1s", **_endpoint("jwks", {"pipe": {"path": str(jwks_socket)}})}
-    return [*services, *strangers, jwks]
+    sockets = [_socket("jwks", jwks_socket)] + ([_socket(CHECK, check_socket)] if check_socket else [])
+    return [*services, *strangers, *sockets]
+
+
+def _socket(name: str, path: Path) -> dict[str, Any]:
+    thresholds = {"max_connections": CHECKS, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 64}
+    cluster = {"connect_timeout": "1s", "circuit_breakers": {"thresholds": [thresholds]}}
+    return cluster | _endpoint(name, {"pipe": {"path": str(path)}})
 
 
 def _endpoint(name: str, address: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,10 @@ from pathlib import Path
 from strongroom.local.contract import SERVICES
 from strongroom.local.credentials import BOOTSTRAP_KEY, BOOTSTRAP_KEY_FILE, ROOT_KEY_FILE, Credentials
 from strongroom.local.layout import Layout
+from strongroom.local.state import State
+
+# Where auth answers the gateway; no longer than `admin.sock`.
+CHECK_SOCKET = "check.sock"
 
 # Who may see which variable, where that is not everybody. "" is nobody.
 _OWNERS = {
@@ -34,20 +38,21 @@ def service_environment(
     outer: Mapping[str, str],
     layout: Layout,
     credentials: Credentials,
-    ports: Mapping[str, int],
-    metrics_port: int,
+    state: State,
 ) -> dict[str, str]:
     """The variables of one service; what the user set and does not concern where parts are stays."""
     values = {name: value for name, value in outer.items() if _owner(name) in (service, None)}
     values.setdefault("STRONGROOM_DATABASE_URL", f"sqlite:///{layout.databases / 'strongroom.db'}")
-    values |= {f"STRONGROOM_{name.upper()}_ADDR": f"127.0.0.1:{ports[name]}" for name in SERVICES}
+    values |= {f"STRONGROOM_{name.upper()}_ADDR": f"127.0.0.1:{state.ports[name]}" for name in SERVICES}
     values |= {
-        f"STRONGROOM_{service.upper()}_LISTEN": f"127.0.0.1:{ports[service]}",
+        f"STRONGROOM_{service.upper()}_LISTEN": f"127.0.0.1:{state.ports[service]}",
         "STRONGROOM_DATA_DIR": str(layout.root),
         "STRONGROOM_IDENTITY_DIR": str(layout.identities),
-        "STRONGROOM_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
+        "STRONGROOM_METRICS_LISTEN": f"127.0.0.1:{state.metrics[service]}",
         "PYTHONUNBUFFERED": "1",
     }
+    if service == "auth":
+        values["STRONGROOM_CHECK_SOCKET"] = str(Path(state.sockets) / CHECK_SOCKET)
     if service == "auth" and credentials.admin_key_file:
         values[BOOTSTRAP_KEY_FILE] = str(credentials.admin_key_file)
     if service == "secrets":

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from strongroom.local.authorization import authorization
 from strongroom.local.clusters import CONNECTION_WINDOW, STREAM_WINDOW, clusters
 from strongroom.local.contract import SERVICES, Contract
 from strongroom.local.limits import limiter
@@ -39,6 +40,8 @@ class GatewaySettings:
     admin_socket: Path
     jwks_socket: Path
     policy: Policy
+    # Where auth answers the gateway on this machine.
+    check_socket: Path | None = None
 
 
 def render(settings: GatewaySettings, contract: Contract) -> str:
@@ -55,7 +58,8 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "lua": _lua(),
         "routes": routes(contract, settings.policy.rate),
         "limiter": limiter(settings.policy.rate),
-        "clusters": clusters(settings.addresses, settings.jwks_socket),
+        "authorization": authorization(settings.check_socket),
+        "clusters": clusters(settings.addresses, settings.jwks_socket, settings.check_socket),
         "origins": settings.policy.origins,
         "issuer": settings.policy.issuer,
         "key_set_cache": f"{settings.policy.key_set_seconds}s",

@@ -6,6 +6,7 @@ one credential; of an IPv6 address the network counts, for whoever has one addre
 
 from typing import Any
 
+from strongroom.local.authorization import CREDENTIAL, NAME
 from strongroom.local.contract import Method
 from strongroom.rates import Rate
 
@@ -54,7 +55,7 @@ def descriptors(method: Method, rate: Rate | None) -> dict[str, Any]:
         return {"rate_limits": [{"actions": [{"masked_remote_address": masked}]}]}
     bulk = [{"generic_key": {"descriptor_key": _CLASS, "descriptor_value": _BULK}}] if method.name in BULK else []
     # The one of them that has judged the request's credential has left its id.
-    sources = [("envoy.filters.http.jwt_authn", ["access_token", "cred"]), ("envoy.filters.http.ext_authz", ["cred"])]
+    sources = [("envoy.filters.http.jwt_authn", ["access_token", "cred"]), (NAME, [CREDENTIAL])]
     return {"rate_limits": [{"actions": [_metadata(name, path), *bulk]} for name, path in sources]}
 
 

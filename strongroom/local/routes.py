@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from strongroom.local.authorization import NAME
 from strongroom.local.clusters import PROTOCOLS, PUBLIC, SIGN_IN
 from strongroom.local.contract import PUBLIC_PROTOCOLS, Contract, Method, regex
 from strongroom.local.limits import descriptors
@@ -97,11 +98,10 @@ def _short() -> dict[str, Any]:
     return {"max_stream_duration": {"max_stream_duration": limit, "grpc_timeout_header_max": limit}}
 
 
-_AUTHORIZATION = "envoy.filters.http.ext_authz"
 _PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
 
 # Public methods need no credential.
-_OPEN = {_AUTHORIZATION: {"@type": _PER_ROUTE, "disabled": True}}
+_OPEN = {NAME: {"@type": _PER_ROUTE, "disabled": True}}
 
 _FILTER = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 _UNLIMITED = {"body_size_limit": {"@type": _FILTER, "disabled": True}}
@@ -111,7 +111,7 @@ _SMALL = {**_UNLIMITED, "body_size_limit.public": {"@type": _FILTER, "config": {
 
 def _asked_for(method: Method) -> dict[str, Any]:
     """Tells auth which method a path is."""
-    return {_AUTHORIZATION: {"@type": _PER_ROUTE, "check_settings": {"context_extensions": {"method": method.path}}}}
+    return {NAME: {"@type": _PER_ROUTE, "check_settings": {"context_extensions": {"method": method.path}}}}
 
 
 def _whole_first(method: Method) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from strongroom.local.administration import Admin
 from strongroom.local.console import Console, Report
 from strongroom.local.contract import SERVICES, Contract
 from strongroom.local.credentials import Credentials, provide
-from strongroom.local.environment import gateway_environment, service_command, service_environment
+from strongroom.local.environment import CHECK_SOCKET, gateway_environment, service_command, service_environment
 from strongroom.local.layout import Layout, write_private
 from strongroom.local.policy import PUBLIC_URL, Policy
 from strongroom.local.ports import check_free, free_ports
@@ -85,7 +85,7 @@ def _supervisor(
         name: Part(
             name,
             service_command(name),
-            service_environment(name, environment, layout, credentials, state.ports, state.metrics[name]),
+            service_environment(name, environment, layout, credentials, state),
             layout.open_log,
         )
         for name in SERVICES
@@ -100,6 +100,5 @@ def _supervisor(
 def _gateway_settings(host: str, state: State, policy: Policy) -> gateway.GatewaySettings:
     sockets = Path(state.sockets)
     addresses = {name: f"127.0.0.1:{state.ports[name]}" for name in SERVICES}
-    return gateway.GatewaySettings(
-        host, state.ports["gateway"], addresses, sockets / "admin.sock", sockets / "jwks.sock", policy
-    )
+    ours = sockets / "admin.sock", sockets / "jwks.sock"
+    return gateway.GatewaySettings(host, state.ports["gateway"], addresses, *ours, policy, sockets / CHECK_SOCKET)
