@@ -110,7 +110,7 @@ def test_a_key_is_changed_and_extended(strongroom: Terminal) -> None:
     )
     assert changed.status == 0, changed.err
     assert "cli-changed" in changed.out
-    assert "upload: 5 a hour" in changed.out
+    assert "upload: 5 per hour" in changed.out
     assert strongroom("keys", "extend", made["id"], "--days", "5").out.startswith(
         f"cli-changed ({made['id']}) now expires "
     )

@@ -133,7 +133,7 @@ def status(json: Json = False) -> None:
     if limits:
         # The limit may be followed by its windows: `100, 100;w=60`.
         most = limits.get("limit", "?").partition(",")[0]
-        say(f"requests left: {limits.get('remaining', '?')} of {most}; all again in {limits.get('reset', '?')} s")
+        say(f"requests left: {limits.get('remaining', '?')} of {most}")
 
 
 class _Passwords:

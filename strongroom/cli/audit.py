@@ -27,6 +27,8 @@ from strongroom.cli.session import (
 
 # Events may be written a little after they happened: refusals are counted first, and clocks differ.
 _LATE = timedelta(minutes=2)
+# Characters of a resource that fit a table.
+_WIDTH = 80
 # Seconds between two looks at the log.
 _PAUSE = 2.0
 
@@ -129,7 +131,9 @@ def _moment(option: str, text: str, now: Callable[[], datetime] = datetime.now) 
 
 
 def _row(event: Any) -> list[str]:
-    return [_when(event), event.outcome, _who(event), _what(event), event.resource, _why(event)]
+    # Events of the log itself name a signature; whole it is in the JSON.
+    resource = event.resource if len(event.resource) <= _WIDTH else f"{event.resource[:_WIDTH]}…"
+    return [_when(event), event.outcome, _who(event), _what(event), resource, _why(event)]
 
 
 def _when(event: Any) -> str:
