@@ -13,7 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from services.auth.contract import contract_services
 from services.shared.access import Method, methods_of
 from services.shared.audit.event import Event
-from services.shared.audit.layer import AuditLayers, client_address, resource_of
+from services.shared.audit.layer import AuditLayers, changes, client_address, resource_of
 from services.shared.audit.log import Filter
 from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
 from services.shared.audit.trail import Trail
@@ -293,6 +293,26 @@ def test_only_auth_reads_the_log_of_a_service(running: Running) -> None:
                 with pytest.raises(grpc.RpcError) as caught:
                     stub.ListEvents(request)
                 assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_what_changes_something_is_announced_before_and_what_reads_is_not() -> None:
+    reads = {_name(method) for method in AUDITED if not changes(method) and not method.public}
+    assert reads == {
+        "SecretService/GetSecret",
+        "WeightsService/ReadFile",
+        "FileService/GetFile",
+        "ModelService/VerifyVersion",
+        "AuditService/VerifyAuditLog",
+    }
+    assert not [method.path for method in METHODS.values() if changes(method) and not method.audited]
+
+
+def test_an_intent_is_on_disk_when_the_servicer_begins(running: Running) -> None:
+    create = METHODS["/strongroom.secrets.v1.SecretService/CreateSecret"]
+    about = Principal("key:intent", "", "intent", "", ADMINISTRATOR.grants)
+    assert running.call(create, about, secrets_pb2.CreateSecretRequest(name="a/intent", data={"a": "b"})) == "OK"
+    assert b"secrets/a/intent" in running.trail._intents._file.read_bytes()
+    assert running.trail._intents._open == {}, "and settled when it is over"
 
 
 def test_nothing_of_a_payload_is_a_resource() -> None:

@@ -179,7 +179,8 @@ def test_no_key_and_no_value_is_in_any_event(stack: Stack, admin: Caller) -> Non
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """A stack of this module's own, whose parts may die."""
-    running = RunningStack(tmp_path_factory.mktemp("audit") / "data", STRONGROOM_RATE_LIMIT="off")
+    settings = {"STRONGROOM_RATE_LIMIT": "off", "STRONGROOM_ALERT_FAILURES": "10"}
+    running = RunningStack(tmp_path_factory.mktemp("audit") / "data", **settings)
     with running:
         yield running
 
@@ -187,6 +188,27 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 def its_admin(running: RunningStack) -> Caller:
     url = f"http://127.0.0.1:{running.port}"
     return administrator(Stack(url, (running.data_dir / "admin.key").read_text().strip(), running.data_dir))
+
+
+@pytest.mark.row("S3.8")
+def test_a_client_that_fails_often_raises_an_alarm(own: RunningStack) -> None:
+    admin = its_admin(own)
+    assert listed(admin, kind="auth.many_failures") == []
+    stranger, forger = Caller(admin.stack), Caller(admin.stack, "no key of ours")
+    for _ in range(8):
+        stranger.rest("GET", "/api/v1/secrets")
+        assert forger.code(AUDIT, "ListAuditEvents", pb.ListAuditEventsRequest()) == "UNAUTHENTICATED"
+    [alarm] = eventually(lambda: listed(admin, kind="auth.many_failures"))
+    assert (alarm["outcome"], alarm["reason"], alarm["service"]) == ("denied", "MANY_FAILURES", "auth")
+    log = (own.data_dir / "logs" / "auth.log").read_text()
+    for event, level in (
+        ("auth.many_failures", "warning"),
+        ("auth.invalid_key", "warning"),
+        ("auth.missing_key", "info"),
+    ):
+        lines = [json.loads(line) for line in log.splitlines() if f'"{event}"' in line]
+        assert {line["level"] for line in lines} == {level}, event
+    assert "no key of ours" not in log
 
 
 def test_a_change_that_was_acknowledged_has_its_event_whatever_happens_next(own: RunningStack) -> None:

@@ -61,12 +61,12 @@ class AuditLayers:
     @contextmanager
     def intend(self, call: Call) -> Iterator[None]:
         """Records that the call, to which nothing is objected, is about to change something."""
-        if _changes(call.method):
+        if changes(call.method):
             call.audit.intend()
         yield
 
 
-def _changes(method: access.Method) -> bool:
+def changes(method: access.Method) -> bool:
     """Whether calls may change what a caller who is known may change; others are in order without an intent.
 
     Who signs in is known afterwards, and leaves a session that tells of it.

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 import structlog
+from prometheus_client import Counter
 from ulid import ULID
 
 from services.shared.audit import chain
@@ -19,6 +20,9 @@ from services.shared.ids import new_id
 
 # A ULID is 48 bits of milliseconds before 80 random ones.
 _RANDOM_BITS = 80
+
+_EVENTS = Counter("strongroom_audit_events_total", "Events in the audit log.")
+_FAILURES = Counter("strongroom_audit_failures_total", "Attempts to write to the audit log that failed: alert on it.")
 
 _log = structlog.get_logger()
 
@@ -105,8 +109,10 @@ class Writer:
                     connection.execute(sa.insert(self._table), rows)
         except sa.exc.SQLAlchemyError as error:
             self._is_failing = True
+            _FAILURES.inc()
             _log.error("audit events not written", events=len(self._unwritten), error=type(error).__name__)
             return False
+        _EVENTS.inc(len(self._unwritten))
         last = self._unwritten[-1]
         self.durable, self._unwritten, self._is_failing = (last.sequence, last.hash), [], False
         return True
