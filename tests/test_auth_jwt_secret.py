@@ -75,7 +75,7 @@ def test_a_token_of_a_program_that_shares_the_secret_has_its_role(auth: Auth) ->
         {"aud": "another"},
         {"iss": "https://another.example.com"},
     ],
-    ids=str,
+    ids=lambda claims: next(iter(claims)),  # without the moment: every worker must find the same names
 )
 def test_claims_are_checked(auth: Auth, claims: dict[str, Any]) -> None:
     assert status(auth, token()) == status(auth, token(aud="strongroom", iss="strongroom")) == 200
