@@ -104,7 +104,7 @@ def _is_new(connection: sa.Connection, report_id: str, now: datetime) -> bool:
         # gives up before PostgreSQL (deadlock_timeout, a second) makes the other fail: a report is repeated.
         connection.execute(sa.text("SET LOCAL lock_timeout = '500ms'"))
     insert = _insert(connection, reports).values(id=report_id, recorded_at=now).on_conflict_do_nothing()
-    return connection.execute(insert).rowcount == 1
+    return connection.scalar(insert.returning(reports.c.id)) is not None
 
 
 def _add_lines(connection: sa.Connection, uses: Iterable[Use]) -> None:

@@ -60,7 +60,7 @@ def accounts_for(
     """The accounts of a service that reaches auth at an address."""
     channel = service_channel(address, "auth", identity)
     ledger = _RemoteLedger(channel)
-    return Accounts(Meter(ledger.record, clock), Leases(ledger.reserve, clock), channel.close)
+    return Accounts(Meter(ledger.record, clock, is_remote=True), Leases(ledger.reserve, clock), channel.close)
 
 
 class _RemoteLedger:

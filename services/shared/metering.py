@@ -106,17 +106,19 @@ class Meter:
         report: adds a report to the ledger. Raises InvalidArgument for one that can never be added; whatever else it
             raises, the report is repeated.
         clock: the time in UTC.
+        is_remote: whether another process takes the reports. One that never answered is not waited for at the end.
     """
 
-    def __init__(self, report: Callable[[Report], None], clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, report: Callable[[Report], None], clock: Callable[[], datetime], *, is_remote: bool = False
+    ) -> None:
         self._report = report
         self._clock = clock
         self._counts = _Counts()
         self._running: dict[int, _Running] = {}
         self._unreported: deque[Report] = deque()
-        # Whether the last report was not taken, and whether any ever was.
         self._is_behind = False
-        self._is_known = False
+        self._is_hopeless = is_remote
         # Reentrant: a stream that the garbage collector ends is counted wherever it strikes, in here too.
         self._lock = threading.RLock()
         self._reporting = threading.Lock()
@@ -129,7 +131,7 @@ class Meter:
             self._thread.start()
 
     def close(self, seconds: float = 5.0) -> None:
-        """Reports what is left; keeps trying for so many seconds, unless nobody has ever taken a report."""
+        """Reports what is left, and keeps trying for so many seconds."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -137,7 +139,7 @@ class Meter:
         while self._running and time.monotonic() < deadline:
             time.sleep(0.01)  # calls that were cut off, on their way to their end
         while not self.flush():
-            if time.monotonic() >= deadline or not self._is_known:
+            if time.monotonic() >= deadline or self._is_hopeless:
                 _log.error("use is lost: auth did not take the last reports", reports=len(self._unreported))
                 return
             time.sleep(0.1)
@@ -204,7 +206,7 @@ class Meter:
                 self._is_behind = True
                 return False
             else:
-                self._is_known = True
+                self._is_hopeless = False
             self._unreported.popleft()
         self._is_behind = False
         return True
