@@ -133,6 +133,21 @@ def test_refused_origins_are_counted_and_logged(stack: Stack) -> None:
     assert "is-not-logged" not in log
 
 
+@pytest.mark.row("S3.7")
+def test_when_a_service_says_when_to_try_again_rest_clients_hear_it(stack: Stack) -> None:
+    """RetryInfo of a service, here of sign-in, which slows down who guesses, becomes `Retry-After`."""
+    wrong = b'{"email": "guess@example.com", "password": "a wrong password"}'
+    waited = 0
+    # The delays grow; more than the second that the gateway tells where it does not know.
+    while waited < 2:
+        answer = call(stack, "POST", "/api/v1/sessions", {}, wrong)
+        if answer.status == 429:
+            problem = assert_problem(answer, 429, "SIGN_IN_THROTTLED")
+            waited = int(answer.headers["retry-after"])
+            assert problem["details"][1]["retry_delay"] == f"{waited}s"
+            time.sleep(waited)
+
+
 def test_nobody_but_the_gateway_can_report_through_the_gateway(stack: Stack) -> None:
     with grpc.insecure_channel(stack.target) as channel:
         report = channel.unary_unary(

@@ -1,5 +1,6 @@
 """`strongroom up`: what it makes, what it keeps, how it ends. Each test has an installation of its own."""
 
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ import pytest
 from strongroom.local.process import start_time
 from strongroom.local.supervisor import Backoff
 from tests.stack import STRONGROOM, RunningStack, Stack, free_port
-from tests.test_gateway_rest import admin
+from tests.test_gateway_rest import admin, call
 
 KEY = re.compile(r"sr_[0-9A-Za-z]{41}")
 
@@ -85,6 +86,59 @@ def test_no_service_sees_the_secrets_of_another(tmp_path: Path) -> None:
             assert ("STRONGROOM_ROOT_KEY_FILE" in environment) == (name == "secrets")
             assert ("STRONGROOM_BOOTSTRAP_API_KEY_FILE" in environment) == (name == "auth")
         assert admin(stack, "GET", "/api/v1/caller").status == 200
+
+
+def test_the_credentials_that_auth_is_given_reach_auth_alone(tmp_path: Path) -> None:
+    """By our names and by those of the documents; auth uses them, and nobody else sees them."""
+    given = {
+        "STRONGROOM_API_KEYS": "service:read_only:a-static-key-of-ours-0123456789",
+        "CHAPKIT_API_KEYS": "a-static-key-of-the-documents-0123456789",
+        "AUTH_TOKEN": "a-fixed-token-of-the-documents-0123456789",
+        "JWT_SECRET": "a-secret-for-symmetric-tokens-0123456789",
+        "STRONGROOM_ADMIN_EMAIL": "root@example.com",
+        "STRONGROOM_ADMIN_PASSWORD": "the administrator's first password",
+        "STRONGROOM_SOMETHING_SECRET": "what-a-later-version-has-a-name-for",
+    }
+    secrets = [value for name, value in given.items() if name != "STRONGROOM_ADMIN_EMAIL"]
+    with RunningStack(tmp_path / "data", **given) as stack:
+        for name, pid in stack.state["pids"].items():
+            seen = " ".join(psutil.Process(pid).environ().values())
+            found = [secret for secret in secrets if secret in seen]
+            assert found == (secrets if name == "auth" else []), name
+        for header in ("X-API-Key", "Authorization"):
+            token = given["AUTH_TOKEN"] if header == "Authorization" else "a-static-key-of-ours-0123456789"
+            value = f"Bearer {token}" if header == "Authorization" else token
+            assert call(stack, "GET", "/api/v1/caller", {header: value}).status == 200, header
+        sign_in = {"email": "root@example.com", "password": given["STRONGROOM_ADMIN_PASSWORD"]}
+        assert call(stack, "POST", "/api/v1/sessions", {}, json.dumps(sign_in).encode()).status == 201
+        secret_files = [stack.data_dir / "run" / "envoy.yaml", *stack.data_dir.glob("logs/*")]
+        assert not [file for file in secret_files for secret in secrets if secret in file.read_text(errors="replace")]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STRONGROOM_RATE_LIMIT", "many"),
+        ("STRONGROOM_ALLOWED_ORIGINS", "*"),
+        ("STRONGROOM_SIGNING_KEY_DELAY_SECONDS", "soon"),
+    ],
+)
+def test_a_setting_of_the_edge_that_is_none_is_one_clear_line(tmp_path: Path, name: str, value: str) -> None:
+    refused = up("--data-dir", str(tmp_path / "data"), "--port", "0", **{name: value})
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"strongroom: {name}")
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_auth_answers_the_gateway_on_a_socket_that_nobody_else_may_open(running: RunningStack) -> None:
+    stack = running.start()
+    socket = Path(stack.state["sockets"]) / "check.sock"
+    assert socket.stat().st_mode & 0o777 == 0o600
+    before = stack.state["pids"]["auth"]
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: stack.state["pids"]["auth"] != before)
+    wait_for(lambda: admin(stack, "GET", "/api/v1/caller").status == 200)
 
 
 def test_a_lost_admin_key_is_not_made_again(running: RunningStack) -> None:

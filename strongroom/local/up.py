@@ -33,9 +33,9 @@ def up(options: Options, environment: Mapping[str, str], console: Console) -> No
     """Runs Strongroom until SIGINT, SIGTERM or SIGHUP. Raises StartError with a sentence for the user."""
     began = time.monotonic()
     os.umask(0o077)
+    Policy.read(environment)  # before anything is made
     layout = Layout(options.data_dir.absolute())
     layout.create()
-    Policy.read(environment)  # before anything is made
     with layout.locked():
         end_leftovers(layout)
         port = options.port or free_ports(1)[0]
