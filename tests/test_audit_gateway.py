@@ -150,6 +150,36 @@ def database(stack: Stack, service: str) -> sqlite3.Connection:
     return sqlite3.connect(stack.data_dir / "db" / f"strongroom-{service}.db", timeout=20)
 
 
+@pytest.mark.row("S1.9")
+def test_who_signs_in_is_known_and_what_they_type_is_not(stack: Stack, admin: Caller) -> None:
+    email, password = f"{unique('audit')}@example.org", unique("a password of words")
+    status, user = admin.rest("POST", "/api/v1/users", {"email": email, "password": password, "role": "viewer"})
+    assert status == 201, user
+    nobody, principal = Caller(stack), f"user:{user['id']}"
+    changed = unique("another password")
+    fields = {"email": email, "password": password, "new_password": changed}
+    assert nobody.rest("POST", "/api/v1/sessions", {**fields, "password": "wrong " + password})[0] == 401
+    status, session = nobody.rest("POST", "/api/v1/sessions", fields)
+    assert status == 201, session
+    token = {"refresh_token": session["refresh_token"]}
+    status, refreshed = nobody.rest("POST", "/api/v1/sessions:refresh", token)
+    assert status == 201, refreshed
+    assert nobody.rest("POST", "/api/v1/sessions:refresh", token)[0] == 401, "used twice"
+    events = eventually(lambda: len(found := listed(admin, principal=principal)) == 3 and found)
+    told = {(event["method"].rpartition("/")[2], event["outcome"], event["reason"]) for event in events}
+    assert told == {
+        ("SignIn", "allowed", ""),
+        ("RefreshSession", "allowed", ""),
+        ("RefreshSession", "denied", "REFRESH_TOKEN_REUSED"),
+    }
+    [made] = listed(admin, resource=f"users/{user['id']}", method="CreateUser")
+    assert made["outcome"] == "allowed"
+    with closing(database(stack, "auth")) as connection:
+        everything = json.dumps(connection.execute("SELECT * FROM audit_events").fetchall(), default=repr)
+    for canary in (email, password, changed, session["refresh_token"], session["access_token"]):
+        assert canary not in everything
+
+
 def test_no_key_and_no_value_is_in_any_event(stack: Stack, admin: Caller) -> None:
     name = unique("audit/canary")
     _, key = admin.rest("POST", "/api-keys", {"name": unique("audit"), "permission_set": "full_access"})

@@ -12,6 +12,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from services.secrets.tables import audit_events
+from services.shared.audit import chain
 from services.shared.audit.event import CLOSED, OPENED, Event
 from services.shared.audit.intents import Intent
 from services.shared.audit.log import Filter
@@ -254,6 +256,30 @@ def test_whatever_is_done_in_the_database_is_found(place: Place, statement: str)
     assert place.problems() == []
     place.sql(statement)
     assert place.problems() != []
+
+
+@pytest.mark.row("S1.9")
+def test_who_computes_every_hash_anew_is_found_by_the_signed_heads(place: Place) -> None:
+    with place.started() as trail:
+        for number in range(7):
+            trail.record(call(number))
+    with closing(place.open()) as database, database.write() as connection:
+        columns = [audit_events.c[name] for name in chain.COLUMNS]
+        rows = connection.execute(sa.select(*columns).order_by(audit_events.c.sequence)).all()
+        previous, resource = chain.GENESIS, chain.COLUMNS.index("resource")
+        for row in rows:
+            edited = list(row)
+            if row.sequence == 4:
+                edited[resource] = "secrets/other"
+            previous = chain.digest(SERVICE, previous, edited)
+            changes = {"resource": edited[resource], "hash": previous}
+            connection.execute(sa.update(audit_events).where(audit_events.c.id == row.id).values(changes))
+    problems = place.problems()
+    assert any("signed head" in problem for problem in problems)
+    place.heads.unlink()
+    # Without its heads the chain's own end, which the service signed, still tells.
+    [problem] = place.problems()
+    assert "not signed by the service" in problem
 
 
 def test_two_events_that_change_places_are_found(place: Place) -> None:
