@@ -147,6 +147,16 @@ def test_what_a_killed_process_had_begun_is_told_by_the_next(place: Place) -> No
     assert [file.name for file in (place.folder / "audit").iterdir()] == [f"{SERVICE}-heads.jsonl"]
 
 
+def test_what_outlasts_the_end_of_its_process_is_told_by_the_next(local: Place) -> None:
+    """A call that was still at work when the time to finish was over."""
+    with local.started() as trail:
+        trail.begin(call(1, request_id="late"))
+    with local.started() as trail:
+        [entry] = trail.log.entries(Filter(kind="call"), 10)
+        assert (entry.event.reason, entry.event.request_id) == ("INTERRUPTED", "late")
+    assert local.problems() == []
+
+
 def test_the_file_of_intents_does_not_grow_without_end(local: Place) -> None:
     with local.started() as trail:
         trail.begin(call(1, request_id="open"))

@@ -69,10 +69,13 @@ class Intents:
             fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX)
 
     def release(self) -> None:
-        """Removes both, after an orderly end."""
+        """Removes both, after an orderly end; what some call has not settled yet is left to the next process."""
         if self._lock_descriptor >= 0:
-            self._file.unlink(missing_ok=True)
-            self._alive.unlink(missing_ok=True)
+            with self._changing:
+                is_settled = not self._open
+            if is_settled:
+                self._file.unlink(missing_ok=True)
+                self._alive.unlink(missing_ok=True)
             os.close(self._descriptor)
             os.close(self._lock_descriptor)
             self._lock_descriptor = -1

@@ -116,8 +116,11 @@ class _Record:
         self._is_done = True
         code, reason = (status.code_of(known).name, known.error_reason) if known else self._unforeseen(error)
         event = self._event("failed", code, reason)
-        with suppress(AuditUnavailable):  # the caller hears of the first error; the writer keeps the event
-            self._record(event)
+        if isinstance(known, errors.ResourceExhausted) and self._intent is None:
+            self._trail.note(event)  # over a limit nothing was begun, and callers do not stop for that
+        else:
+            with suppress(AuditUnavailable):  # the caller hears of the first error; the writer keeps the event
+                self._record(event)
         return event
 
     def _record(self, event: Event) -> None:

@@ -162,3 +162,5 @@ class Trail:
                     self.sign_head()
             except (AuditUnavailable, OSError) as error:
                 _log.error("the audit log is behind", error=str(error))
+            except Exception:
+                _log.exception("unforeseen error in the audit log")
