@@ -31,8 +31,12 @@ def running(tmp_path: Path) -> Iterator[RunningStack]:
 
 def up(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A `strongroom up` that is expected to give up at once."""
+    return strongroom("up", *arguments, **environment)
+
+
+def strongroom(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
-    command = [str(STRONGROOM), "up", *arguments]
+    command = [str(STRONGROOM), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=20, env=kept | environment)
 
 
@@ -129,6 +133,8 @@ def test_a_setting_of_the_edge_that_is_none_is_one_clear_line(tmp_path: Path, na
     assert refused.stderr.startswith(f"strongroom: {name}")
     assert refused.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()
+    alone = strongroom("gateway", "--port", "0", **{name: value})
+    assert (alone.returncode, alone.stderr) == (1, refused.stderr)
 
 
 def test_auth_answers_the_gateway_on_a_socket_that_nobody_else_may_open(running: RunningStack) -> None:

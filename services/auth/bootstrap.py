@@ -152,12 +152,12 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
             bootstrap_key.ensure(database, pepper, first_key, clock())
         if administrator:
             first_administrator.ensure(users, administrator)
+        if check_socket:
+            check_socket.start()
         # Behind everybody who may sign in: health looks at these keys, and whoever waits for it signs in at once.
         signing_keys.load()
         accounts.start()
         cleaner.start()
-        if check_socket:
-            check_socket.start()
 
     def close() -> None:
         if check_socket:

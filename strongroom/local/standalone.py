@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from strongroom.local import gateway
 from strongroom.local.administration import Admin
 from strongroom.local.contract import Contract
 from strongroom.local.environment import gateway_environment
+from strongroom.local.errors import StartError
 from strongroom.local.layout import write_private
 from strongroom.local.policy import Policy
 from strongroom.local.process import Part
@@ -20,8 +22,12 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
-    """Runs Envoy until it ends or SIGTERM or SIGINT comes, and returns its exit status. Raises StartError."""
-    policy = Policy.read(os.environ)
+    """Runs Envoy until it ends or SIGTERM or SIGINT comes, and returns its exit status."""
+    try:
+        policy = Policy.read(os.environ)
+    except StartError as error:
+        sys.stderr.write(f"strongroom: {error}\n")
+        return 1
     os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_ENDING, signal.SIGCHLD))
     with tempfile.TemporaryDirectory(prefix="strongroom-") as folder:
