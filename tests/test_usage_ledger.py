@@ -19,7 +19,7 @@ from ulid import ULID
 
 from services.auth import bootstrap, ledger_files
 from services.auth.key_record import NewApiKey, new_row
-from services.auth.ledger import Ledger, ReportTooOld
+from services.auth.ledger import Ledger, ReportInvalid, ReportTooOld
 from services.auth.ledger_pages import DayInvalid, PageTokenInvalid, Query
 from services.auth.quota_counters import QuotaCounters
 from services.auth.rights import resolve
@@ -258,6 +258,26 @@ def test_pages_hold_every_line_once_in_order(database: Database) -> None:
 def test_a_token_that_is_none_is_refused(database: Database, token: str) -> None:
     with pytest.raises(PageTokenInvalid):
         Ledger(database, now).page(READER, Query(), 10, token)
+
+
+def test_a_token_names_any_principal(database: Database) -> None:
+    ledger = Ledger(database, now)
+    strange = [use(f"oidc:{text}") for text in ("\u200b", "\n", "🔑", "'", "%")]
+    ledger.record(report(*strange))
+    found, token = ledger.page(READER, Query(), 1, "")
+    while token:
+        page, token = ledger.page(READER, Query(), 1, token)
+        found += page
+    assert sorted(found, key=str) == sorted(strange, key=str)
+
+
+def test_a_report_that_does_not_fit_is_refused_for_good(tmp_path: Path, postgresql_server: Any) -> None:
+    url = postgresql_server.create_database()
+    database = Database.open(url, service="auth", migrations=MIGRATIONS)
+    with pytest.raises(ReportInvalid):
+        Ledger(database, now).record(report(use("k" * 321), use()))
+    assert lines(database) == []
+    database.close()
 
 
 def test_an_export_of_many_lines_is_whole(database: Database) -> None:

@@ -5,17 +5,22 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.auth import bootstrap
+from services.auth.ledger import Ledger
+from services.auth.ledger_pages import Query
 from services.shared import metering
 from services.shared.access import Method
 from services.shared.call import Call
+from services.shared.database import Database
 from services.shared.errors import InvalidArgument, Unavailable
-from services.shared.identity import Principal
+from services.shared.identity import Grant, Principal
 from services.shared.metering import Meter, Report
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -215,6 +220,28 @@ def test_a_report_that_is_refused_for_good_does_not_hold_up_the_others() -> None
     call(meter, made())
     meter.close()
     assert auth.totals() == {("2026-11-21", "key:ci", "upload"): 1}
+
+
+def test_a_report_that_became_too_old_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    url, clock = f"sqlite:///{tmp_path}/strongroom.db", Clock()
+    database = Database.open(url, service="auth", migrations=Path(bootstrap.__file__).parent / "migrations")
+    ledger, away = Ledger(database, clock), [True]
+
+    def record(report: Report) -> None:
+        ledger.record(report)
+        if away:
+            raise Unavailable("the answer is lost")
+
+    meter = Meter(record, clock)
+    call(meter, made())
+    assert not meter.flush()
+    clock.now += timedelta(days=1, hours=1)
+    call(meter, made())
+    away.clear()
+    meter.close()
+    administrator = Principal("user:a", grants=(Grant("allow", ("*",), ("**",)),))
+    assert [use.requests for use in ledger.export(administrator, Query())] == [1, 1]
+    database.close()
 
 
 def test_names_that_no_database_takes_are_made_plain() -> None:

@@ -16,7 +16,7 @@ from services.auth.tables import api_keys as k
 from services.auth.usage_tables import use_lines as lines
 from services.auth.usage_tables import use_reports as reports
 from services.shared.database import Database
-from services.shared.errors import FailedPrecondition, Unavailable
+from services.shared.errors import FailedPrecondition, InvalidArgument, Unavailable
 from services.shared.identity import Principal
 from services.shared.metering import LastUse, Report, Use
 
@@ -31,6 +31,10 @@ _BATCH = 1000
 
 class ReportTooOld(FailedPrecondition):
     reason = "REPORT_TOO_OLD"
+
+
+class ReportInvalid(InvalidArgument):
+    reason = "REPORT_INVALID"
 
 
 class LedgerBusy(Unavailable):
@@ -49,6 +53,7 @@ class Ledger:
 
         Raises:
             FailedPrecondition: REPORT_TOO_OLD: it is not known any more whether it was added.
+            InvalidArgument: REPORT_INVALID: it does not fit, however often it is repeated.
             Unavailable: LEDGER_BUSY: try again.
         """
         now = self._clock()
@@ -59,6 +64,8 @@ class Ledger:
                 if _is_new(connection, report.id, now):
                     _add_lines(connection, report.uses)
                     _add_to_keys(connection, report)
+        except sa.exc.DataError:
+            raise ReportInvalid("A text or a number of the report is too long for the ledger.") from None
         except sa.exc.OperationalError:
             raise LedgerBusy("The ledger of use can't be written. Try again.") from None
 

@@ -77,8 +77,8 @@ def _read(page_token: str) -> list[str]:
 
 
 def _is_text(part: object) -> bool:
-    # Surrogates and NUL are no characters to a database.
-    return isinstance(part, str) and part.isprintable()
+    # NUL and surrogates are no characters to a database.
+    return isinstance(part, str) and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in part)
 
 
 def _day(field: str, text: str, default: date) -> date:

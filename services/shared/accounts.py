@@ -21,7 +21,7 @@ from strongroom.auth.v1 import usage_pb2_grpc
 
 # Seconds. A report is repeated; a caller waits for a quota.
 _REPORT_TIMEOUT = 2.0
-_QUOTA_TIMEOUT = 1.0
+_QUOTA_TIMEOUT = 2.0
 # What a report can never be accepted with.
 _FOR_GOOD = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OUT_OF_RANGE)
 

@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from ulid import ULID
 
 from services.shared.call import Call
-from services.shared.errors import InvalidArgument
+from services.shared.errors import FailedPrecondition, InvalidArgument
 from services.shared.identity import Principal
 
 # Seconds between two reports: the ledger lags by these and by the time of a report, two seconds together.
@@ -103,8 +103,8 @@ class Meter:
     """Counts by principal, day and class of use.
 
     Args:
-        report: adds a report to the ledger. Raises InvalidArgument for one that can never be added; whatever else it
-            raises, the report is repeated.
+        report: adds a report to the ledger. Raises InvalidArgument or FailedPrecondition for one that can never be
+            added; whatever else it raises, the report is repeated.
         clock: the time in UTC.
         is_remote: whether another process takes the reports. One that never answered is not waited for at the end.
     """
@@ -198,7 +198,7 @@ class Meter:
         while self._unreported:
             try:
                 self._report(self._unreported[0])
-            except InvalidArgument as error:
+            except (InvalidArgument, FailedPrecondition) as error:
                 _log.error("a report of use was refused for good, its use is lost", error=error.message)
             except Exception as error:
                 if not self._is_behind:
