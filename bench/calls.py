@@ -28,7 +28,8 @@ def measure(folder: Path, runs: int) -> list[Row]:
     gateway: dict[int, list[float]] = {1: [], _CONNECTIONS: []}
     direct: dict[int, list[float]] = {1: [], _CONNECTIONS: []}
     added: list[float] = []
-    with RunningStack(folder / "calls", STRONGROOM_RATE_LIMIT="off") as stack:
+    # All connections share one credential.
+    with RunningStack(folder / "calls", STRONGROOM_CALLER_WORKERS=str(_CONNECTIONS)) as stack:
         service = f"127.0.0.1:{stack.state['ports']['models']}"
         for _ in range(runs):
             for connections in gateway:

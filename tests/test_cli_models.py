@@ -48,7 +48,7 @@ def test_a_model_from_push_to_rm(strongroom: Terminal, tmp_path: Path) -> None:
 
 def test_json_is_what_rest_answers(strongroom: Terminal, stack: Stack, tmp_path: Path) -> None:
     source = tmp_path / "w.bin"
-    source.write_bytes(b"weights")
+    source.write_bytes(b"weights of nobody else")
     base = "/api/v1/managers/default/models"
     pushed = strongroom("push", "cli-json", source, "--version", "v1", "--json").json
     assert pushed == rest(stack, f"{base}/cli-json/versions/v1")
@@ -59,7 +59,7 @@ def test_json_is_what_rest_answers(strongroom: Terminal, stack: Stack, tmp_path:
     assert models.keys() == rest(stack, base).keys()
     assert next(model for model in models["models"] if model["name"] == "cli-json")["versions_count"] == 1
     report = strongroom("verify", "cli-json@v1", "--json").json
-    assert (report["is_valid"], report["bytes_checked"], report["problems"]) == (True, 7, [])
+    assert (report["is_valid"], report["bytes_checked"], report["problems"]) == (True, 22, [])
     assert strongroom("rm", "cli-json@v1", "--json").json["shredded_chunks"] == 1
     assert strongroom("admin", "gc", "--dry-run", "--json").json.keys() >= {"deleted_packs", "freed_bytes"}
 
