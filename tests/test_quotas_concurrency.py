@@ -13,10 +13,12 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from services.shared import service as service_module
 from services.shared.identity import Principal
 from services.shared.service import Server, Service
 from services.shared.settings import ServiceSettings
 from services.shared.tokens import ServiceIdentity, TokenVerifier, load_service_keys
+from strongroom.auth.v1 import info_pb2, info_pb2_grpc
 from strongroom.models.v1 import weights_pb2, weights_pb2_grpc
 from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc, secrets_pb2, secrets_pb2_grpc
 from tests.serving import ADMINISTRATOR, TokenMaker, make_identities, make_token_maker
@@ -40,6 +42,11 @@ class _Secrets(secrets_pb2_grpc.SecretServiceServicer):
 class _Keys(keys_pb2_grpc.KeyServiceServicer):
     def CreateKek(self, request, context):
         return keys_pb2.CreateKekResponse(kek_id=request.kek_id)
+
+
+class _Info(info_pb2_grpc.InfoServiceServicer):
+    def GetInfo(self, request, context):
+        return info_pb2.GetInfoResponse(name="strongroom")
 
 
 class _Weights(weights_pb2_grpc.WeightsServiceServicer):
@@ -96,8 +103,9 @@ def _running(folder: Path, **settings: int) -> Iterator[Running]:
         secrets_pb2_grpc.add_SecretServiceServicer_to_server(servicer, server)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(_Keys(), server)
         weights_pb2_grpc.add_WeightsServiceServicer_to_server(_Weights(), server)
+        info_pb2_grpc.add_InfoServiceServicer_to_server(_Info(), server)
 
-    names = ("secrets.v1.SecretService", "secrets.v1.KeyService", "models.v1.WeightsService")
+    names = ("secrets.v1.SecretService", "secrets.v1.KeyService", "models.v1.WeightsService", "auth.v1.InfoService")
     service = Service("secrets", [f"strongroom.{name}" for name in names], register, verifier)
     server = Server(service, ServiceSettings(secrets_listen="127.0.0.1:0", **settings))
     server.start()
@@ -203,6 +211,18 @@ def test_whoever_has_no_credential_holds_no_thread(running: Running) -> None:
     calls = [running.idle("", metadata=[]) for _ in range(4 * WORKERS)]
     assert {call.exception(timeout=5).code() for call in calls} == {grpc.StatusCode.UNAUTHENTICATED}
     assert running.get("modest") == "a"
+
+
+def test_strangers_whose_messages_do_not_come_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "_MESSAGE_SECONDS", 1.0)
+    monkeypatch.setattr(service_module, "_CHECK_SECONDS", 0.1)
+    with _running(tmp_path, workers=WORKERS) as running:
+        idle = [running.idle("", "/strongroom.auth.v1.InfoService/GetInfo", []) for _ in range(WORKERS)]
+        ours = running.idle("patient")
+        info = info_pb2_grpc.InfoServiceStub(running.channel())
+        assert info.GetInfo(info_pb2.GetInfoRequest(), timeout=5).name == "strongroom"
+        assert {call.exception(timeout=5).code() for call in idle} == {grpc.StatusCode.CANCELLED}
+        assert not ours.done()
 
 
 def test_a_call_without_its_message_is_the_callers_fault(running: Running) -> None:

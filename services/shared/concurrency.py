@@ -1,8 +1,9 @@
 """How many calls run and wait at a time, so that no caller and no crowd can take a service from the others."""
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -30,6 +31,36 @@ class Threads(ThreadPoolExecutor):
     def waiting(self) -> int:
         """How many calls wait."""
         return self._work_queue.qsize()
+
+
+class Patience:
+    """Ends the calls of strangers whose message does not come: each has a thread, and nobody to count it against.
+
+    Callers with a credential are held to a share of the threads instead: their messages may be large, and slow.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._waiting: dict[int, tuple[float, Call]] = {}
+
+    @contextmanager
+    def waiting(self, call: Call) -> Iterator[None]:
+        """While the block runs, the call's message is waited for."""
+        if call.identified:
+            yield
+            return
+        self._waiting[id(call)] = self._clock(), call
+        try:
+            yield
+        finally:
+            del self._waiting[id(call)]
+
+    def end_overdue(self) -> None:
+        """Ends the calls that have waited for too long."""
+        for since, call in list(self._waiting.values()):
+            if self._clock() - since >= self._seconds:
+                call.context.cancel()
 
 
 class ConcurrentCalls:

@@ -22,7 +22,7 @@ from services.shared.accounts import Accounts
 from services.shared.audit.layer import AuditLayers
 from services.shared.call import Call
 from services.shared.channels import IDENTITY_HEADER
-from services.shared.concurrency import ConcurrentCalls, Overloaded, Threads
+from services.shared.concurrency import ConcurrentCalls, Overloaded, Patience, Threads
 from services.shared.identity import Principal
 from services.shared.ids import new_id
 from services.shared.tokens import TokenVerifier
@@ -47,6 +47,7 @@ _log = structlog.get_logger()
 def layers(
     verifier: TokenVerifier,
     concurrent: ConcurrentCalls,
+    patience: Patience,
     audit: AuditLayers | None = None,
     accounts: Accounts | None = None,
 ) -> list[Layer]:
@@ -60,7 +61,9 @@ def layers(
         *([audit.record] if audit else []),  # outside of every check, whose refusals are events, but not as statuses
         identify(verifier),  # who calls: everything below may ask
         concurrent.layer,  # at once, before anything is waited for: idle calls hold threads as others do
-        receive,  # now the message of a single request is waited for, which whoever is refused above need not send
+        receive(
+            patience
+        ),  # now the message of a single request is waited for, which whoever is refused above need not send
         decode,  # behind it, so that what is malformed is an error like any other; nobody else reads the bytes
         authorize,  # before validation: a stranger learns nothing about what is valid
         recheck(verifier),  # behind the first message, which authorization has read: streams outlast credentials
@@ -283,14 +286,19 @@ def _bearer(metadata: dict[str, str]) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-@contextmanager
-def receive(call: Call) -> Iterator[None]:
+def receive(patience: Patience) -> Layer:
     """Waits for the message of a request that is not a stream."""
-    if not call.streams_request:
-        call.request = next(call.request, None)
-        if call.request is None:
-            raise errors.InvalidArgument("The call ended before its message.", reason="MESSAGE_MISSING")
-    yield
+
+    @contextmanager
+    def layer(call: Call) -> Iterator[None]:
+        if not call.streams_request:
+            with patience.waiting(call):
+                call.request = next(call.request, None)
+            if call.request is None:
+                raise errors.InvalidArgument("The call ended before its message.", reason="MESSAGE_MISSING")
+        yield
+
+    return layer
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from prometheus_client import start_http_server
 from services.shared import access, logs
 from services.shared.accounts import Accounts
 from services.shared.audit.layer import AuditLayers
-from services.shared.concurrency import ConcurrentCalls, Threads
+from services.shared.concurrency import ConcurrentCalls, Patience, Threads
 from services.shared.layers import LayerInterceptor, layers
 from services.shared.settings import ServiceSettings
 from services.shared.tokens import TokenVerifier
@@ -29,6 +29,8 @@ _log = structlog.get_logger()
 # Seconds between two attempts to start, and between two looks at the dependencies afterwards.
 _RETRY_SECONDS = 0.05
 _CHECK_SECONDS = 2.0
+# Seconds that a stranger's message may take from the headers on.
+_MESSAGE_SECONDS = 10.0
 
 
 def _nothing() -> None:
@@ -71,7 +73,9 @@ class Server:
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="health", daemon=True)
         threads = Threads(settings.workers, thread_name_prefix="request")
-        stack = layers(service.verifier, ConcurrentCalls(settings.calls_per_caller), service.audit, service.accounts)
+        self._patience = Patience(_MESSAGE_SECONDS)
+        concurrent = ConcurrentCalls(settings.calls_per_caller)
+        stack = layers(service.verifier, concurrent, self._patience, service.audit, service.accounts)
         self._server = grpc.server(
             threads,
             interceptors=[LayerInterceptor(methods, stack, threads, settings.workers, settings.waiting_calls)],
@@ -117,6 +121,7 @@ class Server:
             serving = self._attempt(self._service.ready)
             state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
             self._report(state)
+            self._patience.end_overdue()
             wait = _CHECK_SECONDS
 
     def _attempt(self, step: Callable[[], None], *, complain: bool = True) -> bool:
