@@ -135,11 +135,11 @@ class Meter:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        deadline = time.monotonic() + seconds
-        while self._running and time.monotonic() < deadline:
+        began = time.monotonic()
+        while self._running and time.monotonic() < began + seconds / 2:
             time.sleep(0.01)  # calls that were cut off, on their way to their end
         while not self.flush():
-            if time.monotonic() >= deadline or self._is_hopeless:
+            if time.monotonic() >= began + seconds or self._is_hopeless:
                 _log.error("use is lost: auth did not take the last reports", reports=len(self._unreported))
                 return
             time.sleep(0.1)
