@@ -29,6 +29,7 @@ from services.shared.database import Database
 from services.shared.errors import PermissionDenied
 from services.shared.identity import Grant, Principal, Quota
 from services.shared.metering import LastUse, Meter, Report, Use
+from services.shared.quotas import Grant as QuotaGrant
 
 MIGRATIONS = Path(bootstrap.__file__).parent / "migrations"
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -309,6 +310,41 @@ def test_a_lowered_quota_gives_nothing_beyond_it(database: Database) -> None:
     lowered = counters.reserve("key:ci", Quota("train", 50, "day"), 1)
     assert (lowered.granted, lowered.remaining) == (0, 0)
     assert counters.reserve("key:ci", Quota("train", 70, "day"), 60).granted == 10
+
+
+def test_what_a_key_uses_is_taken_from_its_makers_quotas_too(database: Database) -> None:
+    """`user:ann` made K1, with ten a day; K1 made K2, with four an hour, and K3; K2 made K4."""
+    ten, four = Quota("train", 10, "day"), Quota("train", 4, "hour")
+    made_by = {"K1": "user:ann", "K2": "key:K1", "K3": "key:K1", "K4": "key:K2"}
+    for key_id, maker in made_by.items():
+        stored_key(database, key_id)
+        quota = ten if key_id in ("K1", "K3") else four
+        with database.write() as connection:
+            row = {"created_by": maker, "quotas": [["other", 1, "day"], ["train", quota.requests, quota.per]]}
+            connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(row))
+    at = NOON
+    counters = QuotaCounters(database, lambda: at)
+    assert counters.reserve("key:K4", four, 3) == QuotaGrant(3, 1, NOON + timedelta(hours=1))
+    assert counters.reserve("key:K2", four, 3) == QuotaGrant(1, 0, NOON + timedelta(hours=1))
+    assert counters.reserve("key:K3", ten, 5) == QuotaGrant(5, 1, NOON + timedelta(hours=12))
+    at = NOON + timedelta(hours=1)
+    assert counters.reserve("key:K4", four, 3) == QuotaGrant(1, 0, NOON + timedelta(hours=2))
+    # What is left of the hour is of no use before the day of K1 begins anew.
+    for name, quota in (("key:K4", four), ("key:K2", four), ("key:K1", ten), ("key:K3", ten)):
+        assert counters.reserve(name, quota, 1) == QuotaGrant(0, 0, NOON + timedelta(hours=12))
+
+
+def test_keys_of_one_maker_together_never_get_more_than_it_has(database: Database) -> None:
+    quota = Quota("train", 30, "day")
+    for number in range(5):
+        stored_key(database, f"K{number}")
+        row = {"created_by": f"key:K{(number - 1) // 2}" if number else "user:ann", "quotas": [["train", 30, "day"]]}
+        with database.write() as connection:
+            connection.execute(sa.update(api_keys).where(api_keys.c.id == f"K{number}").values(row))
+    counters = [QuotaCounters(database, now) for _ in range(2)]
+    with ThreadPoolExecutor(10) as threads:
+        granted = threads.map(lambda n: counters[n % 2].reserve(f"key:K{n % 5}", quota, 2).granted, range(60))
+        assert sum(granted) == 30
 
 
 def test_counters_of_periods_that_are_over_are_deleted(database: Database) -> None:

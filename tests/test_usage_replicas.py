@@ -125,6 +125,17 @@ def test_a_quota_holds_over_replicas_and_the_ledger_is_exact(
     eventually(lambda: replicas[0].get(key.id).usage_count, calls)
 
 
+@pytest.mark.row("S1.9")
+def test_a_key_escapes_its_quota_by_no_key_that_it_makes(replicas: list[Auth]) -> None:
+    key = limited(replicas[0], 6)
+    children = [replicas[0].create(key.key, permission_set="read_only") for _ in range(2)]
+    # Two of the six it has used to make them.
+    keys = [key, *children]
+    tokens = [auth.identity(each.key, CALLER) for auth in replicas for each in keys]
+    outcomes = Counter(ask(replicas[n % 6 // 3], tokens[n % 6]) for n in range(30))
+    assert outcomes == {"OK": 4, "QUOTA_EXHAUSTED": 26}
+
+
 def test_a_repeated_report_counts_once_at_whichever_replica(replicas: list[Auth], installed: Installation) -> None:
     key = replicas[0].create(permission_set="read_only")
     at, name = Timestamp(), f"key:{key.id}"
