@@ -6,7 +6,8 @@ local wire = require("wire")
 
 local METHODS = "GET,POST,PUT,DELETE,OPTIONS"
 local HEADERS = "content-type,authorization,x-api-key"
-local EXPOSED = "retry-after,www-authenticate,x-ratelimit-limit,x-ratelimit-remaining,x-ratelimit-reset,x-request-id"
+local EXPOSED = "retry-after,www-authenticate,x-ratelimit-limit,x-ratelimit-remaining,x-ratelimit-reset,ratelimit-limit,"
+  .. "ratelimit-remaining,ratelimit-reset,x-request-id"
 local MAX_AGE = "600"
 local DEFAULT_PORTS = {http = ":80", https = ":443"}
 
