@@ -88,9 +88,11 @@ def test_asking_about_others_takes_a_permission(stack: Stack, promoter: Caller) 
 
 @pytest.mark.row("S2.6")
 def test_users_are_asked_about_by_id_and_by_address(stack: Stack) -> None:
-    status, user = administrator(stack).rest("POST", "/api/v1/users", {"email": "asked@example.org", "role": "analyst"})
+    status, user = administrator(stack).rest(
+        "POST", "/api/v1/users", {"email": "explained@example.org", "role": "analyst"}
+    )
     assert status == 201, user
-    for name in (f"user:{user['id']}", "user:asked@example.org", "user:Asked@EXAMPLE.org"):
+    for name in (f"user:{user['id']}", "user:explained@example.org", "user:Explained@EXAMPLE.org"):
         assert explained(administrator(stack), name, "GetVersion", MODEL)["allowed"] is True
         assert explained(administrator(stack), name, "CommitUpload", MODEL)["allowed"] is False
     administrator(stack).rest("PUT", f"/api/v1/users/{user['id']}", {"is_active": False})

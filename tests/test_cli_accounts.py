@@ -129,7 +129,9 @@ def test_a_made_up_password_must_be_changed(strongroom: Terminal, home: Terminal
 
 
 def test_a_terminal_asks_without_showing_what_is_typed(stack: Stack, strongroom: Terminal, tmp_path: Path) -> None:
-    made_up = strongroom("users", "create", "asked@example.org", "--role", "viewer").out.strip()
+    created = strongroom("users", "create", "asked@example.org", "--role", "viewer")
+    assert created.status == 0, created.err
+    made_up = created.out.strip()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
     environment = kept | {"XDG_CONFIG_HOME": str(tmp_path)}
     command = [str(STRONGROOM), "login", "--email", "asked@example.org"]
