@@ -15,7 +15,7 @@ from services.models import packs
 from services.models.chunk_keys import Domain
 from services.models.ingest import ByteBudget, Ingest, IngestTotals
 from services.models.pack_writer import SCRATCH_BYTES, SealedPack, StoredChunk
-from services.models.store_local import LocalStore
+from services.models.stores.local import LocalStore
 from services.shared.errors import Aborted, InvalidArgument
 from strongroom.chunking import MAX_CHUNK, digest
 
@@ -207,7 +207,7 @@ def test_leaving_without_finish_removes_what_was_written(store: LocalStore) -> N
     budget = ByteBudget()
     with pytest.raises(RuntimeError, match="the client is gone"):
         _send(_ingest(store, _Records(), budget), _random_chunks(30, _MIB), broken=True)
-    assert not list(store.temporaries())
+    assert not list(store.unfinished())
     assert not list(store.list())
     assert _idle(budget)
     assert _no_threads()
@@ -259,7 +259,7 @@ def test_error_of_a_callback_ends_the_stream(store: LocalStore, where: str, coun
     stream = Ingest(store, _DOMAIN, known=known, sealed=sealed, budget=budget)
     with pytest.raises(ConnectionError):
         _send(stream, _random_chunks(200, _MIB))
-    assert not list(store.temporaries())
+    assert not list(store.unfinished())
     assert _idle(budget)
     assert _no_threads()
     for pack in records.sealed:  # what was recorded is whole
@@ -292,7 +292,7 @@ import os, resource, sys
 from pathlib import Path
 from services.models.chunk_keys import Domain
 from services.models.ingest import ByteBudget, Ingest
-from services.models.store_local import LocalStore
+from services.models.stores.local import LocalStore
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 store = LocalStore(Path(sys.argv[1]))
 domain, budget = Domain(bytes(32), "key"), ByteBudget()
@@ -302,7 +302,7 @@ try:
             stream.put(os.urandom(1 << 20))
         stream.finish()
 except OSError as error:
-    print(error.strerror, len(list(store.temporaries())), len(list(store.list())))
+    print(error.strerror, len(list(store.unfinished())), len(list(store.list())))
 """
     for limit in (1000, 9 * _MIB, 17 * _MIB):
         arguments = [sys.executable, "-c", program, str(tmp_path / str(limit)), str(limit)]

@@ -15,7 +15,7 @@ from services.models import packs
 from services.models.chunk_keys import Domain
 from services.models.pack_writer import MAX_GROUP, SCRATCH_BYTES, PackWriter, SealedPack, StoredChunk, stored_size
 from services.models.packs import PackIndex
-from services.models.store_local import LocalStore
+from services.models.stores.local import LocalStore
 from services.shared.errors import DataLoss
 from strongroom.chunking import MAX_CHUNK, digest
 from tests.damage import damaged

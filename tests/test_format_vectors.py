@@ -17,7 +17,7 @@ from services.models import manifests, packs
 from services.models.chunk_keys import Domain
 from services.models.manifests import ChunkRef, Manifest, ManifestFile
 from services.models.pack_writer import SCRATCH_BYTES, PackWriter, SealedPack
-from services.models.store_local import LocalStore
+from services.models.stores.local import LocalStore
 from strongroom.chunking import Chunker, digest
 
 _DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"

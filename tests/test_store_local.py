@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from services.models import store_local
-from services.models.store_local import LocalStore, ObjectExists, ObjectNotFound
+from services.models.stores import local
+from services.models.stores.local import LocalStore
+from services.models.stores.store import ObjectExists, ObjectNotFound, StoredObject
 
 _PAGE = 4096
 
@@ -27,7 +28,7 @@ def _pages(count: int, fill: bytes = b"x") -> memoryview:
     return memoryview(memory)
 
 
-def _keys(found: Iterator[store_local.StoredObject]) -> list[str]:
+def _keys(found: Iterator[StoredObject]) -> list[str]:
     return sorted(each.key for each in found)
 
 
@@ -66,12 +67,12 @@ def test_file_system_without_direct_writes_is_written_through_the_cache(
         descriptor = opened(path, flags & ~os.O_DIRECT, *args, **more)
         if flags & os.O_DIRECT:
             os.close(descriptor)  # as some kernels do: the name is made, then the flag is refused
-            raise OSError(store_local.errno.EINVAL, "Invalid argument")
+            raise OSError(local.errno.EINVAL, "Invalid argument")
         return descriptor
 
     def cannot_reserve(*args: int) -> None:
         reserved.append(args)
-        raise OSError(store_local.errno.EOPNOTSUPP, "Operation not supported")
+        raise OSError(local.errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(os, "open", without_direct)
     monkeypatch.setattr(os, "posix_fallocate", cannot_reserve)
@@ -80,18 +81,18 @@ def test_file_system_without_direct_writes_is_written_through_the_cache(
         writer.commit()
     assert store.size("packs/a") == 1 << 20
     assert reserved
-    assert not list(store.temporaries())
+    assert not list(store.unfinished())
 
 
 def test_object_is_unseen_until_committed(store: LocalStore) -> None:
     with store.create("packs/a") as writer:
         writer.append(b"half")
         assert not list(store.list())
-        assert len(list(store.temporaries())) == 1
+        assert len(list(store.unfinished())) == 1
         with pytest.raises(ObjectNotFound):
             store.read("packs/a")
     assert not list(store.list())
-    assert not list(store.temporaries())
+    assert not list(store.unfinished())
 
 
 def test_space_reserved_ahead_is_given_back(store: LocalStore, tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_object_never_changes(store: LocalStore) -> None:
     with pytest.raises(ObjectExists):
         store.put("manifests/a", b"second")
     assert store.read("manifests/a") == b"first"
-    assert not list(store.temporaries())
+    assert not list(store.unfinished())
 
 
 def test_one_of_many_writers_wins(store: LocalStore) -> None:
@@ -128,7 +129,7 @@ def test_one_of_many_writers_wins(store: LocalStore) -> None:
     for thread in threads:
         thread.join()
     assert won == [store.read("aliases/champion")]
-    assert not list(store.temporaries())
+    assert not list(store.unfinished())
 
 
 def test_closed_writer_refuses(store: LocalStore) -> None:
@@ -170,10 +171,10 @@ def test_leftovers_of_a_crash_can_be_found_and_removed(store: LocalStore, tmp_pa
     writer = store.create("packs/a")
     writer.append(b"lost")
     again = LocalStore(tmp_path / "weights")
-    (leftover,) = again.temporaries()
+    (leftover,) = again.unfinished()
     assert leftover.size == 4
-    assert again.delete_temporary(leftover.key)
-    assert not again.delete_temporary(leftover.key)
+    assert again.discard_unfinished(leftover.key)
+    assert not again.discard_unfinished(leftover.key)
     with pytest.raises(FileNotFoundError):
         writer.commit()
     assert not list(again.list())
@@ -208,7 +209,7 @@ def test_impossible_key_is_refused(store: LocalStore, key: str) -> None:
         store.read,
         store.size,
         store.delete,
-        store.delete_temporary,
+        store.discard_unfinished,
         lambda key: store.put(key, b""),
     ):
         with pytest.raises(ValueError):  # noqa: PT011 the message has no part of the key

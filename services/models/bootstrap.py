@@ -20,7 +20,7 @@ from services.models.reads import Reader
 from services.models.receive import FileReceiver, Receiver
 from services.models.removal import Remover
 from services.models.settings import ModelsSettings
-from services.models.store_local import LocalStore
+from services.models.stores.local import LocalStore
 from services.models.tables import audit_events
 from services.models.uploads import Uploads
 from services.models.verify import Verifier

@@ -20,7 +20,7 @@ from services.models import tables as t
 from services.models.key_client import KeyClient
 from services.models.managers import Managers
 from services.models.removal import Remover
-from services.models.store_local import LocalStore, ObjectNotFound, StoredObject
+from services.models.stores.store import ObjectNotFound, Store, StoredObject
 from services.shared.database import Database
 
 N = TypeVar("N", str, bytes)
@@ -72,7 +72,7 @@ class Collector:
     def __init__(
         self,
         database: Database,
-        store: LocalStore,
+        store: Store,
         keys: KeyClient,
         managers: Managers,
         remover: Remover,
@@ -117,7 +117,7 @@ class Collector:
             packs=_older(self._store.list("packs/"), now - pack_age),
             manifests=_older(self._store.list("manifests/"), now - object_age),
             keys=keys,
-            temporaries=_older(self._store.temporaries(), now - object_age),
+            temporaries=_older(self._store.unfinished(), now - object_age),
         )
 
     def _sweep(
@@ -157,7 +157,7 @@ class Collector:
 
     def _remove(self, doomed: list[str], candidates: _Candidates) -> None:
         for name in candidates.temporaries:
-            self._store.delete_temporary(name)
+            self._store.discard_unfinished(name)
         self._remover.remove(doomed)
         self._database.forget_deleted()
 

@@ -13,7 +13,7 @@ from services.models.key_client import KeyClient
 from services.models.managers import Manager, Managers
 from services.models.manifests import ChunkRef, Manifest, ManifestFile
 from services.models.proposals import ProposalInvalid, ProposedFile
-from services.models.store_local import LocalStore
+from services.models.stores.store import Store
 from services.models.uploads import Upload, UploadName
 from services.models.versions import Version, Versions
 from services.shared.database import Database
@@ -60,7 +60,7 @@ class Committer:
     def __init__(
         self,
         database: Database,
-        store: LocalStore,
+        store: Store,
         keys: KeyClient,
         managers: Managers,
         versions: Versions,

@@ -16,7 +16,7 @@ from types import TracebackType
 
 from services.models.chunk_keys import Domain
 from services.models.pack_writer import MAX_GROUP, SCRATCH_BYTES, PackWriter, SealedPack, stored_size
-from services.models.store_local import LocalStore
+from services.models.stores.store import Store
 from services.shared.errors import Aborted, InvalidArgument
 from strongroom.chunking import MAX_CHUNK, Buffer, digest
 
@@ -97,7 +97,7 @@ class Ingest:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         domain: Domain,
         *,
         known: Callable[[Sequence[bytes]], set[bytes]],

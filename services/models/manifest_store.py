@@ -5,7 +5,7 @@ from services.models.expiring_cache import ExpiringCache
 from services.models.key_client import KEY_SECONDS, KeyClient
 from services.models.managers import Managers
 from services.models.manifests import Manifest
-from services.models.store_local import LocalStore, ObjectNotFound
+from services.models.stores.store import ObjectNotFound, Store
 from services.models.versions import Version, VersionNotFound, Versions
 from services.shared.errors import DataLoss
 
@@ -16,7 +16,7 @@ _CACHED_BYTES = 16 << 20
 class ManifestStore:
     """Reads manifests, and keeps the latest in memory as briefly as the keys that open them."""
 
-    def __init__(self, store: LocalStore, versions: Versions, managers: Managers, keys: KeyClient) -> None:
+    def __init__(self, store: Store, versions: Versions, managers: Managers, keys: KeyClient) -> None:
         self._store = store
         self._versions = versions
         self._managers = managers

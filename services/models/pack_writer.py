@@ -9,7 +9,7 @@ from blake3 import blake3
 from services.models import packs
 from services.models.chunk_keys import BLOB_ID_BYTES, SALT_BYTES, Domain
 from services.models.packs import BLOCK, MAX_PACK, TAG_BYTES, PackEntry, PackIndex
-from services.models.store_local import LocalStore
+from services.models.stores.store import Store
 from strongroom.chunking import Buffer
 
 MAX_GROUP = 8 * 1024 * 1024
@@ -53,7 +53,7 @@ class PackWriter:
         random: gives that many random bytes, for ids and salts.
     """
 
-    def __init__(self, store: LocalStore, domain: Domain, random: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(self, store: Store, domain: Domain, random: Callable[[int], bytes] = os.urandom) -> None:
         self._domain = domain
         self._random = random
         self._pack_id = random(packs.PACK_ID_BYTES)

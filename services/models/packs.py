@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from services.models.chunk_keys import BLOB_ID_BYTES, Domain
-from services.models.store_local import LocalStore, ObjectNotFound
+from services.models.stores.store import ObjectNotFound, Store
 from services.shared.errors import DataLoss
 from strongroom.chunking import MAX_CHUNK, Buffer
 
@@ -66,7 +66,7 @@ def aligned(length: int) -> int:
     return -(-length // BLOCK) * BLOCK
 
 
-def read_index(store: LocalStore, pack_id: bytes) -> PackIndex:
+def read_index(store: Store, pack_id: bytes) -> PackIndex:
     """Reads header and index from the pack itself. DataLoss with reason PACK_DAMAGED or PACK_MISSING."""
     key = pack_key(pack_id)
     try:
@@ -93,7 +93,7 @@ def read_index(store: LocalStore, pack_id: bytes) -> PackIndex:
     return index
 
 
-def read_blob(store: LocalStore, pack_id: bytes, offset: int, stored_length: int) -> memoryview:
+def read_blob(store: Store, pack_id: bytes, offset: int, stored_length: int) -> memoryview:
     """Ciphertext and tag, not yet authenticated. DataLoss with reason CHUNK_DAMAGED or PACK_MISSING."""
     if offset < BLOCK or offset % BLOCK or not TAG_BYTES < stored_length <= MAX_CHUNK + TAG_BYTES:
         raise _damaged_chunk()
@@ -106,7 +106,7 @@ def read_blob(store: LocalStore, pack_id: bytes, offset: int, stored_length: int
     return data[:stored_length]
 
 
-def damaged(store: LocalStore, pack_id: bytes) -> list[PackEntry]:
+def damaged(store: Store, pack_id: bytes) -> list[PackEntry]:
     """Reads the whole pack and says which blobs are not as its index says; needs no key. DataLoss as `read_index`."""
     found = []
     for entry in read_index(store, pack_id).entries:

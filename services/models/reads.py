@@ -11,7 +11,7 @@ from services.models.managers import Managers
 from services.models.manifest_store import ManifestStore
 from services.models.manifests import ChunkRef, ManifestFile
 from services.models.read_ahead import read_ahead
-from services.models.store_local import LocalStore
+from services.models.stores.store import Store
 from services.models.versions import Version, VersionNotFound, Versions
 from services.shared.database import Database
 from services.shared.errors import DataLoss, NotFound, OutOfRange
@@ -59,7 +59,7 @@ class Reader:
     def __init__(
         self,
         database: Database,
-        store: LocalStore,
+        store: Store,
         managers: Managers,
         versions: Versions,
         manifest_store: ManifestStore,

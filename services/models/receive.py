@@ -17,7 +17,7 @@ from services.models.manifests import Manifest
 from services.models.pack_writer import SealedPack
 from services.models.packs import pack_key
 from services.models.proposals import ProposedFile
-from services.models.store_local import LocalStore
+from services.models.stores.store import Store
 from services.models.uploads import UploadName, Uploads
 from services.models.versions import Version
 from services.shared.database import Database
@@ -34,7 +34,7 @@ class Receiver:
     def __init__(
         self,
         database: Database,
-        store: LocalStore,
+        store: Store,
         managers: Managers,
         uploads: Uploads,
         budget: ByteBudget,

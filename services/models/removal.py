@@ -7,7 +7,7 @@ import structlog
 
 from services.models import condemned
 from services.models.key_client import KeyClient, KeyServiceUnavailable
-from services.models.store_local import LocalStore
+from services.models.stores.store import Store
 from services.shared.database import Database
 
 _log = structlog.get_logger()
@@ -16,7 +16,7 @@ _log = structlog.get_logger()
 class Remover:
     """Removes objects and keys whose names are condemned, as often as it takes."""
 
-    def __init__(self, database: Database, store: LocalStore, keys: KeyClient, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, store: Store, keys: KeyClient, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._store = store
         self._keys = keys

@@ -10,7 +10,7 @@ from services.models.managers import Managers
 from services.models.manifest_store import ManifestStore
 from services.models.manifests import Manifest, ManifestFile
 from services.models.reads import Reader
-from services.models.store_local import LocalStore
+from services.models.stores.store import Store
 from services.models.versions import Version, VersionNotFound, Versions
 from services.shared.errors import DataLoss
 
@@ -35,7 +35,7 @@ class Verifier:
     """Verifies versions, holding one chunk at a time."""
 
     def __init__(
-        self, store: LocalStore, managers: Managers, versions: Versions, manifest_store: ManifestStore, reader: Reader
+        self, store: Store, managers: Managers, versions: Versions, manifest_store: ManifestStore, reader: Reader
     ) -> None:
         self._store = store
         self._managers = managers

@@ -8,18 +8,15 @@ object ever changes.
 import errno
 import fcntl
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from services.shared.errors import AlreadyExists, NotFound
+from services.models.stores.store import PART, ObjectExists, ObjectNotFound, StoredObject, key_parts
 from strongroom.chunking import Buffer
 
 _TEMPORARY = ".tmp"  # no key begins with a dot
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # Nothing is followed: a link in the store is not ours, and is an error (ELOOP, ENOTDIR).
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -27,32 +24,10 @@ _RESERVED = 16 * 1024 * 1024
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class ObjectNotFound(NotFound):
-    """The store has no object with this key."""
-
-    reason = "OBJECT_NOT_FOUND"
-
-
-class ObjectExists(AlreadyExists):
-    """The store has an object with this key, and objects never change."""
-
-    reason = "OBJECT_EXISTS"
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """An object as listed: `size` in bytes, `modified` in seconds since the epoch."""
-
-    key: str
-    size: int
-    modified: float
-
-
 class LocalStore:
     """Objects below a folder, which is made if it is not there; files 0600, folders 0700.
 
-    Keys look like `packs/ab/<id>`: parts of letters, digits, `.`, `_` and `-`, none of which begins with
-    `.`, `_` or `-`. Any other raises ValueError. All methods may raise OSError, and may be called from any thread.
+    All methods may raise OSError.
     """
 
     def __init__(self, root: Path) -> None:
@@ -63,7 +38,7 @@ class LocalStore:
 
     def create(self, key: str) -> "LocalWriter":
         """Begins an object, unseen until it is committed. A context manager: leaving it uncommitted discards."""
-        _parts(key)
+        key_parts(key)
         name = os.urandom(16).hex()
         with self._folder([_TEMPORARY]) as folder:
             return LocalWriter(self, key, name, _open_direct(name, folder))
@@ -93,12 +68,12 @@ class LocalStore:
         """Objects in a folder such as `packs/` and below, in no order; all by default."""
         if prefix and not prefix.endswith("/"):
             raise ValueError("a prefix names a folder and ends in /")
-        with suppress(FileNotFoundError), self._folder(_parts(prefix[:-1]) if prefix else []) as folder:
+        with suppress(FileNotFoundError), self._folder(key_parts(prefix[:-1]) if prefix else []) as folder:
             yield from _walk(folder, prefix)
 
     def delete(self, key: str) -> bool:
         """Removes an object, durably; False if there is none."""
-        *folders, name = _parts(key)
+        *folders, name = key_parts(key)
         try:
             with self._folder(folders) as folder:
                 os.unlink(name, dir_fd=folder)
@@ -107,14 +82,14 @@ class LocalStore:
             return False
         return True
 
-    def temporaries(self) -> Iterator[StoredObject]:
+    def unfinished(self) -> Iterator[StoredObject]:
         """What unfinished writers hold, and what crashed ones left; their age tells which."""
         with self._folder([_TEMPORARY]) as folder:
             yield from _walk(folder, "")
 
-    def delete_temporary(self, key: str) -> bool:
-        """Removes one of `temporaries`; False if it is gone already."""
-        (name,) = _parts(key)
+    def discard_unfinished(self, key: str) -> bool:
+        """Removes one of `unfinished`; False if it is gone already."""
+        (name,) = key_parts(key)
         try:
             with self._folder([_TEMPORARY]) as folder:
                 os.unlink(name, dir_fd=folder)
@@ -124,7 +99,7 @@ class LocalStore:
 
     def _publish(self, temporary: str, key: str) -> None:
         """Gives a flushed temporary its key as well, durably. ObjectExists."""
-        *folders, name = _parts(key)
+        *folders, name = key_parts(key)
         with self._folder([_TEMPORARY]) as source, self._folder(folders, create=True) as target:
             try:
                 os.link(temporary, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
@@ -134,7 +109,7 @@ class LocalStore:
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[int]:
-        *folders, name = _parts(key)
+        *folders, name = key_parts(key)
         try:
             with self._folder(folders) as folder:
                 descriptor = os.open(name, _READ, dir_fd=folder)
@@ -212,7 +187,7 @@ class LocalWriter:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-            self._store.delete_temporary(self._temporary)
+            self._store.discard_unfinished(self._temporary)
 
     def _reserve(self, descriptor: int) -> None:
         """Takes space ahead: large objects written side by side stay in one piece, and a full disk says so early."""
@@ -230,13 +205,6 @@ class LocalWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
-
-
-def _parts(key: str) -> list[str]:
-    parts = key.split("/")
-    if not all(_PART.fullmatch(part) for part in parts):
-        raise ValueError("not a key of an object")
-    return parts
 
 
 def _open_direct(name: str, folder: int) -> int:
@@ -260,7 +228,7 @@ def _make_buffered(descriptor: int) -> bool:
 def _walk(folder: int, prefix: str) -> Iterator[StoredObject]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not _PART.fullmatch(entry.name):
+            if not PART.fullmatch(entry.name):
                 continue
             with suppress(FileNotFoundError):  # deleted meanwhile
                 if entry.is_file(follow_symlinks=False):
