@@ -39,7 +39,8 @@ def service_channel(address: str, audience: str, identity: ServiceIdentity) -> g
         ("grpc.service_config", json.dumps(_RETRIES)),
         ("grpc.max_receive_message_length", 64 << 20),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1000),
+        # Less than the retries above take together: who calls a service that is back finds it.
+        ("grpc.max_reconnect_backoff_ms", 300),
     ]
     return grpc.intercept_channel(grpc.insecure_channel(address, options), _Identify(audience, identity))
 
