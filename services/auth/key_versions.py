@@ -87,15 +87,13 @@ class KeyVersions:
     def find(self, text: str) -> PresentedKey | None:
         """The key that somebody presents; None if nobody was given it."""
         key_hash = self._pepper.hash(text)
-        with self._database.read() as connection:
-            row = connection.execute(_PRESENTED, {"key_hash": key_hash}).one_or_none()
+        row = self._database.row(_PRESENTED, {"key_hash": key_hash})
         # The index has compared already, in a time that tells at most about a hash under the pepper; this one is exact.
         return _presented(row) if row is not None and hmac.compare_digest(row.key_hash, key_hash) else None
 
     def unusable(self, credential_id: str) -> bool:
         """Whether tokens of this secret must be refused: it was revoked, has expired or does not exist."""
-        with self._database.read() as connection:
-            row = connection.execute(_STATE, {"id": _version_id(credential_id)}).one_or_none()
+        row = self._database.row(_STATE, {"id": _version_id(credential_id)})
         if row is None or row.revoked_at is not None:
             return True
         end = _earlier(row.grace_ends, row.expires_at)

@@ -192,8 +192,7 @@ class Sessions:
             connection.execute(sa.delete(known_addresses).where(old))
 
     def _state(self, credential_id: str) -> Any:
-        with self._database.read() as connection:
-            return connection.execute(_STATE, {"id": credential_id.removeprefix(f"{KIND}:")}).one_or_none()
+        return self._database.row(_STATE, {"id": credential_id.removeprefix(f"{KIND}:")})
 
     def _family(self, connection: sa.Connection, token_hash: bytes) -> tuple[Any, Any]:
         """The rows of user and session, locked in the order in which everybody locks them."""

@@ -7,7 +7,7 @@ three times as many calls as aiosqlite, and Core half as many again as the ORM.
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.pool import QueuePool
 
 _WRITE = "strongroom_write"
+_SINGLE = "strongroom_single"
 
 # Milliseconds that a statement on SQLite waits for locks of others.
 _BUSY = 30_000
@@ -45,6 +46,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._single = engine.execution_options(**{_SINGLE: True})
         self._forgetting = threading.Lock()
         self._deleted_in_log = False
 
@@ -74,6 +76,15 @@ class Database:
         snapshot = {"isolation_level": "REPEATABLE READ"} if self.engine.dialect.name == "postgresql" else {}
         with self.engine.connect().execution_options(**snapshot) as connection:
             yield connection
+
+    def row(self, statement: sa.Select[Any], parameters: Mapping[str, Any]) -> sa.Row[Any] | None:
+        """The one row that a query finds, or None: what is asked at every request, without a transaction around it.
+
+        One statement has one view of the database by itself. Beginning and ending a transaction on SQLite costs as
+        much as the rest of a point read (104 µs against 56).
+        """
+        with self._single.connect() as connection:
+            return connection.execute(statement, parameters).one_or_none()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -183,8 +194,9 @@ def _sqlite(url: URL, service: str, pool_size: int) -> Engine:
     def _begin(connection: Connection) -> None:
         # A transaction that starts as a reader and then writes can fail with SQLITE_BUSY at once, whatever the timeout
         # (https://www.sqlite.org/lang_transaction.html): writers take the lock first.
-        writes = connection.get_execution_options().get(_WRITE)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        options = connection.get_execution_options()
+        if not options.get(_SINGLE):
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITE) else "BEGIN")
 
     return engine
 
