@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import tenacity
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.pool import QueuePool
 
@@ -181,8 +182,8 @@ def _sqlite(url: URL, service: str, pool_size: int) -> Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _record: Any) -> None:
+        _log_ahead(connection)
         for pragma in (
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             "secure_delete=ON",
@@ -199,6 +200,19 @@ def _sqlite(url: URL, service: str, pool_size: int) -> Engine:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITE) else "BEGIN")
 
     return engine
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(sqlite3.OperationalError),
+    wait=tenacity.wait_random(0.01, 0.1),
+    stop=tenacity.stop_after_delay(_BUSY / 1000),
+    reraise=True,
+)
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Turns the write-ahead log on. Of two that do so to a new file, one is told at once that it is locked, whatever
+    the timeout (https://www.sqlite.org/c3ref/busy_handler.html).
+    """
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _postgresql(url: URL, service: str, pool_size: int) -> Engine:
