@@ -50,6 +50,11 @@ def current() -> Profile:
     return replace(kept, url=url) if kept.goes_to(url) else Profile(url)
 
 
+def overriding() -> list[str]:
+    """The variables by which the environment's credential goes before the one that is kept."""
+    return [name for name in ("STRONGROOM_API_KEY", "STRONGROOM_TOKEN") if os.environ.get(name)]
+
+
 def kept() -> Profile:
     """The profile as it is kept, whatever the environment says. Raises LocalFileError."""
     return _read(path())

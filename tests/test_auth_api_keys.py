@@ -79,6 +79,8 @@ def test_nobody_gives_away_more_than_they_hold(auth: Auth) -> None:
         ({"permission_set": "read_only", "permissions": ["models.read"]}, "PERMISSIONS_REQUIRED"),
         ({"permissions": ["models.fly"]}, "PERMISSION_UNKNOWN"),
         ({"permissions": ["DROP TABLE"]}, "FIELD_INVALID"),
+        ({"permission_set": "read_only", "name": "two\nlines"}, "FIELD_INVALID"),
+        ({"permission_set": "read_only", "name": "a\0b"}, "FIELD_INVALID"),
         ({"permission_set": "read_only", "scopes": ["a//b"]}, "SCOPE_INVALID"),
     ],
 )

@@ -1,6 +1,6 @@
 """Two replicas at the same moment, on SQLite and on PostgreSQL: what happens to a key happens once, or not at all."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -66,6 +66,11 @@ def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Re
             )
             made.append(Replica(database, pepper, keys, versions))
         yield made
+
+
+def _revoke_owned(replica: Replica, owner: str, beyond: Sequence[Grant] = ()) -> int:
+    with replica.database.write() as connection:
+        return replica.keys.revoke_owned(connection, owner, beyond)
 
 
 def _together(*steps: Callable[[], Any]) -> list[Any]:
@@ -160,6 +165,35 @@ def test_a_cascade_misses_no_key_that_is_being_made(replicas: list[Replica]) -> 
 
 
 @pytest.mark.row("S2.5")
+@pytest.mark.parametrize("change", ["widen", "rotate"])
+def test_a_cascade_takes_the_keys_that_were_changed_with_a_key(replicas: list[Replica], change: str) -> None:
+    """Whose secret somebody has seen, or whose rights somebody has chosen, is theirs as if they had made it."""
+    found, _ = _create(replicas[0], rights=rights.resolve("full_access"))
+    weak, _ = _create(replicas[0])
+    child, _ = _create(replicas[0], weak.principal())
+    if change == "widen":
+        replicas[0].keys.update(found.principal(), weak.id, Changes(rights=rights.resolve("full_access")))
+    else:
+        replicas[0].keys.rotate(found.principal(), weak.id, timedelta())
+        replicas[0].keys.rotate(found.principal(), weak.id, timedelta())
+    replicas[1].keys.revoke(ADMINISTRATOR, found.id, cascade=True)
+    assert [replicas[1].keys.get(key.id).revoked_at is None for key in (found, weak, child)] == [False, False, False]
+
+
+def test_two_keys_that_change_each_other_at_a_moment_do_not_block(replicas: list[Replica]) -> None:
+    one, other = (_create(replicas[0], rights=rights.resolve("full_access"))[0] for _ in range(2))
+    for _ in range(ROUNDS):
+        first, second = (replicas[0].keys.get(key.id).principal() for key in (one, other))
+        done = _together(
+            lambda c=first: replicas[0].keys.rotate(c, other.id, timedelta(hours=1)),
+            lambda c=second: replicas[1].keys.rotate(c, one.id, timedelta(hours=1)),
+        )
+        # Whoever comes second has a secret that ends.
+        reasons = {error.error_reason for error in done if isinstance(error, DomainError)}
+        assert reasons <= {"API_KEY_VERSIONS_EXHAUSTED", "LIFETIME_NOT_COVERED"}
+
+
+@pytest.mark.row("S2.5")
 def test_ending_all_keys_of_an_owner_ends_what_was_made_with_them_and_what_is_being_made(
     replicas: list[Replica],
 ) -> None:
@@ -168,17 +202,17 @@ def test_ending_all_keys_of_an_owner_ends_what_was_made_with_them_and_what_is_be
     grandchild, _ = _create(replicas[0], ADMINISTRATOR, owner=f"key:{child.id}")
     given_away, _ = _create(replicas[0], mine.principal(), owner="user:3")
     replicas[1].keys.revoke(ADMINISTRATOR, mine.id)
-    assert replicas[0].keys.revoke_owned("user:2") == 2
+    assert _revoke_owned(replicas[0], "user:2") == 2
     states = [replicas[1].keys.get(key.id).revoked_at is None for key in (mine, child, grandchild, given_away)]
     assert states == [False, False, False, True]
-    assert replicas[1].keys.revoke_owned("user:2") == 0
+    assert _revoke_owned(replicas[1], "user:2") == 0
 
 
 def test_a_narrowed_key_hides_no_stronger_one_from_its_owners_demotion(replicas: list[Replica]) -> None:
     mine, _ = _create(replicas[0], rights=rights.resolve("full_access"), owner="user:5")
     child, _ = _create(replicas[0], replicas[0].keys.get(mine.id).principal(), rights=rights.resolve("full_access"))
     replicas[0].keys.update(ADMINISTRATOR, mine.id, Changes(rights=READ))
-    assert replicas[1].keys.revoke_owned("user:5", READ.grants) == 1
+    assert _revoke_owned(replicas[1], "user:5", READ.grants) == 1
     assert replicas[0].keys.get(mine.id).revoked_at is None
     assert replicas[0].keys.get(child.id).revoked_at is not None
 
@@ -191,7 +225,7 @@ def test_a_caller_whose_credential_ends_while_it_makes_a_key_has_made_none(repli
     made, _ = keys.create(user, NewApiKey("in time", READ))
     assert made.revoked_at is None
     ended.append("session:1")
-    assert keys.revoke_owned("user:4") == 1
+    assert _revoke_owned(replicas[0], "user:4") == 1
     with pytest.raises(InvalidToken):
         keys.create(user, NewApiKey("too late", READ))
     living, _ = keys.page(ADMINISTRATOR, 0, "", active_only=True, owner="user:4")

@@ -267,3 +267,36 @@ def test_a_cascade_ends_whatever_was_made_with_the_key(auth: Auth) -> None:
     auth.keys("RevokeApiKey", root.key, id=root.id, cascade=True)
     assert not any(_works(auth, made.key) for made in (root, *children, *grandchildren))
     assert _works(auth, beside.key)
+
+
+@pytest.mark.row("S2.5")
+def test_a_key_that_ends_makes_no_other_stronger(auth: Auth) -> None:
+    """Or it would live on in that one."""
+    ending = auth.create(permission_set="full_access", expires_in_days=1)
+    weak = auth.create(permission_set="read_only")
+    assert (
+        _refused(auth, "UpdateApiKey", ending.key, id=weak.id, permission_set="full_access") == "LIFETIME_NOT_COVERED"
+    )
+    assert auth.keys("UpdateApiKey", ending.key, id=weak.id, description="seen").description == "seen"
+
+
+@pytest.mark.row("S2.5")
+def test_nobody_revokes_a_key_that_may_do_more(auth: Auth) -> None:
+    """Whoever may write keys could lock every administrator out."""
+    weak = auth.create(permissions=["keys.read", "keys.write"], scopes=["keys/**"])
+    strong = auth.create(permission_set="full_access")
+    assert _refused(auth, "RevokeApiKey", weak.key, id=strong.id) == "GRANT_NOT_COVERED"
+    assert _works(auth, strong.key)
+    alike = auth.create(permissions=["keys.read"], scopes=["keys/**"])
+    auth.keys("RevokeApiKey", weak.key, id=alike.id)
+    assert not _works(auth, alike.key)
+
+
+@pytest.mark.row("S1.9")
+def test_who_is_limited_takes_over_no_key_of_others(auth: Auth) -> None:
+    """Their use is not taken from the limit."""
+    limited = auth.create(permission_set="full_access", quotas=[_quota("other", 1000, "day")])
+    unlimited = auth.create(permission_set="full_access")
+    assert _refused(auth, "RotateApiKey", limited.key, id=unlimited.id) == "QUOTA_NOT_COVERED"
+    same = auth.create(permission_set="read_only", quotas=[_quota("other", 1000, "day")])
+    assert _refused(auth, "UpdateApiKey", limited.key, id=same.id, permission_set="full_access") == "QUOTA_NOT_COVERED"

@@ -1,7 +1,9 @@
 """Users: created by administrators, changed by nobody who may do less, never without an administrator."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import grpc
@@ -318,3 +320,22 @@ def test_the_environment_names_the_first_administrator(installed: Installation) 
         assert sign_in(again, "root@example.com", "another lantern orbit").role == "admin"
         assert len(administer(again, "ListUsers", pb.ListUsersRequest()).users) == 1
     assert PASSWORD.encode() not in b"".join(file.read_bytes() for file in (installed.folder / "db").iterdir())
+
+
+@pytest.mark.row("S2.6")
+def test_a_demotion_that_fails_half_way_has_not_happened(auth: Auth) -> None:
+    """Role and keys change in one transaction: repeating it makes up for all of it."""
+    strong = person(auth, "admin")
+    key = auth.create(permission_set="full_access", owner=f"user:{strong.id}")
+    trigger = "CREATE TRIGGER stop BEFORE UPDATE OF revoked_at ON api_keys BEGIN SELECT RAISE(ABORT, 'no'); END"
+    with closing(sqlite3.connect(auth.database)) as database:
+        database.execute(trigger)
+    try:
+        with pytest.raises(grpc.RpcError):
+            update(auth, strong.id, role="viewer")
+    finally:
+        with closing(sqlite3.connect(auth.database)) as database:
+            database.execute("DROP TRIGGER stop")
+    assert auth.check_key(key.key).HasField("ok_response")
+    assert update(auth, strong.id, role="viewer").role == "viewer"
+    assert not auth.check_key(key.key).HasField("ok_response")

@@ -148,6 +148,14 @@ def test_a_terminal_asks_without_showing_what_is_typed(stack: Stack, strongroom:
     assert "asked@example.org" in Terminal(stack.url, "", home=str(tmp_path))("whoami").out
 
 
+def test_a_key_in_the_environment_goes_first_and_login_says_so(home: Terminal, somebody: str, stack: Stack) -> None:
+    arguments = ("login", "--email", somebody, "--password-stdin")
+    assert "unset" not in home(*arguments, stdin=f"{PASSWORD}\n").err
+    done = home(*arguments, stdin=f"{PASSWORD}\n", STRONGROOM_API_KEY=stack.admin_key)
+    assert done.status == 0
+    assert done.err.endswith("to use this profile: unset STRONGROOM_API_KEY\n")
+
+
 def test_passwd_changes_the_password_and_keeps_this_session(home: Terminal, somebody: str, stack: Stack) -> None:
     home("login", "--email", somebody, "--password-stdin", stdin=f"{PASSWORD}\n")
     with Client(stack.url) as elsewhere:

@@ -20,6 +20,7 @@ from services.auth.key_rules import (
     check_creator,
     check_lifetime,
     check_quotas_covered,
+    check_takeover,
     check_write,
     is_own,
     may_read,
@@ -28,7 +29,7 @@ from services.auth.key_rules import (
 )
 from services.auth.key_versions import KIND
 from services.auth.pepper import Pepper
-from services.auth.tables import api_keys
+from services.auth.tables import api_key_makers, api_keys
 from services.shared.database import Database
 from services.shared.errors import InvalidArgument
 from services.shared.identity import Grant, Principal
@@ -119,13 +120,13 @@ class ApiKeys:
             NotFound: API_KEY_NOT_FOUND.
             FailedPrecondition: API_KEY_REVOKED.
             InvalidArgument: SCOPE_INVALID, GRANTS_TOO_LARGE or QUOTA_INVALID.
-            PermissionDenied: GRANT_NOT_COVERED or QUOTA_NOT_COVERED: the caller could not create the key, as it is or
-                as it shall be.
+            PermissionDenied: GRANT_NOT_COVERED, QUOTA_NOT_COVERED or LIFETIME_NOT_COVERED: the caller could not create
+                the key, as it is or as it shall be.
         """
         rights.check_quotas(changes.quotas)
         now = self._clock()
         with self._database.write() as connection:
-            key = self._locked(connection, key_id)
+            key = self._locked(connection, caller, key_id)
             if key.revoked_at is not None:
                 raise ApiKeyRevoked(f"The API key {key_id} is revoked: create another one.", id=key_id)
             new = changes.rights or (narrowed(key.rights, changes.scopes) if changes.scopes else key.rights)
@@ -133,6 +134,8 @@ class ApiKeys:
             check_cover(caller, key.rights.grants)
             check_cover(caller, new.grants)
             check_quotas_covered(caller, quotas)
+            if not covers(key.rights.grants, new.grants):
+                self._check_taken_over(connection, caller, key)
             values = {name: getattr(changes, name) for name in ("name", "description")}
             values = {name: value for name, value in values.items() if value is not None}
             if (new, quotas) != (key.rights, key.quotas):
@@ -148,19 +151,19 @@ class ApiKeys:
         Raises:
             NotFound: API_KEY_NOT_FOUND.
             FailedPrecondition: API_KEY_INACTIVE or API_KEY_VERSIONS_EXHAUSTED.
-            PermissionDenied: PERMISSION_MISSING or GRANT_NOT_COVERED, for another's key; LIFETIME_NOT_COVERED: the new
-                secret would outlive the caller's, which may be one in its grace.
+            PermissionDenied: PERMISSION_MISSING, GRANT_NOT_COVERED or QUOTA_NOT_COVERED, for another's key;
+                LIFETIME_NOT_COVERED: the new secret would outlive the caller's, which may be one in its grace.
         """
         secret, now = key_format.generate(), self._clock()
         with self._database.write() as connection:
-            key = self._locked(connection, key_id)
+            key = self._locked(connection, caller, key_id)
             check_write(caller, key)
             if not is_own(caller, key):
                 # Who may write keys must not become one that may do more.
                 check_cover(caller, key.rights.grants)
             if not key.active(now):
                 raise ApiKeyInactive(f"The API key {key_id} is revoked or has expired.", id=key_id)
-            check_lifetime(connection, caller, key.expires_at)
+            self._check_taken_over(connection, caller, key)
             number = key.version + 1
             key_versions.supersede(connection, key_id, number, now, grace)
             key_versions.add(connection, key_id, number, secret.prefix, self._pepper.hash(secret.text), now)
@@ -178,7 +181,7 @@ class ApiKeys:
         """
         now = self._clock()
         with self._database.write() as connection:
-            key = self._locked(connection, key_id)
+            key = self._locked(connection, caller, key_id)
             if key.revoked_at is not None:
                 raise ApiKeyRevoked(f"The API key {key_id} is revoked: create another one.", id=key_id)
             if key.expires_at is None:
@@ -192,36 +195,60 @@ class ApiKeys:
         return self.get(key_id)
 
     def revoke(self, caller: Principal, key_id: str, *, cascade: bool = False) -> ApiKey:
-        """Ends a key for good, with `cascade` also the keys made with it, and those made with them.
+        """Ends a key for good, with `cascade` also the keys made or changed with it, and those made with them.
 
-        The first revocation's moment stays. Raises ApiKeyNotFound, and PermissionDenied for another's key.
+        The first revocation's moment stays.
+
+        Raises:
+            NotFound: API_KEY_NOT_FOUND.
+            PermissionDenied: PERMISSION_MISSING or GRANT_NOT_COVERED, for another's key: nobody locks out who may do
+                more than they.
         """
         now = self._clock()
         with self._database.write() as connection:
-            check_write(caller, self._locked(connection, key_id))
-            ids = [key_id]
+            key = self._locked(connection, caller, key_id)
+            check_write(caller, key)
+            if not is_own(caller, key):
+                check_cover(caller, key.rights.grants)
+            ids, seen = [key_id], {key_id}
             while ids:
                 # Who makes a key holds the maker's row meanwhile: that key is seen here, or is never made.
                 made_by, ids = ids[-_BATCH:], ids[:-_BATCH]
                 _revoke(connection, api_keys.c.id.in_(made_by), now)
-                ids += _made_with(connection, made_by) if cascade else []
+                made = set(_made_with(connection, made_by)) - seen if cascade else set()
+                seen |= made
+                ids += made
         return self.get(key_id)
 
-    def revoke_owned(self, owner: str, beyond: Sequence[Grant] = ()) -> int:
-        """Ends all keys of a principal that may do more than `beyond`, and those of theirs that do; how many."""
+    def revoke_owned(self, connection: sa.Connection, owner: str, beyond: Sequence[Grant] = ()) -> int:
+        """Ends all keys of a principal that may do more than `beyond`, and those of theirs that do; how many. As a part
+        of the caller's transaction."""
         now, owners, revoked = self._clock(), [owner], 0
-        with self._database.write() as connection:
-            while owners:
-                some, owners = owners[-_BATCH:], owners[:-_BATCH]
-                rows = connection.execute(
-                    sa.select(api_keys.c.id, api_keys.c.grants).where(api_keys.c.owner.in_(some))
-                ).all()
-                ids = [row.id for row in rows if not covers(beyond, rights.stored_grants(row.grants))]
-                revoked += sum(_revoke(connection, api_keys.c.id.in_(batch), now) for batch in _batches(ids))
-                # A key has its owner from the start, so nobody belongs to itself in a circle.
-                # Of a key that stays as well: it may have been narrowed after it made a stronger one.
-                owners += [f"{KIND}:{row.id}" for row in rows]
+        while owners:
+            some, owners = owners[-_BATCH:], owners[:-_BATCH]
+            rows = connection.execute(
+                sa.select(api_keys.c.id, api_keys.c.grants).where(api_keys.c.owner.in_(some))
+            ).all()
+            ids = [row.id for row in rows if not covers(beyond, rights.stored_grants(row.grants))]
+            revoked += sum(_revoke(connection, api_keys.c.id.in_(batch), now) for batch in _batches(ids))
+            # A key has its owner from the start, so nobody belongs to itself in a circle.
+            # Of a key that stays as well: it may have been narrowed after it made a stronger one.
+            owners += [f"{KIND}:{row.id}" for row in rows]
         return revoked
+
+    @staticmethod
+    def _check_taken_over(connection: sa.Connection, caller: Principal, key: ApiKey) -> None:
+        """Before the key gets more rights or a new secret: what holds for who makes one holds for the caller, and a key
+        that does so is remembered as its maker."""
+        check_takeover(caller, key)
+        check_creator(connection, caller)
+        check_lifetime(connection, caller, key.expires_at)
+        kind, _, maker = caller.id.partition(":")
+        if kind == KIND and maker != key.id and caller.id != key.created_by:
+            row = {"key_id": key.id, "maker": caller.id}
+            known = sa.select(api_key_makers.c.maker).filter_by(**row)
+            if connection.scalar(known) is None:
+                connection.execute(sa.insert(api_key_makers).values(row))
 
     def _read(self, connection: sa.Connection, key_id: str) -> ApiKey:
         row = connection.execute(_BY_ID, {"id": key_id}).one_or_none()
@@ -229,8 +256,11 @@ class ApiKeys:
             raise not_found(key_id)
         return api_key(row, key_versions.versions_of(connection, [key_id], self._clock()).get(key_id, ()))
 
-    def _locked(self, connection: sa.Connection, key_id: str) -> ApiKey:
-        row = connection.execute(_BY_ID.with_for_update(), {"id": key_id}).one_or_none()
+    def _locked(self, connection: sa.Connection, caller: Principal, key_id: str) -> ApiKey:
+        """The key, its row locked, and with it the caller's: in one order, or two keys at each other's would block."""
+        ids = {key_id, caller.id.removeprefix(f"{KIND}:")}
+        query = sa.select(api_keys).where(api_keys.c.id.in_(ids)).order_by(api_keys.c.id).with_for_update()
+        row = next((row for row in connection.execute(query) if row.id == key_id), None)
         if row is None:
             raise not_found(key_id)
         return api_key(row)
@@ -269,7 +299,9 @@ def _batches(ids: list[str]) -> Iterator[list[str]]:
 
 def _made_with(connection: sa.Connection, key_ids: list[str]) -> list[str]:
     makers = [f"{KIND}:{key_id}" for key_id in key_ids]
-    return list(connection.scalars(sa.select(api_keys.c.id).where(api_keys.c.created_by.in_(makers))))
+    made = sa.select(api_keys.c.id).where(api_keys.c.created_by.in_(makers))
+    changed = sa.select(api_key_makers.c.key_id).where(api_key_makers.c.maker.in_(makers))
+    return list(connection.scalars(made.union(changed)))
 
 
 def _after(page_token: str) -> str:

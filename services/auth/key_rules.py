@@ -99,6 +99,12 @@ def check_quotas_covered(caller: Principal, given: Sequence[Quota]) -> None:
         raise QuotaNotCovered("The key would be allowed more use than you are: every quota of yours must limit it too.")
 
 
+def check_takeover(caller: Principal, key: ApiKey) -> None:
+    """Raises QuotaNotCovered if a caller under a quota would take over a key whose use is not taken from that quota."""
+    if caller.quotas and not is_own(caller, key) and key.created_by != caller.id:
+        raise QuotaNotCovered("Your use is limited, so you may change only your own keys and those made with yours.")
+
+
 def check_lifetime(connection: sa.Connection, caller: Principal, expires: datetime | None) -> None:
     """A secret that ends must not renew itself: who found it would keep what it opens for ever.
 

@@ -38,6 +38,15 @@ api_keys = sa.Table(
     sa.Column("usage_count", sa.BigInteger, nullable=False),
 )
 
+# Who has given a key more rights or a new secret after it was made, beside `created_by`: keys alone, which may be
+# revoked with all that was made with them.
+api_key_makers = sa.Table(
+    "api_key_makers",
+    METADATA,
+    sa.Column("key_id", sa.String(26), sa.ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("maker", sa.String(320), primary_key=True, index=True),
+)
+
 # The secrets that a key has had. A version's id is what tokens made with that secret name as their credential.
 api_key_versions = sa.Table(
     "api_key_versions",

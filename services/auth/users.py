@@ -81,14 +81,15 @@ class Users:
     """The users of the installation.
 
     Args:
-        revoke_keys: revokes the API keys of a principal that may do more than some grants, and says how many.
+        revoke_keys: revokes, in a transaction, the API keys of a principal that may do more than some grants, and says
+            how many.
     """
 
     def __init__(
         self,
         database: Database,
         hashing: PasswordHashing,
-        revoke_keys: Callable[[str, Sequence[Grant]], int],
+        revoke_keys: Callable[[sa.Connection, str, Sequence[Grant]], int],
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -161,36 +162,34 @@ class Users:
 
         Raises UserNotFound, RoleUnknown, GrantNotCovered or LastAdministrator.
         """
-        self._change(caller, user_id, changes)
+        with self._database.write() as connection:
+            self._change(connection, caller, user_id, changes)
         return self.get(user_id)
 
-    def _change(self, caller: Principal, user_id: str, changes: Changes) -> int:
+    def _change(self, connection: sa.Connection, caller: Principal, user_id: str, changes: Changes) -> int:
         """Makes the changes; how many keys they ended."""
         if changes.role is not None:
             _check_rank(caller, changes.role)
         wanted = {"name": changes.name, "role": changes.role, "is_active": changes.is_active}
         values = {column: value for column, value in wanted.items() if value is not None}
-        with self._database.write() as connection:
-            before = self._locked(connection, caller, user_id, values)
-            if values:
-                connection.execute(sa.update(u).where(u.c.id == user_id).values(values))
-            if changes.role not in (None, before.role) or changes.is_active is False:
-                end_sessions(connection, user_id, self._clock())
+        before = self._locked(connection, caller, user_id, values)
+        if values:
+            connection.execute(sa.update(u).where(u.c.id == user_id).values(values))
+        stays = changes.role in (None, before.role)
+        if stays and changes.is_active is not False:
+            return 0
+        end_sessions(connection, user_id, self._clock())
         # A role that is gone must not live on in keys.
-        if changes.is_active is False:
-            return self._revoke_keys(f"{KIND}:{user_id}", ())
-        if changes.role not in (None, before.role):
-            return self._revoke_keys(f"{KIND}:{user_id}", roles.role(changes.role or before.role).grants)
-        return 0
+        kept = () if changes.is_active is False else roles.role(changes.role or before.role).grants
+        return self._revoke_keys(connection, f"{KIND}:{user_id}", kept)
 
     def delete(self, caller: Principal, user_id: str) -> int:
         """Deletes a user, ends the sessions and revokes the keys; how many there were.
 
-        In three steps: whatever happens between them, the user is gone or locked out, and deleting can be repeated.
         Raises UserNotFound, GrantNotCovered or LastAdministrator.
         """
-        revoked = self._change(caller, user_id, Changes(is_active=False))
         with self._database.write() as connection:
+            revoked = self._change(connection, caller, user_id, Changes(is_active=False))
             connection.execute(sa.delete(u).where(u.c.id == user_id))
         return revoked
 

@@ -198,6 +198,10 @@ def _keep_key(url: str, key: str, *, json: bool) -> None:
 def _say_logged_in(url: str, caller: "GetCallerResponse", kept: str, *, json: bool) -> None:
     line = f"logged in to {url} as {caller.name or caller.principal}; kept in {kept}"
     print_message(caller, lambda: say(line), as_json_document=json)
+    from strongroom import profiles
+
+    for name in profiles.overriding():
+        complain(f"warning: {name} is set and goes before what is kept; to use this profile: unset {name}", 0)
 
 
 def _end_session(kept: "Profile", *, everywhere: bool) -> int:

@@ -148,7 +148,8 @@ class ApiKeyServiceServicer:
 
     def RevokeApiKey(self, request, context):
         """Revokes a key with all of its versions: it fails at the next request, through every replica.
-        Revoking twice is fine. A caller may revoke its own keys; others need `keys.write`.
+        Revoking twice is fine. A caller may revoke its own keys; others need `keys.write` and grants that
+        cover the key's, so that nobody locks out who may do more.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

@@ -70,7 +70,8 @@ class ApiKeyServiceStub:
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]
     """Revokes a key with all of its versions: it fails at the next request, through every replica.
-    Revoking twice is fine. A caller may revoke its own keys; others need `keys.write`.
+    Revoking twice is fine. A caller may revoke its own keys; others need `keys.write` and grants that
+    cover the key's, so that nobody locks out who may do more.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -133,7 +134,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """Revokes a key with all of its versions: it fails at the next request, through every replica.
-    Revoking twice is fine. A caller may revoke its own keys; others need `keys.write`.
+    Revoking twice is fine. A caller may revoke its own keys; others need `keys.write` and grants that
+    cover the key's, so that nobody locks out who may do more.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -235,7 +237,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
         """Revokes a key with all of its versions: it fails at the next request, through every replica.
-        Revoking twice is fine. A caller may revoke its own keys; others need `keys.write`.
+        Revoking twice is fine. A caller may revoke its own keys; others need `keys.write` and grants that
+        cover the key's, so that nobody locks out who may do more.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

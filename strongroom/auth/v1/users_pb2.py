@@ -29,7 +29,7 @@ from strongroom.auth.v1 import tokens_pb2 as strongroom_dot_auth_dot_v1_dot_toke
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estrongroom/auth/v1/users.proto\x12\x12strongroom.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstrongroom/auth/v1/tokens.proto\x1a#strongroom/options/v1/options.proto\"\x8b\x02\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\tis_active\x18\x05 \x01(\x08\x12\x1c\n\x14must_change_password\x18\x06 \x01(\x08\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x08 \x01(\t\x12\x33\n\x0flast_sign_in_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08password\x18\n \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_password\"y\n\x11\x43reateUserRequest\x12\x19\n\x05\x65mail\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x03\x18\xfe\x01\x12\x16\n\x04name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x15\n\x04role\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1a\n\x08password\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"b\n\x10ListUsersRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x13\n\x0b\x61\x63tive_only\x18\x03 \x01(\x08\"U\n\x11ListUsersResponse\x12\'\n\x05users\x18\x01 \x03(\x0b\x32\x18.strongroom.auth.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x12\n\x10ListRolesRequest\"<\n\x11ListRolesResponse\x12\'\n\x05roles\x18\x01 \x03(\x0b\x32\x18.strongroom.auth.v1.Role\"T\n\x04Role\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12)\n\x06grants\x18\x03 \x03(\x0b\x32\x19.strongroom.auth.v1.Grant\"9\n\x0eGetUserRequest\x12\'\n\x02id\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"\xad\x01\n\x11UpdateUserRequest\x12\'\n\x02id\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\x12\x1b\n\x04name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01H\x00\x88\x01\x01\x12\x1a\n\x04role\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@H\x01\x88\x01\x01\x12\x16\n\tis_active\x18\x04 \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05_nameB\x07\n\x05_roleB\x0c\n\n_is_active\"<\n\x11\x44\x65leteUserRequest\x12\'\n\x02id\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"*\n\x12\x44\x65leteUserResponse\x12\x14\n\x0crevoked_keys\x18\x01 \x01(\r\"?\n\x14ResetPasswordRequest\x12\'\n\x02id\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"=\n\x12SignOutUserRequest\x12\'\n\x02id\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"-\n\x13SignOutUserResponse\x12\x16\n\x0e\x65nded_sessions\x18\x01 \x01(\r2\x91\t\n\x0bUserService\x12\x88\x01\n\nCreateUser\x12%.strongroom.auth.v1.CreateUserRequest\x1a\x18.strongroom.auth.v1.User\"9\xaa\xbb\x18\x14\n\x0busers.write\x12\x05users\xb8\xbb\x18\xc9\x01\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x12\"\r/api/v1/users:\x01*\x12\x86\x01\n\tListUsers\x12$.strongroom.auth.v1.ListUsersRequest\x1a%.strongroom.auth.v1.ListUsersResponse\",\xaa\xbb\x18\x13\n\nusers.read\x12\x05users\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/users\x12u\n\tListRoles\x12$.strongroom.auth.v1.ListRolesRequest\x1a%.strongroom.auth.v1.ListRolesResponse\"\x1b\xaa\xbb\x18\x02 \x01\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/roles\x12\x7f\n\x07GetUser\x12\".strongroom.auth.v1.GetUserRequest\x1a\x18.strongroom.auth.v1.User\"6\xaa\xbb\x18\x18\n\nusers.read\x12\nusers/{id}\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/users/{id}\x12\x8d\x01\n\nUpdateUser\x12%.strongroom.auth.v1.UpdateUserRequest\x1a\x18.strongroom.auth.v1.User\">\xaa\xbb\x18\x19\n\x0busers.write\x12\nusers/{id}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x17\x1a\x12/api/v1/users/{id}:\x01*\x12\x98\x01\n\nDeleteUser\x12%.strongroom.auth.v1.DeleteUserRequest\x1a&.strongroom.auth.v1.DeleteUserResponse\";\xaa\xbb\x18\x19\n\x0busers.write\x12\nusers/{id}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x14*\x12/api/v1/users/{id}\x12\xa1\x01\n\rResetPassword\x12(.strongroom.auth.v1.ResetPasswordRequest\x1a\x18.strongroom.auth.v1.User\"L\xaa\xbb\x18\x19\n\x0busers.write\x12\nusers/{id}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02%\" /api/v1/users/{id}:resetPassword:\x01*\x12\xa6\x01\n\x0bSignOutUser\x12&.strongroom.auth.v1.SignOutUserRequest\x1a\'.strongroom.auth.v1.SignOutUserResponse\"F\xaa\xbb\x18\x19\n\x0busers.write\x12\nusers/{id}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x1a/api/v1/users/{id}:signOut:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estrongroom/auth/v1/users.proto\x12\x12strongroom.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstrongroom/auth/v1/tokens.proto\x1a#strongroom/options/v1/options.proto\"\x8b\x02\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\tis_active\x18\x05 \x01(\x08\x12\x1c\n\x14must_change_password\x18\x06 \x01(\x08\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x08 \x01(\t\x12\x33\n\x0flast_sign_in_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08password\x18\n \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_password\"\x8e\x01\n\x11\x43reateUserRequest\x12\x19\n\x05\x65mail\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x03\x18\xfe\x01\x12+\n\x04name\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18\xff\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12\x15\n\x04role\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1a\n\x08password\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"b\n\x10ListUsersRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x13\n\x0b\x61\x63tive_only\x18\x03 \x01(\x08\"U\n\x11ListUsersResponse\x12\'\n\x05users\x18\x01 \x03(\x0b\x32\x18.strongroom.auth.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x12\n\x10ListRolesRequest\"<\n\x11ListRolesResponse\x12\'\n\x05roles\x18\x01 \x03(\x0b\x32\x18.strongroom.auth.v1.Role\"T\n\x04Role\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12)\n\x06grants\x18\x03 \x03(\x0b\x32\x19.strongroom.auth.v1.Grant\"9\n\x0eGetUserRequest\x12\'\n\x02id\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"\xc2\x01\n\x11UpdateUserRequest\x12\'\n\x02id\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\x12\x30\n\x04name\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18\xff\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$H\x00\x88\x01\x01\x12\x1a\n\x04role\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@H\x01\x88\x01\x01\x12\x16\n\tis_active\x18\x04 \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05_nameB\x07\n\x05_roleB\x0c\n\n_is_active\"<\n\x11\x44\x65leteUserRequest\x12\'\n\x02id\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"*\n\x12\x44\x65leteUserResponse\x12\x14\n\x0crevoked_keys\x18\x01 \x01(\r\"?\n\x14ResetPasswordRequest\x12\'\n\x02id\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"=\n\x12SignOutUserRequest\x12\'\n\x02id\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"-\n\x13SignOutUserResponse\x12\x16\n\x0e\x65nded_sessions\x18\x01 \x01(\r2\x91\t\n\x0bUserService\x12\x88\x01\n\nCreateUser\x12%.strongroom.auth.v1.CreateUserRequest\x1a\x18.strongroom.auth.v1.User\"9\xaa\xbb\x18\x14\n\x0busers.write\x12\x05users\xb8\xbb\x18\xc9\x01\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x12\"\r/api/v1/users:\x01*\x12\x86\x01\n\tListUsers\x12$.strongroom.auth.v1.ListUsersRequest\x1a%.strongroom.auth.v1.ListUsersResponse\",\xaa\xbb\x18\x13\n\nusers.read\x12\x05users\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/users\x12u\n\tListRoles\x12$.strongroom.auth.v1.ListRolesRequest\x1a%.strongroom.auth.v1.ListRolesResponse\"\x1b\xaa\xbb\x18\x02 \x01\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/roles\x12\x7f\n\x07GetUser\x12\".strongroom.auth.v1.GetUserRequest\x1a\x18.strongroom.auth.v1.User\"6\xaa\xbb\x18\x18\n\nusers.read\x12\nusers/{id}\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/users/{id}\x12\x8d\x01\n\nUpdateUser\x12%.strongroom.auth.v1.UpdateUserRequest\x1a\x18.strongroom.auth.v1.User\">\xaa\xbb\x18\x19\n\x0busers.write\x12\nusers/{id}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x17\x1a\x12/api/v1/users/{id}:\x01*\x12\x98\x01\n\nDeleteUser\x12%.strongroom.auth.v1.DeleteUserRequest\x1a&.strongroom.auth.v1.DeleteUserResponse\";\xaa\xbb\x18\x19\n\x0busers.write\x12\nusers/{id}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x14*\x12/api/v1/users/{id}\x12\xa1\x01\n\rResetPassword\x12(.strongroom.auth.v1.ResetPasswordRequest\x1a\x18.strongroom.auth.v1.User\"L\xaa\xbb\x18\x19\n\x0busers.write\x12\nusers/{id}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02%\" /api/v1/users/{id}:resetPassword:\x01*\x12\xa6\x01\n\x0bSignOutUser\x12&.strongroom.auth.v1.SignOutUserRequest\x1a\'.strongroom.auth.v1.SignOutUserResponse\"F\xaa\xbb\x18\x19\n\x0busers.write\x12\nusers/{id}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1f\"\x1a/api/v1/users/{id}:signOut:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEUSERREQUEST'].fields_by_name['email']._loaded_options = None
   _globals['_CREATEUSERREQUEST'].fields_by_name['email']._serialized_options = b'\272H\007r\005\020\003\030\376\001'
   _globals['_CREATEUSERREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_CREATEUSERREQUEST'].fields_by_name['name']._serialized_options = b'\272H\005r\003\030\377\001'
+  _globals['_CREATEUSERREQUEST'].fields_by_name['name']._serialized_options = b'\272H\032r\030\030\377\0012\023^[^\\x00-\\x1f\\x7f]*$'
   _globals['_CREATEUSERREQUEST'].fields_by_name['role']._loaded_options = None
   _globals['_CREATEUSERREQUEST'].fields_by_name['role']._serialized_options = b'\272H\004r\002\030@'
   _globals['_CREATEUSERREQUEST'].fields_by_name['password']._loaded_options = None
@@ -53,7 +53,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEUSERREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_UPDATEUSERREQUEST'].fields_by_name['id']._serialized_options = b'\272H\030r\0262\024^[0-9A-Za-z-]{1,64}$'
   _globals['_UPDATEUSERREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_UPDATEUSERREQUEST'].fields_by_name['name']._serialized_options = b'\272H\005r\003\030\377\001'
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['name']._serialized_options = b'\272H\032r\030\030\377\0012\023^[^\\x00-\\x1f\\x7f]*$'
   _globals['_UPDATEUSERREQUEST'].fields_by_name['role']._loaded_options = None
   _globals['_UPDATEUSERREQUEST'].fields_by_name['role']._serialized_options = b'\272H\004r\002\030@'
   _globals['_DELETEUSERREQUEST'].fields_by_name['id']._loaded_options = None
@@ -80,32 +80,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERSERVICE'].methods_by_name['SignOutUser']._serialized_options = b'\252\273\030\031\n\013users.write\022\nusers/{id}\300\273\030\001\202\323\344\223\002\037\"\032/api/v1/users/{id}:signOut:\001*'
   _globals['_USER']._serialized_start=217
   _globals['_USER']._serialized_end=484
-  _globals['_CREATEUSERREQUEST']._serialized_start=486
-  _globals['_CREATEUSERREQUEST']._serialized_end=607
-  _globals['_LISTUSERSREQUEST']._serialized_start=609
-  _globals['_LISTUSERSREQUEST']._serialized_end=707
-  _globals['_LISTUSERSRESPONSE']._serialized_start=709
-  _globals['_LISTUSERSRESPONSE']._serialized_end=794
-  _globals['_LISTROLESREQUEST']._serialized_start=796
-  _globals['_LISTROLESREQUEST']._serialized_end=814
-  _globals['_LISTROLESRESPONSE']._serialized_start=816
-  _globals['_LISTROLESRESPONSE']._serialized_end=876
-  _globals['_ROLE']._serialized_start=878
-  _globals['_ROLE']._serialized_end=962
-  _globals['_GETUSERREQUEST']._serialized_start=964
-  _globals['_GETUSERREQUEST']._serialized_end=1021
-  _globals['_UPDATEUSERREQUEST']._serialized_start=1024
-  _globals['_UPDATEUSERREQUEST']._serialized_end=1197
-  _globals['_DELETEUSERREQUEST']._serialized_start=1199
-  _globals['_DELETEUSERREQUEST']._serialized_end=1259
-  _globals['_DELETEUSERRESPONSE']._serialized_start=1261
-  _globals['_DELETEUSERRESPONSE']._serialized_end=1303
-  _globals['_RESETPASSWORDREQUEST']._serialized_start=1305
-  _globals['_RESETPASSWORDREQUEST']._serialized_end=1368
-  _globals['_SIGNOUTUSERREQUEST']._serialized_start=1370
-  _globals['_SIGNOUTUSERREQUEST']._serialized_end=1431
-  _globals['_SIGNOUTUSERRESPONSE']._serialized_start=1433
-  _globals['_SIGNOUTUSERRESPONSE']._serialized_end=1478
-  _globals['_USERSERVICE']._serialized_start=1481
-  _globals['_USERSERVICE']._serialized_end=2650
+  _globals['_CREATEUSERREQUEST']._serialized_start=487
+  _globals['_CREATEUSERREQUEST']._serialized_end=629
+  _globals['_LISTUSERSREQUEST']._serialized_start=631
+  _globals['_LISTUSERSREQUEST']._serialized_end=729
+  _globals['_LISTUSERSRESPONSE']._serialized_start=731
+  _globals['_LISTUSERSRESPONSE']._serialized_end=816
+  _globals['_LISTROLESREQUEST']._serialized_start=818
+  _globals['_LISTROLESREQUEST']._serialized_end=836
+  _globals['_LISTROLESRESPONSE']._serialized_start=838
+  _globals['_LISTROLESRESPONSE']._serialized_end=898
+  _globals['_ROLE']._serialized_start=900
+  _globals['_ROLE']._serialized_end=984
+  _globals['_GETUSERREQUEST']._serialized_start=986
+  _globals['_GETUSERREQUEST']._serialized_end=1043
+  _globals['_UPDATEUSERREQUEST']._serialized_start=1046
+  _globals['_UPDATEUSERREQUEST']._serialized_end=1240
+  _globals['_DELETEUSERREQUEST']._serialized_start=1242
+  _globals['_DELETEUSERREQUEST']._serialized_end=1302
+  _globals['_DELETEUSERRESPONSE']._serialized_start=1304
+  _globals['_DELETEUSERRESPONSE']._serialized_end=1346
+  _globals['_RESETPASSWORDREQUEST']._serialized_start=1348
+  _globals['_RESETPASSWORDREQUEST']._serialized_end=1411
+  _globals['_SIGNOUTUSERREQUEST']._serialized_start=1413
+  _globals['_SIGNOUTUSERREQUEST']._serialized_end=1474
+  _globals['_SIGNOUTUSERRESPONSE']._serialized_start=1476
+  _globals['_SIGNOUTUSERRESPONSE']._serialized_end=1521
+  _globals['_USERSERVICE']._serialized_start=1524
+  _globals['_USERSERVICE']._serialized_end=2693
 # @@protoc_insertion_point(module_scope)
