@@ -31,7 +31,7 @@ from services.auth.key_versions import KIND
 from services.auth.pepper import Pepper
 from services.auth.tables import api_key_makers, api_keys
 from services.shared.database import Database
-from services.shared.errors import InvalidArgument
+from services.shared.errors import PageTokenInvalid
 from services.shared.identity import Grant, Principal
 from services.shared.tokens import InvalidToken
 
@@ -39,10 +39,6 @@ from services.shared.tokens import InvalidToken
 _BATCH = 500
 _DEFAULT_PAGE = 100
 _BY_ID = sa.select(api_keys).where(api_keys.c.id == sa.bindparam("id"))
-
-
-class PageTokenInvalid(InvalidArgument):
-    reason = "PAGE_TOKEN_INVALID"
 
 
 class ApiKeys:
@@ -308,4 +304,4 @@ def _after(page_token: str) -> str:
     try:
         return str(ULID.from_str(page_token)) if page_token else ""
     except ValueError:
-        raise PageTokenInvalid("page_token is not one that ListApiKeys returned.") from None
+        raise PageTokenInvalid("ListApiKeys") from None

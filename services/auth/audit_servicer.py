@@ -10,7 +10,7 @@ from ulid import ULID
 
 from services.auth.timestamps import Clock, timestamp
 from services.shared.audit.servicer import AuditLogServicer
-from services.shared.errors import InvalidArgument, Unavailable
+from services.shared.errors import InvalidArgument, PageTokenInvalid, Unavailable
 from strongroom.audit.v1 import audit_log_pb2, audit_log_pb2_grpc
 from strongroom.auth.v1 import audit_pb2 as pb
 from strongroom.auth.v1 import audit_pb2_grpc
@@ -128,5 +128,4 @@ def _before(page_token: str) -> str:
     try:
         return str(ULID.from_str(page_token)) if page_token else ""
     except ValueError:
-        message = "page_token is not one that ListAuditEvents returned."
-        raise InvalidArgument(message, reason="PAGE_TOKEN_INVALID") from None
+        raise PageTokenInvalid("ListAuditEvents") from None

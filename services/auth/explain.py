@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from services.auth.permission_sets import PERMISSIONS
 from services.shared.access import Method
-from services.shared.errors import InvalidArgument, NotFound, PermissionDenied
+from services.shared.errors import InvalidArgument, NotFound, PermissionMissing
 from services.shared.identity import Grant, Principal, resource_matches
 from strongroom.options.v1.options_pb2 import AccessRule
 
@@ -102,12 +102,7 @@ class Explainer:
         if name in ("self", caller.id):
             return caller
         if not caller.allows(_PERMISSION, _RESOURCE):
-            raise PermissionDenied(
-                f"Permission {_PERMISSION} on {_RESOURCE} is missing: without it you may ask about `self` alone.",
-                reason="PERMISSION_MISSING",
-                permission=_PERMISSION,
-                resource=_RESOURCE,
-            )
+            raise PermissionMissing(_PERMISSION, _RESOURCE, "Without it you may ask about `self` alone.")
         kind, _, rest = name.partition(":")
         directory = self._directories.get(kind)
         found = directory(rest) if directory else None

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from services.auth.api_keys import PageTokenInvalid
 from services.auth.key_record import active_at
 from services.auth.tables import api_key_versions as v
 from services.auth.tables import api_keys as k
 from services.shared.database import Database
+from services.shared.errors import PageTokenInvalid
 
 DEFAULT_DAYS = 90
 _DEFAULT_PAGE = 100
@@ -87,5 +87,5 @@ def _behind(page_token: str) -> sa.ColumnElement[bool]:
     try:
         rotated_at = datetime.fromisoformat(moment).replace(tzinfo=UTC)
     except ValueError:
-        raise PageTokenInvalid("page_token is not one that ReportKeyAges returned.") from None
+        raise PageTokenInvalid("ReportKeyAges") from None
     return (v.c.created_at > rotated_at) | ((v.c.created_at == rotated_at) & (k.c.id > key_id))

@@ -15,7 +15,7 @@ from services.auth.key_record import ApiKey
 from services.auth.key_versions import KIND
 from services.auth.rights import quotas_cover
 from services.auth.tables import api_keys
-from services.shared.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+from services.shared.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, PermissionMissing
 from services.shared.identity import Grant, Principal, Quota
 from services.shared.tokens import InvalidToken
 
@@ -81,7 +81,7 @@ def check_write(caller: Principal, key: ApiKey) -> None:
         return
     if not may_read(caller, key):
         raise not_found(key.id)
-    raise _missing("keys.write", f"keys/{key.id}")
+    raise PermissionMissing("keys.write", f"keys/{key.id}")
 
 
 def check_cover(caller: Principal, given: Sequence[Grant]) -> None:
@@ -137,16 +137,7 @@ def owner_of(caller: Principal, wished: str) -> str:
     if wished in ("", caller.id):
         return caller.id
     if not caller.allows("users.write", "users"):
-        raise _missing("users.write", "users")
+        raise PermissionMissing("users.write", "users")
     if not _OWNER.fullmatch(wished):
         raise OwnerInvalid("An owner is a principal such as user:01J…, key:01J… or static:NAME.")
     return wished
-
-
-def _missing(permission: str, resource: str) -> PermissionDenied:
-    return PermissionDenied(
-        f"Permission {permission} on {resource} is missing. Ask an administrator for a key that has it.",
-        reason="PERMISSION_MISSING",
-        permission=permission,
-        resource=resource,
-    )

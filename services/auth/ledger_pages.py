@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from services.auth.key_versions import KIND
 from services.auth.tables import api_keys
 from services.auth.usage_tables import use_lines as lines
-from services.shared.errors import InvalidArgument, PermissionDenied
+from services.shared.errors import InvalidArgument, PageTokenInvalid, PermissionMissing
 from services.shared.identity import Principal
 from services.shared.metering import Use
 
@@ -23,10 +23,6 @@ _DAYS = timedelta(days=30)
 
 class DayInvalid(InvalidArgument):
     reason = "FIELD_INVALID"
-
-
-class PageTokenInvalid(InvalidArgument):
-    reason = "PAGE_TOKEN_INVALID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +68,7 @@ def _read(page_token: str) -> list[str]:
     except (binascii.Error, ValueError, RecursionError):
         place = None
     if not (isinstance(place, list) and len(place) == 3 and all(_is_text(part) for part in place)):
-        raise PageTokenInvalid("page_token is not one that ListUsage returned.")
+        raise PageTokenInvalid("ListUsage")
     return place
 
 
@@ -99,11 +95,6 @@ def _visible(connection: sa.Connection, caller: Principal, principal: str) -> sa
         return (lines.c.principal == caller.id) | lines.c.principal.in_(keys)
     owned = sa.select(sa.literal(principal).in_(keys))
     if principal != caller.id and not connection.scalar(owned):
-        raise PermissionDenied(
-            f"Permission {_PERMISSION} on {_RESOURCE} is missing. Ask for your own use, or an administrator for a key "
-            "that has it.",
-            reason="PERMISSION_MISSING",
-            permission=_PERMISSION,
-            resource=_RESOURCE,
-        )
+        hint = "Ask for your own use, or an administrator for a key that has it."
+        raise PermissionMissing(_PERMISSION, _RESOURCE, hint)
     return lines.c.principal == principal

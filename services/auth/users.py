@@ -19,7 +19,7 @@ from services.auth.password_hashing import PasswordHashing
 from services.auth.sessions import end_sessions
 from services.auth.user_tables import users as u
 from services.shared.database import Database
-from services.shared.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from services.shared.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PageTokenInvalid
 from services.shared.identity import Grant, Principal
 from services.shared.ids import new_id
 
@@ -41,10 +41,6 @@ class EmailInvalid(InvalidArgument):
 
 class LastAdministrator(FailedPrecondition):
     reason = "LAST_ADMINISTRATOR"
-
-
-class PageTokenInvalid(InvalidArgument):
-    reason = "PAGE_TOKEN_INVALID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,4 +277,4 @@ def _after(page_token: str) -> str:
         padded = page_token + "=" * (-len(page_token) % 4)
         return base64.b64decode(padded, altchars=b"-_", validate=True).decode().replace("\0", "\ufffd")
     except ValueError:
-        raise PageTokenInvalid("page_token is not one that ListUsers returned.") from None
+        raise PageTokenInvalid("ListUsers") from None

@@ -10,7 +10,7 @@ from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
 from services.secrets.vault import MAX_BYTES, SecretSummary, SecretTooLarge, SecretVersion, Vault
 from services.shared.call import caller
-from services.shared.errors import InvalidArgument
+from services.shared.errors import InvalidArgument, PageTokenInvalid
 from strongroom.secrets.v1 import secrets_pb2, secrets_pb2_grpc
 
 _PAGE_SIZE = 100
@@ -145,5 +145,4 @@ def _after(token: str) -> str:
     try:
         return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
-        message = "page_token is not one this service gave. Start again without it."
-        raise InvalidArgument(message, reason="PAGE_TOKEN_INVALID") from None
+        raise PageTokenInvalid("ListSecrets") from None

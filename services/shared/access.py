@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
-from services.shared.errors import InvalidArgument, PermissionDenied, Unauthenticated
+from services.shared.errors import InvalidArgument, PermissionDenied, PermissionMissing, Unauthenticated
 from services.shared.identity import Principal
 from strongroom.options.v1 import options_pb2
 
@@ -114,24 +114,15 @@ def _check(rule: options_pb2.AccessRule, principal: Principal, request: Message)
         raise PermissionDenied("Services may not call this method.", reason="SERVICE_NOT_ALLOWED")
     elif rule.filtered:
         if not principal.allows_anywhere(rule.permission):
-            raise _missing(rule.permission, "any resource")
+            raise PermissionMissing(rule.permission, "any resource")
     elif rule.permission:
         resource = fill(rule.resource, request)
         if len(resource) > _MAX_RESOURCE_CHARACTERS:
             raise InvalidArgument("A name in the request is too long.", reason="FIELD_INVALID")
         if not principal.allows(rule.permission, resource):
-            raise _missing(rule.permission, resource)
+            raise PermissionMissing(rule.permission, resource)
     elif not rule.authenticated:
         raise PermissionDenied("This method's access rule is empty: nobody may call it.", reason="ACCESS_RULE_MISSING")
-
-
-def _missing(permission: str, resource: str) -> PermissionDenied:
-    return PermissionDenied(
-        f"Permission {permission} on {resource} is missing. Ask an administrator for a key that has it.",
-        reason="PERMISSION_MISSING",
-        permission=permission,
-        resource=resource,
-    )
 
 
 def fill(template: str, request: Message) -> str:

@@ -27,6 +27,15 @@ class InvalidArgument(DomainError):
     reason = "INVALID_ARGUMENT"
 
 
+class PageTokenInvalid(InvalidArgument):
+    """A page token that did not come from the method it is given to."""
+
+    reason = "PAGE_TOKEN_INVALID"
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"page_token is not one that {method} returned.")
+
+
 class Unauthenticated(DomainError):
     """No credential, or not a valid one."""
 
@@ -37,6 +46,19 @@ class PermissionDenied(DomainError):
     """The caller is known and may not do this."""
 
     reason = "PERMISSION_DENIED"
+
+
+class PermissionMissing(PermissionDenied):
+    """No grant of the caller allows it. `hint` says what the caller may do instead."""
+
+    reason = "PERMISSION_MISSING"
+
+    def __init__(
+        self, permission: str, resource: str, hint: str = "Ask an administrator for a key that has it."
+    ) -> None:
+        super().__init__(
+            f"Permission {permission} on {resource} is missing. {hint}", permission=permission, resource=resource
+        )
 
 
 class NotFound(DomainError):

@@ -17,7 +17,8 @@ from services.shared import access, logs
 from services.shared.accounts import Accounts
 from services.shared.audit.layer import AuditLayers
 from services.shared.concurrency import ConcurrentCalls, Patience, Threads
-from services.shared.layers import LayerInterceptor, layers
+from services.shared.interceptor import LayerInterceptor
+from services.shared.layers import layers
 from services.shared.settings import ServiceSettings
 from services.shared.tokens import TokenVerifier
 from strongroom import allocator
