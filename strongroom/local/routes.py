@@ -3,7 +3,7 @@
 from typing import Any
 
 from strongroom.local.authorization import NAME
-from strongroom.local.clusters import PROTOCOLS, PUBLIC, SIGN_IN
+from strongroom.local.clusters import PROTOCOLS, PUBLIC, SESSIONS, SIGN_IN
 from strongroom.local.contract import PUBLIC_PROTOCOLS, Contract, Method, regex
 from strongroom.local.limits import descriptors
 from strongroom.rates import Rate
@@ -14,6 +14,8 @@ UNARY_SECONDS = 600
 PUBLIC_SECONDS = 60
 # Bytes of a request that needs no credential: an e-mail address and a password, or a signed request.
 PUBLIC_BYTES = 64 << 10
+# The public method that computes passwords, which is slow.
+PASSWORDS = "/strongroom.auth.v1.SessionService/SignIn"
 
 _RETRY_ON = "unavailable,connect-failure,refused-stream,reset-before-request"
 
@@ -89,7 +91,9 @@ def _route(method: Method, rate: Rate | None) -> dict[str, Any]:
 def _cluster_of(method: Method) -> str:
     if not method.public:
         return method.upstream
-    return PUBLIC if method.static else SIGN_IN
+    if method.static:
+        return PUBLIC
+    return SIGN_IN if method.path == PASSWORDS else SESSIONS
 
 
 def _short() -> dict[str, Any]:
