@@ -10,7 +10,7 @@ from typing import Any
 
 from strongroom.local.authorization import authorization
 from strongroom.local.clusters import CONNECTION_WINDOW, STREAM_WINDOW, clusters
-from strongroom.local.contract import SERVICES, Contract
+from strongroom.local.contract import SERVICES, Contract, transcoder
 from strongroom.local.limits import limiter
 from strongroom.local.policy import Policy
 from strongroom.local.routes import PUBLIC_BYTES, routes
@@ -100,7 +100,7 @@ def envoy() -> str:
 def _transcoder(name: str, services: list[str], ignored: list[str], *, last: bool) -> dict[str, Any]:
     """A transcoder for the named gRPC services; the last in the chain refuses the paths that none of them knows."""
     return {
-        "name": f"transcoder.{name}",
+        "name": transcoder(name),
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
             "proto_descriptor": str(DESCRIPTOR_SET),
