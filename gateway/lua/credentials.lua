@@ -67,4 +67,12 @@ local function hide_if_several(headers)
   end
 end
 
-return {in_target = in_target, hide_if_several = hide_if_several}
+-- Schemes have no case (RFC 9110, section 11.1), but jwt_authn and those behind it know one spelling.
+local function spell_scheme(headers)
+  local scheme, rest = (headers:get("authorization") or ""):match("^(%a+) +(.*)$")
+  if scheme and scheme ~= "Bearer" and scheme:lower() == "bearer" then
+    headers:replace("authorization", "Bearer " .. rest)
+  end
+end
+
+return {in_target = in_target, spell_scheme = spell_scheme, hide_if_several = hide_if_several}

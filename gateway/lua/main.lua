@@ -50,6 +50,7 @@ function envoy_on_request(handle)
     return
   end
   credentials.hide_if_several(headers)
+  credentials.spell_scheme(headers)
 end
 
 -- What the service said about its answer before the first byte: the status of success, and the length of a stream.
