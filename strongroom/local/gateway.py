@@ -60,6 +60,8 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "authorization": authorization(settings.check_socket),
         "clusters": clusters(settings.addresses, settings.jwks_socket, settings.check_socket),
         "origins": settings.policy.origins,
+        "hosts": settings.policy.hosts(settings.host),
+        "open": settings.policy.open,
         "issuer": settings.policy.issuer,
         "key_set_cache": f"{settings.policy.key_set_seconds}s",
         "verbs": [{"pattern": path, "verbs": ", ".join(verbs)} for path, verbs in contract.verbs().items()],
