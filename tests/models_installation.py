@@ -245,14 +245,19 @@ class Installation:
         return sorted(path for path in (self.folder / "weights" / kind).rglob("*") if path.is_file())
 
 
-@contextmanager
-def installation(folder: Path) -> Iterator[Installation]:
+def make_installation_files(folder: Path) -> Installation:
+    """An installation with its keys, of which no service runs yet."""
     root_key = folder / "root.key"
     root_key.touch(mode=0o600)
     root_key.write_text(base64.b64encode(os.urandom(32)).decode())
     make_identities(folder / "keys")
+    return Installation(folder)
+
+
+@contextmanager
+def installation(folder: Path) -> Iterator[Installation]:
     with ExitStack() as stack:
-        made = Installation(folder)
+        made = make_installation_files(folder)
         made.start_secrets("127.0.0.1:0")
         stack.callback(lambda: made.secrets.close())
         made.address = stack.enter_context(made.models())
