@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import sqlalchemy as sa
 from cryptography.hazmat.primitives import serialization
 
 from tests.models_installation import Caller, Installation, make_installation_files
@@ -121,6 +122,13 @@ class Mortal:
 
     def put_clock_ahead(self, by: timedelta) -> None:
         self.control.put_clock_ahead(by)
+
+    def models_database(self) -> sa.Engine:
+        """The models service's database, to look into; dispose of it."""
+        if self.database_url.startswith("sqlite"):
+            return sa.create_engine(self.database_url.replace(".db", "-models.db"))
+        options = {"options": "-csearch_path=models"}
+        return sa.create_engine(self.database_url.replace("postgresql:", "postgresql+psycopg:"), connect_args=options)
 
     def stored(self, kind: str = "") -> list[Path]:
         """Files in the local store: all, or those of `packs`, `manifests`, `.tmp`."""
