@@ -154,6 +154,8 @@ def _slice_body(message: bytes) -> memoryview | None:
     if outer is None or outer[1] != len(view):
         return None
     kind = _delimited(view, outer[0], _FIELD_1)
+    if kind is not None and not bytes(view[kind[0] : kind[1]]).isascii():
+        return None  # maybe no UTF-8: protobuf decides
     data = _delimited(view, outer[0] if kind is None else kind[1], _FIELD_2)
     if data is None or data[1] != len(view):
         return None
