@@ -4,11 +4,13 @@
 left out, on SQLite and on PostgreSQL.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 
 import grpc
 import pytest
+import sqlalchemy as sa
 
 from strongroom.models.v1 import maintenance_pb2
 from tests.models_installation import noise
@@ -163,4 +165,25 @@ def test_killed_at_any_step_of_a_collection(on_sqlite: Mortal) -> None:
     assert_whole(on_sqlite, "flying", noise(1001, SIZE), None)
     on_sqlite.admin.delete("kept")
     on_sqlite.admin.delete("flying")
+    assert_clean(on_sqlite)
+
+
+def test_what_was_deleted_before_a_crash_is_not_on_disk_after_it(on_sqlite: Mortal) -> None:
+    """SQLite keeps deleted rows in its write-ahead log until that is emptied: who was killed before does it at last."""
+    database = on_sqlite.models_database()
+    for step in count(1):
+        on_sqlite.admin.push(f"v{step}", {"w": noise(3000 + step, SIZE)})
+        with database.connect() as connection:
+            salts = list(connection.scalars(sa.text("SELECT salt FROM chunks")))
+        database.dispose()
+        attempt = on_sqlite.attempt(step, lambda name=f"v{step}": on_sqlite.admin.delete(name))
+        if exists(on_sqlite, f"v{step}"):
+            on_sqlite.admin.delete(f"v{step}")
+        files = list((on_sqlite.folder / "db").glob("strongroom-models*"))
+        deadline = time.monotonic() + 10
+        while any(salt in file.read_bytes() for salt in salts for file in files):
+            assert time.monotonic() < deadline, f"killed at {attempt.died_at}, a shredded salt stays on disk"
+            time.sleep(0.05)
+        if attempt.died_at is None:
+            break
     assert_clean(on_sqlite)

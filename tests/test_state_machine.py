@@ -34,8 +34,8 @@ SIZES = [1, 4080, 50_000, 200_000, 900_000]
 Code = grpc.StatusCode
 versions_ = st.sampled_from(["v1", "v2", "v3"])
 pieces_ = st.sets(st.sampled_from(range(len(SIZES))), min_size=1, max_size=3)
-# Mostly nothing happens; a commit has 15 steps, a plain file 30.
-death_ = st.one_of(st.just(0), st.just(0), st.integers(1, 30))
+# Half of the time nothing happens. A deletion has 8 steps, a commit 15, a plain file 30.
+death_ = st.one_of(st.just(0), st.just(0), st.integers(1, 9), st.integers(1, 30))
 
 
 @dataclass
@@ -142,6 +142,7 @@ class Weights(RuleBasedStateMachine):
         if attempt.answered:
             distinct = {chunk for piece in pieces for chunk in self.chunks([piece])}
             assert attempt.answer.shredded_chunks + attempt.answer.shared_chunks == len(distinct)
+            self.assert_destroyed()
         self.assert_shredded(pieces - self.possible(but_garbage=True))
 
     @precondition(lambda self: self.uploads)
