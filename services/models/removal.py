@@ -7,7 +7,7 @@ import structlog
 
 from services.models import condemned
 from services.models.key_client import KeyClient, KeyServiceUnavailable
-from services.models.stores.store import Store
+from services.models.stores.store import Store, StoreUnavailable
 from services.shared.database import Database
 
 _log = structlog.get_logger()
@@ -25,9 +25,9 @@ class Remover:
     def remove(self, names: Sequence[str]) -> None:
         """Removes what it can. What fails is logged and stays condemned: the next collection tries again."""
         keys = {name: key_id for name in names if (key_id := condemned.key_named(name)) is not None}
-        done = self._remove_objects([name for name in names if name not in keys])
-        if keys and self._destroy_keys(list(keys.values())):
-            done += keys
+        # Keys first: without them the objects are noise, wherever a store that is slow or down keeps them.
+        done = list(keys) if keys and self._destroy_keys(list(keys.values())) else []
+        done += self._remove_objects([name for name in names if name not in keys])
         if done:
             with self._database.write() as connection:
                 condemned.confirm(connection, done, self._clock())
@@ -38,7 +38,7 @@ class Remover:
             try:
                 self._store.delete(name)
                 done.append(name)
-            except OSError as error:
+            except (OSError, StoreUnavailable) as error:
                 _log.warning("an object could not be removed", object=name, error=str(error))
         return done
 
