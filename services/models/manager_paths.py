@@ -27,7 +27,7 @@ class PathInvalid(InvalidArgument):
 
 def logical(model_path: str, path: str) -> str:
     """The path below the manager's own, without which it may be given too. Raises PathInvalid."""
-    root = _relative(model_path)
+    root = _relative(model_path).removesuffix("/")
     cleaned = _checked(_relative(path))
     return cleaned.removeprefix(f"{root}/") if root else cleaned
 
@@ -39,7 +39,7 @@ def shown(model_path: str, path: str) -> str:
 
 def check_root(model_path: str) -> None:
     """Raises PathInvalid unless paths may begin so."""
-    root = _relative(model_path)
+    root = _relative(model_path).removesuffix("/")
     if model_path.startswith("/") or root:
         _checked(root)
 
@@ -63,12 +63,12 @@ def named(filename: str) -> tuple[str, str]:
 def _relative(path: str) -> str:
     while path.startswith("./"):
         path = path[2:]
-    return "" if path == "." else path.removesuffix("/")
+    return "" if path == "." else path
 
 
 def _checked(path: str) -> str:
     if not valid_path(path) or _ELSEWHERE.search(path):
         raise PathInvalid(
-            "A path is relative, with `/` between its parts, none of them empty, `.` or `..`, and has at most 1024 bytes."
+            "A path is relative, has no part that is empty, `.` or `..`, no backslash and at most 1024 bytes."
         )
     return path

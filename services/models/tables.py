@@ -111,6 +111,16 @@ version_chunks = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# What was measured of a version, by name.
+version_metrics = sa.Table(
+    "version_metrics",
+    METADATA,
+    sa.Column("version", _Number, sa.ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("value", sa.Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # Where in a manager a file of a version was saved: logical names, never places on a disk.
 manager_paths = sa.Table(
     "manager_paths",

@@ -358,7 +358,7 @@ class SaveModelRequest(_message.Message):
     manager_id: _builtins.str
     model_name: _builtins.str
     filepath: _builtins.str
-    """Unset: `<model_path>/<model_name>` with the suffix that the file was uploaded with, `.pkl` if none."""
+    """Unset: `<model_path>/<model_name>.pkl`, whatever the format: nothing is ever unpickled."""
     access_code: _builtins.str
     """Protects the file."""
     compression_level: _builtins.int

@@ -110,7 +110,7 @@ class ManagerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListManagers(self, request, context):
-        """Lists managers, oldest first: those of which the caller may read all models.
+        """Lists managers by id: those of which the caller may read all models.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,7 @@ class ManagerServiceStub:
     CreateManager: _grpc.UnaryUnaryMultiCallable[_managers_pb2.CreateManagerRequest, _managers_pb2.CreateManagerResponse]
     """Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS."""
     ListManagers: _grpc.UnaryUnaryMultiCallable[_managers_pb2.ListManagersRequest, _managers_pb2.ListManagersResponse]
-    """Lists managers, oldest first: those of which the caller may read all models."""
+    """Lists managers by id: those of which the caller may read all models."""
     MapManagers: _grpc.UnaryUnaryMultiCallable[_managers_pb2.MapManagersRequest, _struct_pb2.Struct]
     """The same as one map: id → `encryption_enabled`, `model_path`, `task_type` (upper case),
     `models_count`, `best_model` (a name or null). For gRPC clients there is ListManagers.
@@ -98,7 +98,7 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     CreateManager: _aio.UnaryUnaryMultiCallable[_managers_pb2.CreateManagerRequest, _managers_pb2.CreateManagerResponse]  # type: ignore[assignment]
     """Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS."""
     ListManagers: _aio.UnaryUnaryMultiCallable[_managers_pb2.ListManagersRequest, _managers_pb2.ListManagersResponse]  # type: ignore[assignment]
-    """Lists managers, oldest first: those of which the caller may read all models."""
+    """Lists managers by id: those of which the caller may read all models."""
     MapManagers: _aio.UnaryUnaryMultiCallable[_managers_pb2.MapManagersRequest, _struct_pb2.Struct]  # type: ignore[assignment]
     """The same as one map: id → `encryption_enabled`, `model_path`, `task_type` (upper case),
     `models_count`, `best_model` (a name or null). For gRPC clients there is ListManagers.
@@ -162,7 +162,7 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _managers_pb2.ListManagersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_managers_pb2.ListManagersResponse, _abc.Awaitable[_managers_pb2.ListManagersResponse]]:
-        """Lists managers, oldest first: those of which the caller may read all models."""
+        """Lists managers by id: those of which the caller may read all models."""
 
     @_abc_1.abstractmethod
     def MapManagers(

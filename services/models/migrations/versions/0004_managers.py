@@ -36,9 +36,17 @@ def upgrade() -> None:
         sa.Column("updated_at", UtcDateTime, nullable=False),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "version_metrics",
+        sa.Column("version", _Number, sa.ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("name", sa.String(128), primary_key=True),
+        sa.Column("value", sa.Double, nullable=False),
+        sqlite_with_rowid=False,
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("version_metrics")
     op.drop_table("manager_paths")
     for name in (
         "primary_metric",
