@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save_file
 
 from strongroom.models.v1 import managers_pb2 as pb
 from strongroom.models.v1 import managers_pb2_grpc
@@ -228,6 +231,45 @@ def test_a_compression_level_has_one_digit(stack: Stack, manager: str, level: in
     assert_problem(admin(stack, "POST", f"/api/managers/{manager}/models/save", body), 400, "FIELD_INVALID")
 
 
+@pytest.mark.row("S0.12")
+@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+def test_a_manager_that_quantizes_stores_an_int8_copy(stack: Stack, tmp_path: Path, suffix: str) -> None:
+    manager = create(stack, enable_quantization=True)
+    layer = np.random.default_rng(1).normal(size=(300, 256)).astype(np.float32)
+    file = tmp_path / f"scorer.{suffix}"
+    save_file({"w": layer}, file) if suffix == "safetensors" else np.savez(file, w=layer)
+    upload(stack, manager, file)
+    path = f"/api/managers/{manager}/models/save"
+    body = {"model_name": "scorer", "filepath": f"scorer.{suffix}"}
+    details = admin(stack, "POST", path, body).json["details"]
+    copy = details["quantized"]
+    assert copy["filepath"] == "./models/project1/scorer.int8.safetensors"
+    assert copy["tensors_quantized"] == 1
+    assert copy["size_bytes"] < 0.27 * copy["original_size_bytes"]
+    assert 0 < copy["relative_error"] < 0.01
+    files = f"/api/v1/managers/{manager}/models/scorer/versions/latest/files"
+    assert admin(stack, "GET", f"{files}/scorer.{suffix}").body == file.read_bytes()
+    stored = load_tensors(admin(stack, "GET", f"{files}/scorer.int8.safetensors").body)
+    error = np.abs(stored["w"] * stored["w.scale"][:, None] - layer).max()
+    assert error == pytest.approx(copy["max_error"], rel=1e-3)
+    for saved in (body["filepath"], copy["filepath"]):
+        assert load(stack, manager, saved).json["details"]["model_name"] == "scorer"
+    # Once more: the copy is there already.
+    assert admin(stack, "POST", path, body).json["details"] == details
+    versions = admin(stack, "GET", f"/api/v1/managers/{manager}/models/scorer/versions").json["versions"]
+    assert len(versions) == 2
+
+
+@pytest.mark.row("S0.12")
+@pytest.mark.parametrize(("name", "data"), [("x.pkl", b"pickle"), ("x.npz", b"no archive"), ("x.safetensors", b"")])
+def test_what_cannot_be_quantized_is_saved_as_it_is(stack: Stack, tmp_path: Path, name: str, data: bytes) -> None:
+    manager = create(stack, enable_quantization=True)
+    (tmp_path / name).write_bytes(data)
+    upload(stack, manager, tmp_path / name)
+    saved = admin(stack, "POST", f"/api/managers/{manager}/models/save", {"model_name": "x"})
+    assert set(saved.json["details"]) == {"model_name", "filepath", "encrypted"}
+
+
 @pytest.mark.row("S0.4")
 def test_a_model_is_loaded_by_its_path(stack: Stack, manager: str, tmp_path: Path) -> None:
     path = upload(stack, manager, weights(tmp_path))["details"]["filepath"]
@@ -253,6 +295,69 @@ def test_models_are_listed(stack: Stack, manager: str, tmp_path: Path) -> None:
         upload(stack, manager, weights(tmp_path, name, 1000))
     listed = admin(stack, "GET", f"/api/managers/{manager}/models").json
     assert listed == {"models": ["random_forest_v1", "xgboost_v2"], "best_model": None}
+
+
+def record(stack: Stack, manager: str, model: str, version: str = "latest", **metrics: Any) -> Answer:
+    path = f"/api/v1/managers/{manager}/models/{model}/versions/{version}/metrics"
+    return admin(stack, "PUT", path, {"metrics": metrics})
+
+
+@pytest.mark.row("S0.5")
+@pytest.mark.parametrize(
+    ("metric", "best"),
+    [("mse", "low"), ("mae", "low"), ("rmse", "low"), ("log_loss", "low"), ("accuracy", "high"), ("r2", "high")],
+)
+def test_the_best_model_follows_the_primary_metric(stack: Stack, tmp_path: Path, metric: str, best: str) -> None:
+    manager = create(stack, primary_metric=metric)
+    for name, value in (("low", 0.25), ("high", 0.75), ("none", None)):
+        upload(stack, manager, weights(tmp_path, f"{name}.pkl", 10))
+        if value is not None:
+            assert record(stack, manager, name, **{metric: value, "other": 7}).json["metrics"][metric] == value
+    assert admin(stack, "GET", f"/api/managers/{manager}/models").json["best_model"] == best
+    assert admin(stack, "GET", "/api/managers").json[manager]["best_model"] == best
+    for name in ("low", "high", "none"):
+        saved = admin(stack, "POST", f"/api/managers/{manager}/models/save", {"model_name": name})
+        loaded = load(stack, manager, saved.json["details"]["filepath"])
+        assert loaded.json["details"] == {"model_name": name, "is_best_model": name == best}
+
+
+@pytest.mark.row("S0.5")
+def test_the_best_version_of_a_model_counts_and_goes_with_it(stack: Stack, tmp_path: Path) -> None:
+    manager = create(stack, primary_metric="mse")
+    for name, value in (("first", 0.5), ("second", 0.1), ("first", 0.9)):
+        upload(stack, manager, weights(tmp_path, f"{name}.pkl", 10))
+        record(stack, manager, name, mse=value)
+    models = f"/api/managers/{manager}/models"
+    assert admin(stack, "GET", models).json["best_model"] == "second"
+    [version] = admin(stack, "GET", f"/api/v1/managers/{manager}/models/second/versions").json["versions"]
+    path = f"/api/v1/managers/{manager}/models/second/versions/{version['version']}"
+    assert admin(stack, "GET", f"{path}/metrics").json == {"metrics": {"mse": 0.1}}
+    assert admin(stack, "DELETE", path).status == 200
+    assert admin(stack, "GET", models).json == {"models": ["first"], "best_model": "first"}
+
+
+@pytest.mark.row("S0.5")
+def test_a_best_model_that_the_caller_may_not_see_is_not_told(stack: Stack, tmp_path: Path) -> None:
+    manager = create(stack, primary_metric="r2")
+    for name, value in (("shown", 0.5), ("hidden", 0.9)):
+        upload(stack, manager, weights(tmp_path, f"{name}.pkl", 10))
+        record(stack, manager, name, r2=value)
+    allow = {"effect": "allow", "permissions": ["models.read"], "resources": ["**"]}
+    deny = {"effect": "deny", "permissions": ["models.read"], "resources": [f"managers/{manager}/models/hidden"]}
+    headers = {"X-API-Key": key_with(stack, grants=[allow, deny])}
+    listed = call(stack, "GET", f"/api/managers/{manager}/models", headers).json
+    assert listed == {"models": ["shown"], "best_model": "shown"}
+    assert call(stack, "GET", f"/api/managers/{manager}", headers).json["best_model"] == "shown"
+
+
+@pytest.mark.row("S0.5")
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_a_metric_is_a_number(stack: Stack, manager: str, tmp_path: Path, value: str) -> None:
+    upload(stack, manager, weights(tmp_path, "m.pkl", 10))
+    assert_problem(record(stack, manager, "m", mse=value), 400, "METRIC_INVALID")
+    assert_problem(record(stack, manager, "m", **{"a b": 1.0}), 400, "FIELD_INVALID")
+    assert_problem(record(stack, manager, "m"), 400, "FIELD_INVALID")
+    assert_problem(record(stack, manager, "m", "v9", mse=1.0), 404, "VERSION_NOT_FOUND")
 
 
 @pytest.mark.row("S0.6")

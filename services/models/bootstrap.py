@@ -16,9 +16,11 @@ from services.models.maintenance_servicer import MaintenanceServicer
 from services.models.manager_catalog import ManagerCatalog
 from services.models.manager_models import ManagerModels
 from services.models.manager_removal import ManagerRemoval
+from services.models.manager_saves import ManagerSaves
 from services.models.manager_servicer import ManagerServicer
 from services.models.managers import DEFAULT_MANAGER, Managers
 from services.models.manifest_store import ManifestStore
+from services.models.metrics import Metrics
 from services.models.model_servicer import ModelServicer
 from services.models.path_index import PathIndex
 from services.models.reads import Reader
@@ -76,6 +78,7 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     catalog = ManagerCatalog(database, managers)
     paths = PathIndex(database, clock)
     removal = ManagerRemoval(database, remover.remove, clock)
+    saves = ManagerSaves(catalog, paths, versions, manifest_store, files, reader)
     by_path = ManagerModels(catalog, paths, versions, manifest_store, files, reader, verifying, clock)
     collector = Collector(database, store, keys, managers, remover, clock)
     housekeeper = Housekeeper(collector, [keys.forget_expired, manifest_store.forget_expired], settings.collect_seconds)
@@ -85,7 +88,7 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)
         WeightsServicer(uploads, receiver, committer, reader).register(server)
         FileServicer(files, reader).register(server)
-        manager_servicer = ManagerServicer(catalog, removal, by_path, versions)
+        manager_servicer = ManagerServicer(catalog, removal, by_path, saves, versions, Metrics(database, managers))
         managers_pb2_grpc.add_ManagerServiceServicer_to_server(manager_servicer, server)
         maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(collector), server)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)

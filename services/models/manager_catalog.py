@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from services.models import manager_paths
 from services.models import tables as t
-from services.models.best_model import best_models
 from services.models.managers import ManagerNotFound, Managers
+from services.models.metrics import best_models
 from services.shared.database import Database
 
 _PAGE = 100

@@ -1,4 +1,4 @@
-"""Models of a manager by their paths: uploaded, saved, loaded, verified."""
+"""Models of a manager by their paths: uploaded, loaded, verified."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,12 +11,9 @@ from services.models.path_index import PathEntry, PathIndex
 from services.models.reads import Reader
 from services.models.receive import FileReceiver, FileTarget
 from services.models.verify import Verifier
-from services.models.versions import LATEST, Version, Versions
+from services.models.versions import Version, Versions
 from services.shared.errors import NotFound
 from strongroom.chunking import Buffer
-
-# Where a model is saved for which no path is named. It says nothing about the format: nothing here is ever unpickled.
-_SUFFIX = ".pkl"
 
 
 class PathNotFound(NotFound):
@@ -26,12 +23,11 @@ class PathNotFound(NotFound):
 
 
 @dataclass(frozen=True)
-class Saved:
+class Uploaded:
     """Where a model is: `filepath` as it is shown."""
 
     model_name: str
     filepath: str
-    encrypted: bool
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class ManagerModels:
         body: Iterator[Buffer],
         may_write: Callable[[str], None],
         still_there: Callable[[], None],
-    ) -> Saved:
+    ) -> Uploaded:
         """Stores a file as a version of the model that it is named after.
 
         `may_write` raises unless the caller may write the model of that name, `still_there` if it has gone.
@@ -95,19 +91,7 @@ class ManagerModels:
         moment = self._clock()
         stamps = (str(int(moment.timestamp())), str(int(moment.timestamp() * 1_000_000)), version.uid)
         path = self._paths.put_upload(version, [f"{name}_{stamp}{suffix}" for stamp in stamps], target.path)
-        return Saved(name, manager_paths.shown(config.model_path, path), config.enable_encryption)
-
-    def save(self, manager_id: str, model_name: str, filepath: str) -> Saved:
-        """Saves the model's newest version at a path, or at `<model_path>/<model_name>.pkl`.
-
-        Raises PathInvalid, ModelNotFound, VersionNotFound.
-        """
-        config = self._catalog.config(manager_id)
-        path = manager_paths.logical(config.model_path, filepath or f"{model_name}{_SUFFIX}")
-        version = self._versions.find(manager_id, model_name, LATEST)
-        files = self._manifests.load(version).files
-        self._paths.put(version, {path: files[0].path if len(files) == 1 else ""})
-        return Saved(model_name, manager_paths.shown(config.model_path, path), config.enable_encryption)
+        return Uploaded(name, manager_paths.shown(config.model_path, path))
 
     def load(self, manager_id: str, filepath: str, visible: Callable[[str], bool]) -> Loaded:
         """Opens what was saved at the path: its manifest, and the beginning of its file.

@@ -9,7 +9,9 @@ from services.models import manager_access, multipart
 from services.models.manager_catalog import ManagerCatalog, ManagerConfig, ManagerRecord
 from services.models.manager_models import ManagerModels
 from services.models.manager_removal import ManagerRemoval
+from services.models.manager_saves import ManagerSaves, SavedCopy
 from services.models.messages import timestamp
+from services.models.metrics import Metrics
 from services.models.presence import Presence
 from services.models.versions import Versions
 from services.shared.call import caller
@@ -25,12 +27,20 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
     """Managers, and the models in them by path."""
 
     def __init__(
-        self, catalog: ManagerCatalog, removal: ManagerRemoval, models: ManagerModels, versions: Versions
+        self,
+        catalog: ManagerCatalog,
+        removal: ManagerRemoval,
+        models: ManagerModels,
+        saves: ManagerSaves,
+        versions: Versions,
+        metrics: Metrics,
     ) -> None:
         self._catalog = catalog
         self._removal = removal
         self._models = models
+        self._saves = saves
         self._versions = versions
+        self._metrics = metrics
 
     def CreateManager(
         self, request: pb.CreateManagerRequest, context: grpc.ServicerContext
@@ -67,9 +77,14 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
         return pb.DeleteManagerResponse(success=True, message=message, details=pb.DeleteManagerResponse.Details())
 
     def SaveModel(self, request: pb.SaveModelRequest, context: grpc.ServicerContext) -> pb.SaveModelResponse:
-        saved = self._models.save(request.manager_id, request.model_name, request.filepath)
+        saved = self._saves.save(
+            caller(context).id, request.manager_id, request.model_name, request.filepath, Presence(context).check
+        )
         details = pb.SaveModelResponse.Details(
-            model_name=saved.model_name, filepath=saved.filepath, encrypted=saved.encrypted
+            model_name=saved.model_name,
+            filepath=saved.filepath,
+            encrypted=saved.encrypted,
+            quantized=_copy(saved.copy) if saved.copy else None,
         )
         message = f"Model {saved.model_name} saved successfully"
         return pb.SaveModelResponse(success=True, message=message, details=details)
@@ -101,6 +116,15 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
         result = self._models.verify(request.manager_id, request.filepath, visible, Presence(context).check)
         status = "encrypted" if result.encrypted else "unencrypted"
         return pb.VerifyModelResponse(filepath=request.filepath, is_valid=result.is_valid, encryption_status=status)
+
+    def RecordMetrics(
+        self, request: pb.RecordMetricsRequest, context: grpc.ServicerContext
+    ) -> pb.RecordMetricsResponse:
+        recorded = self._metrics.record(request.manager_id, request.model_name, request.version, request.metrics)
+        return pb.RecordMetricsResponse(metrics=recorded)
+
+    def GetMetrics(self, request: pb.GetMetricsRequest, context: grpc.ServicerContext) -> pb.GetMetricsResponse:
+        return pb.GetMetricsResponse(metrics=self._metrics.get(request.manager_id, request.model_name, request.version))
 
     def UploadModel(
         self, messages: Iterator[pb.UploadModelRequest], context: grpc.ServicerContext
@@ -171,6 +195,18 @@ def _manager(manager: ManagerRecord) -> pb.Manager:
         best_model=manager.best_model,
         created_at=timestamp(manager.created_at),
         **config,
+    )
+
+
+def _copy(copy: SavedCopy) -> pb.QuantizedCopy:
+    return pb.QuantizedCopy(
+        filepath=copy.filepath,
+        size_bytes=copy.about.size,
+        original_size_bytes=copy.about.original_size,
+        tensors_quantized=copy.about.report.tensors_quantized,
+        tensors_kept=copy.about.report.tensors_kept,
+        max_error=copy.about.report.max_error,
+        relative_error=copy.about.report.relative_error,
     )
 
 

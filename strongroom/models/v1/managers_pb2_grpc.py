@@ -86,6 +86,16 @@ class ManagerServiceStub:
                 request_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelRequest.SerializeToString,
                 response_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelResponse.FromString,
                 _registered_method=True)
+        self.RecordMetrics = channel.unary_unary(
+                '/strongroom.models.v1.ManagerService/RecordMetrics',
+                request_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.RecordMetricsRequest.SerializeToString,
+                response_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.RecordMetricsResponse.FromString,
+                _registered_method=True)
+        self.GetMetrics = channel.unary_unary(
+                '/strongroom.models.v1.ManagerService/GetMetrics',
+                request_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.GetMetricsResponse.FromString,
+                _registered_method=True)
         self.UploadModel = channel.stream_unary(
                 '/strongroom.models.v1.ManagerService/UploadModel',
                 request_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.UploadModelRequest.SerializeToString,
@@ -177,6 +187,22 @@ class ManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordMetrics(self, request, context):
+        """Sets metrics of a version, such as mse or accuracy, by which models are compared; those it does not
+        name stay. Answers with all of them. INVALID_ARGUMENT with reason METRIC_INVALID for a value that is
+        no finite number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMetrics(self, request, context):
+        """Shows the metrics of a version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UploadModel(self, request_iterator, context):
         """Stores a file as a new version of the model that is named after it. Over HTTP the body is a
         form (`curl -F model_file=@FILE`), of any size; its parts but `model_file` are passed over. Any other
@@ -235,6 +261,16 @@ def add_ManagerServiceServicer_to_server(servicer, server):
                     servicer.VerifyModel,
                     request_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelRequest.FromString,
                     response_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelResponse.SerializeToString,
+            ),
+            'RecordMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordMetrics,
+                    request_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.RecordMetricsRequest.FromString,
+                    response_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.RecordMetricsResponse.SerializeToString,
+            ),
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.GetMetricsRequest.FromString,
+                    response_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.GetMetricsResponse.SerializeToString,
             ),
             'UploadModel': grpc.stream_unary_rpc_method_handler(
                     servicer.UploadModel,
@@ -491,6 +527,60 @@ class ManagerService:
             '/strongroom.models.v1.ManagerService/VerifyModel',
             strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelRequest.SerializeToString,
             strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.models.v1.ManagerService/RecordMetrics',
+            strongroom_dot_models_dot_v1_dot_managers__pb2.RecordMetricsRequest.SerializeToString,
+            strongroom_dot_models_dot_v1_dot_managers__pb2.RecordMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.models.v1.ManagerService/GetMetrics',
+            strongroom_dot_models_dot_v1_dot_managers__pb2.GetMetricsRequest.SerializeToString,
+            strongroom_dot_models_dot_v1_dot_managers__pb2.GetMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

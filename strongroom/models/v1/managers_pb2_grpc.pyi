@@ -76,6 +76,13 @@ class ManagerServiceStub:
     """Reads every stored byte of the version at a path and checks it: any that is changed, missing,
     reordered or cut off makes it invalid. Needs no access code. NOT_FOUND with reason PATH_NOT_FOUND.
     """
+    RecordMetrics: _grpc.UnaryUnaryMultiCallable[_managers_pb2.RecordMetricsRequest, _managers_pb2.RecordMetricsResponse]
+    """Sets metrics of a version, such as mse or accuracy, by which models are compared; those it does not
+    name stay. Answers with all of them. INVALID_ARGUMENT with reason METRIC_INVALID for a value that is
+    no finite number.
+    """
+    GetMetrics: _grpc.UnaryUnaryMultiCallable[_managers_pb2.GetMetricsRequest, _managers_pb2.GetMetricsResponse]
+    """Shows the metrics of a version."""
     UploadModel: _grpc.StreamUnaryMultiCallable[_managers_pb2.UploadModelRequest, _managers_pb2.UploadModelResponse]
     """Stores a file as a new version of the model that is named after it. Over HTTP the body is a
     form (`curl -F model_file=@FILE`), of any size; its parts but `model_file` are passed over. Any other
@@ -131,6 +138,13 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     """Reads every stored byte of the version at a path and checks it: any that is changed, missing,
     reordered or cut off makes it invalid. Needs no access code. NOT_FOUND with reason PATH_NOT_FOUND.
     """
+    RecordMetrics: _aio.UnaryUnaryMultiCallable[_managers_pb2.RecordMetricsRequest, _managers_pb2.RecordMetricsResponse]  # type: ignore[assignment]
+    """Sets metrics of a version, such as mse or accuracy, by which models are compared; those it does not
+    name stay. Answers with all of them. INVALID_ARGUMENT with reason METRIC_INVALID for a value that is
+    no finite number.
+    """
+    GetMetrics: _aio.UnaryUnaryMultiCallable[_managers_pb2.GetMetricsRequest, _managers_pb2.GetMetricsResponse]  # type: ignore[assignment]
+    """Shows the metrics of a version."""
     UploadModel: _aio.StreamUnaryMultiCallable[_managers_pb2.UploadModelRequest, _managers_pb2.UploadModelResponse]  # type: ignore[assignment]
     """Stores a file as a new version of the model that is named after it. Over HTTP the body is a
     form (`curl -F model_file=@FILE`), of any size; its parts but `model_file` are passed over. Any other
@@ -237,6 +251,25 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads every stored byte of the version at a path and checks it: any that is changed, missing,
         reordered or cut off makes it invalid. Needs no access code. NOT_FOUND with reason PATH_NOT_FOUND.
         """
+
+    @_abc_1.abstractmethod
+    def RecordMetrics(
+        self,
+        request: _managers_pb2.RecordMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_managers_pb2.RecordMetricsResponse, _abc.Awaitable[_managers_pb2.RecordMetricsResponse]]:
+        """Sets metrics of a version, such as mse or accuracy, by which models are compared; those it does not
+        name stay. Answers with all of them. INVALID_ARGUMENT with reason METRIC_INVALID for a value that is
+        no finite number.
+        """
+
+    @_abc_1.abstractmethod
+    def GetMetrics(
+        self,
+        request: _managers_pb2.GetMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_managers_pb2.GetMetricsResponse, _abc.Awaitable[_managers_pb2.GetMetricsResponse]]:
+        """Shows the metrics of a version."""
 
     @_abc_1.abstractmethod
     def UploadModel(
