@@ -13,9 +13,16 @@ from services.models.housekeeper import Housekeeper
 from services.models.ingest import ByteBudget
 from services.models.key_client import KeyClient
 from services.models.maintenance_servicer import MaintenanceServicer
+from services.models.manager_catalog import ManagerCatalog
+from services.models.manager_models import ManagerModels
+from services.models.manager_removal import ManagerRemoval
+from services.models.manager_saves import ManagerSaves
+from services.models.manager_servicer import ManagerServicer
 from services.models.managers import DEFAULT_MANAGER, Managers
 from services.models.manifest_store import ManifestStore
+from services.models.metrics import Metrics
 from services.models.model_servicer import ModelServicer
+from services.models.path_index import PathIndex
 from services.models.reads import Reader
 from services.models.receive import FileReceiver, Receiver
 from services.models.removal import Remover
@@ -36,11 +43,11 @@ from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
 from strongroom.audit.v1 import audit_log_pb2_grpc
-from strongroom.models.v1 import maintenance_pb2_grpc, models_pb2_grpc
+from strongroom.models.v1 import maintenance_pb2_grpc, managers_pb2_grpc, models_pb2_grpc
 
 _NAME = "models"
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_SERVICES = ("ModelService", "WeightsService", "FileService", "MaintenanceService")
+_SERVICES = ("ModelService", "WeightsService", "FileService", "MaintenanceService", "ManagerService")
 
 
 def _utc_now() -> datetime:
@@ -67,6 +74,12 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     committer = Committer(database, store, keys, managers, versions, manifest_store.load, remover.remove, clock)
     reader = Reader(database, store, managers, versions, manifest_store)
     verifying = Verifier(store, managers, versions, manifest_store, reader)
+    files = FileReceiver(receiver, uploads, committer)
+    catalog = ManagerCatalog(database, managers)
+    paths = PathIndex(database, clock)
+    removal = ManagerRemoval(database, remover.remove, clock)
+    saves = ManagerSaves(catalog, paths, versions, manifest_store, files, reader)
+    by_path = ManagerModels(catalog, paths, versions, manifest_store, files, reader, verifying, clock)
     collector = Collector(database, store, keys, managers, remover, clock)
     housekeeper = Housekeeper(collector, [keys.forget_expired, manifest_store.forget_expired], settings.collect_seconds)
 
@@ -74,7 +87,9 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         model_servicer = ModelServicer(versions, manifest_store, verifying)
         models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)
         WeightsServicer(uploads, receiver, committer, reader).register(server)
-        FileServicer(FileReceiver(receiver, uploads, committer), reader).register(server)
+        FileServicer(files, reader).register(server)
+        manager_servicer = ManagerServicer(catalog, removal, by_path, saves, versions, Metrics(database, managers))
+        managers_pb2_grpc.add_ManagerServiceServicer_to_server(manager_servicer, server)
         maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(collector), server)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 

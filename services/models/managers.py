@@ -11,7 +11,7 @@ from services.models import tables as t
 from services.models.chunk_keys import Domain
 from services.models.key_client import KeyClient
 from services.shared.database import Database
-from services.shared.errors import NotFound
+from services.shared.errors import AlreadyExists, NotFound
 
 DEFAULT_MANAGER = "default"
 
@@ -24,6 +24,12 @@ class ManagerNotFound(NotFound):
     """There is no manager of that id."""
 
     reason = "MANAGER_NOT_FOUND"
+
+
+class ManagerExists(AlreadyExists):
+    """There is a manager of that id."""
+
+    reason = "MANAGER_EXISTS"
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,20 @@ class Managers:
         return Domain(self._keys.unwrap(manager.domain_key_id, _domain_context(manager.id)), manager.domain_key_id)
 
     def ensure(self, manager_id: str) -> Manager:
-        """The manager, created with its keys if it is not there.
+        """The manager, created with its keys if it is not there."""
+        try:
+            return self._find(manager_id) or self.create(manager_id)
+        except ManagerExists:
+            return self.get(manager_id)
 
-        Of replicas that do this at a time one wins, and the others destroy the domain secret they made. A crash in
+    def create(self, manager_id: str, **settings: str | int | bool) -> Manager:
+        """Creates a manager with its keys; `settings` are columns of its row. Raises ManagerExists.
+
+        Of several who do this at a time one wins, and the others destroy the domain secret they made. A crash in
         between leaves a secret that collection finds, and a key-encryption key that the next attempt takes over.
         """
-        found = self._find(manager_id)
-        if found is not None:
-            return found
+        if self._find(manager_id) is not None:
+            raise _taken(manager_id)
         kek_id = f"managers/{manager_id}"
         self._keys.create_kek(kek_id)
         secret = self._keys.generate(kek_id, _domain_context(manager_id))
@@ -82,11 +94,13 @@ class Managers:
                 "kek_id": kek_id,
                 "domain_key_id": secret.key_id,
                 "created_at": self._clock(),
+                **settings,
             }
             t.insert_missing(connection, t.managers, [row])
         manager = self.get(manager_id)
         if manager.domain_key_id != secret.key_id:
             self._keys.destroy([secret.key_id])
+            raise _taken(manager_id)
         return manager
 
     def _find(self, manager_id: str) -> Manager | None:
@@ -97,6 +111,10 @@ class Managers:
 
 def _domain_context(manager_id: str) -> str:
     return f"managers/{manager_id}/domain-secret"
+
+
+def _taken(manager_id: str) -> ManagerExists:
+    return ManagerExists(f"There is a manager '{manager_id}' already: take another id.", manager=manager_id)
 
 
 def _manager(row: sa.RowMapping) -> Manager:

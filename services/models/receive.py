@@ -3,7 +3,7 @@
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,7 +80,7 @@ class FileTarget:
 
 
 class FileReceiver:
-    """Stores a plain file, cutting and hashing it here."""
+    """Stores plain files, cutting and hashing them here."""
 
     def __init__(self, receiver: Receiver, uploads: Uploads, committer: Committer) -> None:
         self._receiver = receiver
@@ -95,12 +95,28 @@ class FileReceiver:
         `still_there` raises if the client has gone: called last, because a body that was cut looks like one that ended.
         Raises as Uploads.create and Committer.commit; whatever is raised, there is no version.
         """
-        proposals.check_path(target.path)
-        upload, _ = self._uploads.create(creator, target.manager_id, target.model_name, target.version, resumable=False)
+        return self.store_all(
+            creator, target.manager_id, target.model_name, target.version, [(target.path, body)], still_there
+        )
+
+    def store_all(
+        self,
+        creator: str,
+        manager_id: str,
+        model_name: str,
+        version: str,
+        files: Iterable[tuple[str, Iterator[Buffer]]],
+        still_there: Callable[[], None],
+    ) -> tuple[Version, Manifest]:
+        """The same with several files, path and body, which are taken one after another."""
+        upload, _ = self._uploads.create(creator, manager_id, model_name, version, resumable=False)
         try:
-            file = self._receive(upload.name, target.path, body)
+            received = []
+            for path, body in files:
+                proposals.check_path(path)
+                received.append(self._receive(upload.name, path, body))
             return self._committer.commit(
-                upload.name, [file], any_chunk=False, sha256_verified=True, last_check=still_there
+                upload.name, received, any_chunk=False, sha256_verified=True, last_check=still_there
             )
         except BaseException:
             with suppress(DomainError):

@@ -26,6 +26,17 @@ managers = sa.Table(
     sa.Column("kek_id", sa.String(256), nullable=False),
     sa.Column("domain_key_id", sa.String(64), nullable=False, unique=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
+    # Stands in front of the paths that are shown.
+    sa.Column("model_path", sa.String(512), nullable=False, default="./models"),
+    sa.Column("task_type", sa.String(32), nullable=False, default="regression"),
+    sa.Column("enable_encryption", sa.Boolean, nullable=False, default=True),
+    # How a password becomes a key: scrypt, or PBKDF2 with this hash and so many iterations.
+    sa.Column("key_iterations", sa.Integer, nullable=False, default=200_000),
+    sa.Column("hash_algorithm", sa.String(16), nullable=False, default="sha512"),
+    sa.Column("use_scrypt", sa.Boolean, nullable=False, default=True),
+    sa.Column("enable_quantization", sa.Boolean, nullable=False, default=False),
+    # By which its models are compared; empty: by none.
+    sa.Column("primary_metric", sa.String(128), nullable=False, default=""),
 )
 
 # A model is there while it has versions.
@@ -97,6 +108,31 @@ version_chunks = sa.Table(
     METADATA,
     sa.Column("version", _Number, sa.ForeignKey("versions.id"), primary_key=True),
     sa.Column("chunk", _Number, sa.ForeignKey("chunks.id"), primary_key=True, index=True),
+    sqlite_with_rowid=False,
+)
+
+# What was measured of a version, by name.
+version_metrics = sa.Table(
+    "version_metrics",
+    METADATA,
+    sa.Column("version", _Number, sa.ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("value", sa.Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Where in a manager a file of a version was saved: logical names, never places on a disk.
+manager_paths = sa.Table(
+    "manager_paths",
+    METADATA,
+    sa.Column("manager_id", sa.String(128), sa.ForeignKey("managers.id"), primary_key=True),
+    sa.Column("path", sa.String(1024), primary_key=True),
+    sa.Column("version", _Number, sa.ForeignKey("versions.id", ondelete="CASCADE"), nullable=False, index=True),
+    # Its path in the version; empty for a version of several.
+    sa.Column("file", sa.String(1024), nullable=False),
+    # Whether UploadModel put it there, and nobody saved it yet.
+    sa.Column("uploaded", sa.Boolean, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from services.models import chunk_index, versions
 from services.models import tables as t
+from services.models.manager_access import may_on_all
 from services.models.managers import Managers
 from services.shared.database import Database
 from services.shared.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -55,12 +56,9 @@ class Upload:
 def may_read_all(principal: Principal, manager_id: str) -> bool:
     """Whether the caller may learn which chunks a manager has.
 
-    Chunks belong to no model, so this takes the permission on the whole manager. A deny anywhere in it could not be
-    heeded, therefore whoever has one is treated like somebody without the permission.
+    Chunks belong to no model, so this takes the permission on the whole manager.
     """
-    permission = "models.read"
-    denied = any(grant.effect == "deny" and grant.names(permission) for grant in principal.grants)
-    return not denied and principal.allows(permission, f"managers/{manager_id}/**")
+    return may_on_all(principal, "models.read", manager_id)
 
 
 class Uploads:
