@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from services.models import chunk_index, condemned
 from services.models import tables as t
-from services.models.managers import DEFAULT_MANAGER, ManagerNotFound
+from services.models.managers import DEFAULT_MANAGER, missing
 from services.shared.database import Database
 from services.shared.errors import FailedPrecondition
 
@@ -56,7 +56,7 @@ def _names(connection: sa.Connection, manager_id: str) -> list[str]:
     query = sa.select(t.managers.c.domain_key_id).where(t.managers.c.id == manager_id).with_for_update()
     domain_key = connection.scalar(query)
     if domain_key is None:
-        raise ManagerNotFound(f"There is no manager '{manager_id}'.", manager=manager_id)
+        raise missing(manager_id)
     names = [condemned.name_of_key(domain_key)]
     c = t.versions.c
     for row in connection.execute(sa.select(c.manifest_key, c.data_key_id).where(c.model_id.in_(_models(manager_id)))):

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from services.models import chunk_index, versions
+from services.models import chunk_index, managers, versions
 from services.models import tables as t
 from services.models.manager_access import may_on_all
 from services.models.managers import Managers
@@ -80,9 +80,9 @@ class Uploads:
         if model_name in _RESERVED or version in _RESERVED:
             message = "`latest`, `.` and `..` are no names for a version or a model."
             raise InvalidArgument(message, reason="NAME_RESERVED")
-        self._managers.get(manager_id)
         now = self._clock()
         with self._database.write() as connection:
+            managers.hold(connection, manager_id)
             version = version or _free_name(connection, manager_id, model_name, now)
             versions.refuse_existing(connection, manager_id, model_name, version)
             found = _own_open(connection, creator, manager_id, model_name, version) if resumable else None
