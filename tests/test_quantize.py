@@ -232,6 +232,7 @@ OBJECTS = np.empty((2, 32), object)
         zipped({"w.npy": npy(GOOD, bytes(256), b"\x03\x00")}),
         zipped({"w.npy": npy(GOOD.replace(b"<f4", b"<M8[s]"), bytes(512))}),
         zipped({"w.npy": npy(GOOD.replace(b"<f4", b"<c8"), bytes(512))}),
+        zipped({"w.npy": npy(GOOD.replace(b"(2, 32)", b"(2, 32"), bytes(256))}),
         zipped({"w.bin": b"x"}),
         zipped({"w.npy": npy(GOOD, bytes(256))})[:-30],
         zipped({"w.npy": npy(GOOD, bytes(range(256)))}, zipfile.ZIP_STORED).replace(bytes(range(256)), bytes(256)),

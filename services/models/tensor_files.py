@@ -7,6 +7,7 @@ npz may hold, are never opened.
 import io
 import json
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -147,7 +148,9 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
 class _refusing:  # noqa: N801 - reads as a word
     """Turns what libraries raise over a broken archive into NotQuantizableError."""
 
-    _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error, NotImplementedError, RuntimeError)
+    _ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError)
+    # Of a header: numpy reads it as Python, if need be as that of Python 2.
+    _BROKEN = (*_ARCHIVE, ValueError, RuntimeError, SyntaxError, tokenize.TokenError)
 
     def __enter__(self) -> None:
         return None

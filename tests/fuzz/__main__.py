@@ -1,6 +1,7 @@
 """Runs the fuzzer (https://github.com/google/atheris, on libFuzzer)."""
 
 import argparse
+import logging
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ def _run(name: str, seconds: int, *, keep: bool) -> bool:
 def _fuzz(name: str, seconds: int, *, keep: bool) -> None:
     import atheris
 
+    logging.disable()  # a line for each form that is refused
     with atheris.instrument_imports(include=["services.models", "strongroom"], enable_loader_override=False):
         from tests.fuzz.targets import TARGETS
     from tests.fuzz.seeds import seeds

@@ -1,8 +1,14 @@
 """What a writer writes: where the fuzzer starts from."""
 
 import hashlib
+import io
 import json
 import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
 
 from services.models import manifests, packs
 from services.models.manifests import ChunkRef, Manifest, ManifestFile
@@ -23,6 +29,9 @@ def seeds() -> dict[str, list[bytes]]:
         "header": [_write_header(), _put(data=b"x", path="a/b")],
         "commit": [_commit(0), _commit(1), _commit(3)],
         "answer": [weights_pb2.ReadFileResponse(data=data).SerializeToString() for data in (b"", b"x", bytes(300))],
+        "form": [_form(b"weights"), _form(b"", before=b"preamble\r\n"), _form(bytes(300), others=2)],
+        "tensors": [_tensors(np.float32), _tensors(np.float64), _tensors(np.float16)],
+        "arrays": [_arrays(np.savez), _arrays(np.savez_compressed)],
         "safetensors": [_safetensors([]), _safetensors([5]), _safetensors([1 << 18, 7, 1 << 18])],
     }
 
@@ -83,3 +92,23 @@ def _safetensors(sizes: list[int]) -> bytes:
         position += size
     header = json.dumps({"__metadata__": {"a": "b"}, **tensors}).encode()
     return struct.pack("<Q", len(header)) + header + b"weights"
+
+
+def _form(content: bytes, *, before: bytes = b"", others: int = 0) -> bytes:
+    head = b'Content-Disposition: form-data; name="model_file"; filename="w.bin"\r\nContent-Type: a/b\r\n\r\n'
+    parts = [b'Content-Disposition: form-data; name="other"\r\n\r\nx' for _ in range(others)] + [head + content]
+    return before + b"".join(b"--b\r\n" + part + b"\r\n" for part in parts) + b"--b--\r\n"
+
+
+def _matrix(dtype: Any) -> Any:
+    return np.arange(64, dtype=dtype).reshape(4, 16)
+
+
+def _tensors(dtype: Any) -> bytes:
+    return save({"w": _matrix(dtype), "b": np.zeros(3, np.int8)}, {"a": "b"})
+
+
+def _arrays(write: Callable[..., None]) -> bytes:
+    file = io.BytesIO()
+    write(file, w=_matrix(np.float32), turned=np.asfortranarray(_matrix(np.float64)))
+    return file.getvalue()

@@ -10,13 +10,16 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
+import safetensors as safetensors_library
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.message import DecodeError
 
-from services.models import bulk_frames, manifests, packs
+from services.models import bulk_frames, manifests, multipart, packs, quantize, tensor_files
 from services.models.bulk_frames import FrameInvalid
 from services.models.chunk_keys import Domain
+from services.models.multipart import FormInvalid
+from services.models.quantize import NotQuantizableError
 from services.models.stores.store import ObjectNotFound
 from services.shared.errors import DataLoss
 from strongroom import bulk
@@ -184,7 +187,56 @@ def _cut(data: bytes, step: int) -> list[bytes]:
     return [*chunks, *map(bytes, chunker.finish())]
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target
-    for target in (manifest, raw_manifest, pack, frame, body, header, commit, answer, safetensors)
-}
+_FORM = "multipart/form-data; boundary=b"
+
+
+def form(data: bytes) -> None:
+    """A form with a file: the same file however it comes, and no boundary within it.
+
+    What stands before the first boundary the library takes or refuses, as it is cut.
+    """
+    whole = _form_file([data])
+    for length in (1, 1 + len(data) // 3):
+        in_pieces = _form_file([data[at : at + length] for at in range(0, len(data), length)])
+        assert in_pieces == whole or (None in (whole, in_pieces) and not data.startswith(b"--b"))
+    if whole is not None:
+        name, content = whole
+        assert name
+        assert b"\r\n--b\r\n" not in content
+        assert b"\r\n--b--" not in content
+        assert content in data
+
+
+def _form_file(pieces: list[bytes]) -> tuple[str, bytes] | None:
+    try:
+        file = multipart.form_file(_FORM, iter(pieces), "model_file")
+        return file.filename, b"".join(map(bytes, file.body))
+    except FormInvalid:
+        return None
+
+
+def tensors(data: bytes) -> None:
+    """A safetensors file to be copied in int8."""
+    _copied("w.safetensors", data)
+
+
+def arrays(data: bytes) -> None:
+    """An npz file to be copied in int8."""
+    _copied("w.npz", data)
+
+
+def _copied(path: str, data: bytes) -> None:
+    """There is no copy, or one that the format's own library reads, as long as was said."""
+    try:
+        found = tensor_files.tensors_of(path, len(data), lambda at, length: iter([data[at : at + length]]))
+        plan = quantize.plan(found)
+    except NotQuantizableError:
+        return
+    copy = b"".join(map(bytes, plan.stream()))
+    assert len(copy) == plan.size
+    names = {name for name, _ in safetensors_library.deserialize(copy)}
+    assert {tensor.name for tensor in found} <= names
+
+
+_ALL = [manifest, raw_manifest, pack, frame, body, header, commit, answer, safetensors, form, tensors, arrays]
+TARGETS: dict[str, Callable[[bytes], None]] = {target.__name__: target for target in _ALL}
