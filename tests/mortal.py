@@ -83,6 +83,12 @@ class Mortal:
         wait_healthy(f"127.0.0.1:{port}")
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
 
+    def replica(self) -> "Mortal":
+        """Another service on the same files and database, started; kill it."""
+        made = replace(self, pid=0, channel=None)
+        made.start()
+        return made
+
     def kill(self) -> None:
         """Kills the service unless it is dead, and waits for its end."""
         with suppress(ProcessLookupError):

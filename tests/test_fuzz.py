@@ -11,7 +11,7 @@ from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "fuzz" / "corpus"
-SECONDS = 2
+SECONDS = 1
 
 
 @pytest.mark.parametrize("name", TARGETS)
