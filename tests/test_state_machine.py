@@ -164,7 +164,7 @@ class Weights(RuleBasedStateMachine):
     @rule(death=death_)
     def expire(self, death: int) -> None:
         """A day passes without a sign of life: uploads end, whatever they held."""
-        type(self)._ahead += timedelta(hours=25)
+        Weights._ahead += timedelta(hours=25)
         self.running.put_clock_ahead(self._ahead)
         self.attempt(death, lambda: self.admin.collect(None))
         self.admin.collect(None)
@@ -315,11 +315,12 @@ def allowing(code: grpc.StatusCode) -> Iterator[None]:
             raise
 
 
-def run(running: Mortal, examples: int) -> None:
+def run(running: Mortal, examples: int, machine: type[Weights] = Weights) -> None:
+    """Plays with the machine on an installation of its own."""
     Weights.running = running
     Weights._ahead = timedelta()
     run_state_machine_as_test(
-        Weights,
+        machine,
         settings=settings(
             max_examples=EXAMPLES or examples,
             stateful_step_count=30,
