@@ -79,8 +79,11 @@ class AccessCode:
             raise AccessCodeInvalid(f"An access code has 1 to {MAX_CODE} bytes of UTF-8.")
 
     def fingerprint(self, key: bytes) -> bytes:
-        """32 bytes by which a process that keeps `key` to itself knows the code again."""
-        return hmac.digest(key, self.text.encode(), hashlib.sha256)
+        """32 bytes by which a process that keeps `key` to itself knows again that this caller presented this code.
+
+        With the caller: what another one opened must not tell a guesser, who is made to wait, whether a guess is right.
+        """
+        return hmac.digest(key, f"{self.presenter}\0{self.text}".encode(), hashlib.sha256)
 
 
 def seal(code: AccessCode, data_key: bytes, context: str, random: Callable[[int], bytes] = os.urandom) -> bytes:
