@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from services.models import manager_paths
 from services.models.manager_catalog import ManagerCatalog, ManagerConfig
 from services.models.manifest_store import ManifestStore
 from services.models.manifests import Manifest
 from services.models.path_index import PathIndex
-from services.models.quantize import Plan
 from services.models.quantized_copies import QuantizedCopies, QuantizedCopy, name_of_copy, weights
 from services.models.reads import Reader
 from services.models.receive import FileReceiver
 from services.models.versions import LATEST, Version, Versions
 from strongroom.chunking import Buffer
+
+if TYPE_CHECKING:
+    from services.models.quantize import Plan
 
 # Where a model is saved for which no path is named. It says nothing about the format: nothing here is ever unpickled.
 _SUFFIX = ".pkl"
@@ -82,7 +85,7 @@ class ManagerSaves:
             SavedCopy(manager_paths.shown(config.model_path, name_of_copy(path)), copy) if copy else None,
         )
 
-    def _plan(self, config: ManagerConfig, version: Version, manifest: Manifest) -> Plan | None:
+    def _plan(self, config: ManagerConfig, version: Version, manifest: Manifest) -> "Plan | None":
         """The copy that is missing, if any."""
         original = weights(manifest.files)
         if not config.enable_quantization or original is None:
@@ -92,7 +95,7 @@ class ManagerSaves:
         return self._copies.plan(version, original)
 
     def _again(
-        self, creator: str, version: Version, manifest: Manifest, plan: Plan, still_there: Callable[[], None]
+        self, creator: str, version: Version, manifest: Manifest, plan: "Plan", still_there: Callable[[], None]
     ) -> tuple[Version, Manifest]:
         """The version once more, with the copy beside its files."""
         original = weights(manifest.files)
