@@ -68,6 +68,8 @@ class Caller:
     channel: grpc.Channel
     tokens: TokenMaker
     principal: Principal
+    # Presented with every call.
+    access_code: str = ""
 
     def __post_init__(self) -> None:
         self.models = models_pb2_grpc.ModelServiceStub(self.channel)
@@ -77,7 +79,11 @@ class Caller:
 
     @property
     def metadata(self) -> list[tuple[str, str]]:
-        return self.tokens.metadata("models", self.principal)
+        code = [("x-access-code", self.access_code)] if self.access_code else []
+        return [*self.tokens.metadata("models", self.principal), *code]
+
+    def with_code(self, access_code: str) -> "Caller":
+        return replace(self, access_code=access_code)
 
     def call(self, method: Callable[..., Any], request: Any) -> Any:
         return method(request, metadata=self.metadata, timeout=60)

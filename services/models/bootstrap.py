@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 
+from services.models.access_codes import Guesses
 from services.models.collect import Collector
 from services.models.commit import Committer
 from services.models.file_servicer import FileServicer
@@ -31,6 +32,7 @@ from services.models.stores.local import LocalStore
 from services.models.tables import audit_events
 from services.models.uploads import Uploads
 from services.models.verify import Verifier
+from services.models.version_keys import VersionKeys
 from services.models.versions import Versions
 from services.models.weights_servicer import WeightsServicer
 from services.shared.accounts import accounts_for
@@ -68,20 +70,22 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     managers = Managers(database, keys, clock)
     remover = Remover(database, store, keys, clock)
     versions = Versions(database, managers, remover.remove, clock)
-    manifest_store = ManifestStore(store, versions, managers, keys)
-    uploads = Uploads(database, managers, clock)
-    receiver = Receiver(database, store, managers, uploads, ByteBudget(), clock)
-    committer = Committer(database, store, keys, managers, versions, manifest_store.load, remover.remove, clock)
-    reader = Reader(database, store, managers, versions, manifest_store)
-    verifying = Verifier(store, managers, versions, manifest_store, reader)
+    version_keys = VersionKeys(keys, managers, Guesses(database, clock))
+    manifest_store = ManifestStore(store, versions, version_keys)
+    uploads = Uploads(database, managers, version_keys, clock)
+    receiver = Receiver(database, store, version_keys, uploads, ByteBudget(), clock)
+    committer = Committer(database, store, version_keys, managers, versions, manifest_store.load, remover.remove, clock)
+    reader = Reader(database, store, version_keys, versions, manifest_store)
+    verifying = Verifier(database, store, version_keys, versions, manifest_store, reader)
     files = FileReceiver(receiver, uploads, committer)
     catalog = ManagerCatalog(database, managers)
     paths = PathIndex(database, clock)
     removal = ManagerRemoval(database, remover.remove, clock)
     saves = ManagerSaves(catalog, paths, versions, manifest_store, files, reader)
     by_path = ManagerModels(catalog, paths, versions, manifest_store, files, reader, verifying, clock)
-    collector = Collector(database, store, keys, managers, remover, clock)
-    housekeeper = Housekeeper(collector, [keys.forget_expired, manifest_store.forget_expired], settings.collect_seconds)
+    collector = Collector(database, store, keys, remover, clock)
+    forgetful = [keys.forget_expired, version_keys.forget_expired, manifest_store.forget_expired]
+    housekeeper = Housekeeper(collector, forgetful, settings.collect_seconds)
 
     def register(server: grpc.Server) -> None:
         model_servicer = ModelServicer(versions, manifest_store, verifying)

@@ -63,9 +63,15 @@ class Version:
     created_at: datetime
     created_by: str
     data_key_id: str
+    domain_key_id: str
     manifest_key: str
     manifest_digest: bytes
     sha256_verified: bool
+
+    @property
+    def protected(self) -> bool:
+        """Whether it takes an access code to open it (`version_keys`)."""
+        return self.data_key_id == self.domain_key_id
 
 
 @dataclass(frozen=True)
