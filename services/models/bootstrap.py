@@ -15,6 +15,7 @@ from services.models.ingest import ByteBudget
 from services.models.key_client import KeyClient
 from services.models.maintenance_servicer import MaintenanceServicer
 from services.models.manager_catalog import ManagerCatalog
+from services.models.manager_keys import ManagerKeys
 from services.models.manager_models import ManagerModels
 from services.models.manager_removal import ManagerRemoval
 from services.models.manager_saves import ManagerSaves
@@ -80,6 +81,7 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     files = FileReceiver(receiver, uploads, committer)
     catalog = ManagerCatalog(database, managers)
     paths = PathIndex(database, clock)
+    manager_keys = ManagerKeys(database, keys, managers, clock)
     removal = ManagerRemoval(database, remover.remove, clock)
     saves = ManagerSaves(catalog, paths, versions, manifest_store, files, reader)
     by_path = ManagerModels(catalog, paths, versions, manifest_store, files, reader, verifying, clock)
@@ -92,7 +94,9 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)
         WeightsServicer(uploads, receiver, committer, reader).register(server)
         FileServicer(files, reader).register(server)
-        manager_servicer = ManagerServicer(catalog, removal, by_path, saves, versions, Metrics(database, managers))
+        manager_servicer = ManagerServicer(
+            catalog, removal, by_path, saves, versions, manager_keys, Metrics(database, managers)
+        )
         managers_pb2_grpc.add_ManagerServiceServicer_to_server(manager_servicer, server)
         maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(collector), server)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from services.models.access_codes import AccessCode
 from services.models.manifests import ManifestFile
 from services.models.reads import Reader
 from services.models.versions import Version
@@ -34,17 +35,17 @@ class QuantizedCopies:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    def plan(self, version: Version, file: ManifestFile) -> "Plan | None":
+    def plan(self, version: Version, file: ManifestFile, code: AccessCode | None) -> "Plan | None":
         """A copy of a file, measured; None if it has none. Raises as Reader.read."""
         from services.models.quantize import NotQuantizableError, plan
         from services.models.tensor_files import tensors_of
 
         try:
-            return plan(tensors_of(file.path, file.size, self._ranges(version, file.path)))
+            return plan(tensors_of(file.path, file.size, self._ranges(version, file.path, code)))
         except NotQuantizableError:
             return None
 
-    def find(self, version: Version, files: Sequence[ManifestFile]) -> QuantizedCopy | None:
+    def find(self, version: Version, files: Sequence[ManifestFile], code: AccessCode | None) -> QuantizedCopy | None:
         """The copy in a version that has one."""
         original = weights(files)
         copy = original and next((file for file in files if file.path == name_of_copy(original.path)), None)
@@ -54,15 +55,15 @@ class QuantizedCopies:
         from services.models.tensor_files import safetensors
 
         try:
-            _, metadata = safetensors(copy.size, self._ranges(version, copy.path))
+            _, metadata = safetensors(copy.size, self._ranges(version, copy.path, code))
         except NotQuantizableError:
             return None
         report = report_in(metadata)
         return QuantizedCopy(copy.path, copy.size, original.size, report) if report else None
 
-    def _ranges(self, version: Version, path: str) -> "ReadRange":
+    def _ranges(self, version: Version, path: str, code: AccessCode | None) -> "ReadRange":
         def read(offset: int, length: int) -> Iterator[Buffer]:
-            opened = self._reader.open(version.manager_id, version.model_name, version.name, path, offset, length)
+            opened = self._reader.open(version.manager_id, version.model_name, version.name, path, offset, length, code)
             return self._reader.read(opened)
 
         return read
