@@ -196,6 +196,8 @@ class Installation:
     folder: Path
     tokens: TokenMaker = field(default_factory=make_token_maker)
     clock: Clock = field(default_factory=Clock)
+    # Of the models service; empty for files in the folder.
+    database_url: str = ""
     address: str = field(init=False)
     channel: grpc.Channel = field(init=False)
     secrets: ExitStack = field(init=False)
@@ -228,7 +230,7 @@ class Installation:
         """Runs a models service, a replica of the others on these files; yields its address."""
         settings = ModelsSettings(
             data_dir=self.folder,
-            database_url=f"sqlite:///{self.folder}/db/strongroom.db",
+            database_url=self.database_url or f"sqlite:///{self.folder}/db/strongroom.db",
             identity_dir=self.folder / "keys",
             secrets_addr=self.secrets_address,
             auth_addr="127.0.0.1:1",
@@ -255,13 +257,13 @@ class Installation:
 
 
 @contextmanager
-def installation(folder: Path) -> Iterator[Installation]:
+def installation(folder: Path, database_url: str = "") -> Iterator[Installation]:
     root_key = folder / "root.key"
     root_key.touch(mode=0o600)
     root_key.write_text(base64.b64encode(os.urandom(32)).decode())
     make_identities(folder / "keys")
     with ExitStack() as stack:
-        made = Installation(folder)
+        made = Installation(folder, database_url=database_url)
         made.start_secrets("127.0.0.1:0")
         stack.callback(lambda: made.secrets.close())
         made.address = stack.enter_context(made.models())

@@ -18,9 +18,11 @@ from services.models.manager_catalog import ManagerCatalog
 from services.models.manager_keys import ManagerKeys
 from services.models.manager_models import ManagerModels
 from services.models.manager_removal import ManagerRemoval
+from services.models.manager_saves import ManagerSaves
 from services.models.manager_servicer import ManagerServicer
 from services.models.managers import DEFAULT_MANAGER, Managers
 from services.models.manifest_store import ManifestStore
+from services.models.metrics import Metrics
 from services.models.model_servicer import ModelServicer
 from services.models.path_index import PathIndex
 from services.models.reads import Reader
@@ -83,7 +85,9 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     files = FileReceiver(receiver, uploads, committer)
     catalog = ManagerCatalog(database, managers)
     paths = PathIndex(database, clock)
+    manager_keys = ManagerKeys(database, keys, managers, clock)
     removal = ManagerRemoval(database, remover.remove, clock)
+    saves = ManagerSaves(catalog, paths, versions, manifest_store, files, reader)
     by_path = ManagerModels(catalog, paths, versions, manifest_store, files, reader, verifying, clock)
     collector = Collector(database, store, keys, remover, clock)
     manager_keys = ManagerKeys(database, keys, managers, clock)
@@ -98,7 +102,9 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)
         WeightsServicer(uploads, receiver, committer, reader).register(server)
         FileServicer(files, reader).register(server)
-        manager_servicer = ManagerServicer(catalog, removal, by_path, versions)
+        manager_servicer = ManagerServicer(
+            catalog, removal, by_path, saves, versions, manager_keys, Metrics(database, managers)
+        )
         managers_pb2_grpc.add_ManagerServiceServicer_to_server(manager_servicer, server)
         rotation_servicer = RotationServicer(manager_keys, reencryptions)
         rotation_pb2_grpc.add_RotationServiceServicer_to_server(rotation_servicer, server)

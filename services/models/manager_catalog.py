@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from services.models import manager_paths
 from services.models import tables as t
-from services.models.best_model import best_models
-from services.models.managers import ManagerNotFound, Managers
+from services.models.managers import Managers, missing
+from services.models.metrics import best_models
 from services.shared.database import Database
 
 _PAGE = 100
@@ -68,7 +68,7 @@ class ManagerCatalog:
         with self._database.read() as connection:
             row = connection.execute(_CONFIG, {"id": manager_id}).mappings().one_or_none()
         if row is None:
-            raise ManagerNotFound(f"There is no manager '{manager_id}'.", manager=manager_id)
+            raise missing(manager_id)
         return ManagerConfig(**row)
 
     def get(self, manager_id: str, may_read: Callable[[str, str], bool]) -> ManagerRecord:
@@ -77,7 +77,7 @@ class ManagerCatalog:
             rows = connection.execute(_records().where(t.managers.c.id == manager_id)).mappings().all()
             found = _complete(connection, rows, may_read)
         if not found:
-            raise ManagerNotFound(f"There is no manager '{manager_id}'.", manager=manager_id)
+            raise missing(manager_id)
         return found[0]
 
     def list(

@@ -1,22 +1,20 @@
-"""Models of a manager by their paths: uploaded, saved, loaded, verified."""
+"""Models of a manager by their paths: uploaded, loaded, verified."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from services.models import manager_paths
+from services.models.access_codes import AccessCode
 from services.models.manager_catalog import ManagerCatalog, ManagerConfig
 from services.models.manifest_store import ManifestStore
 from services.models.path_index import PathEntry, PathIndex
 from services.models.reads import Reader
 from services.models.receive import FileReceiver, FileTarget
 from services.models.verify import Verifier
-from services.models.versions import LATEST, Version, Versions
+from services.models.versions import Version, Versions
 from services.shared.errors import NotFound
 from strongroom.chunking import Buffer
-
-# Where a model is saved for which no path is named. It says nothing about the format: nothing here is ever unpickled.
-_SUFFIX = ".pkl"
 
 
 class PathNotFound(NotFound):
@@ -26,12 +24,11 @@ class PathNotFound(NotFound):
 
 
 @dataclass(frozen=True)
-class Saved:
+class Uploaded:
     """Where a model is: `filepath` as it is shown."""
 
     model_name: str
     filepath: str
-    encrypted: bool
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,8 @@ class ManagerModels:
         body: Iterator[Buffer],
         may_write: Callable[[str], None],
         still_there: Callable[[], None],
-    ) -> Saved:
+        access_code: AccessCode | None = None,
+    ) -> Uploaded:
         """Stores a file as a version of the model that it is named after.
 
         `may_write` raises unless the caller may write the model of that name, `still_there` if it has gone.
@@ -91,33 +89,27 @@ class ManagerModels:
         name, suffix = manager_paths.named(filename)
         may_write(name)
         target = FileTarget(manager_id, name, "", f"{name}{suffix}")
-        version, _ = self._files.store(creator, target, body, still_there)
+        version, _ = self._files.store(creator, target, body, still_there, access_code=access_code)
         moment = self._clock()
         stamps = (str(int(moment.timestamp())), str(int(moment.timestamp() * 1_000_000)), version.uid)
         path = self._paths.put_upload(version, [f"{name}_{stamp}{suffix}" for stamp in stamps], target.path)
-        return Saved(name, manager_paths.shown(config.model_path, path), config.enable_encryption)
+        return Uploaded(name, manager_paths.shown(config.model_path, path))
 
-    def save(self, manager_id: str, model_name: str, filepath: str) -> Saved:
-        """Saves the model's newest version at a path, or at `<model_path>/<model_name>.pkl`.
-
-        Raises PathInvalid, ModelNotFound, VersionNotFound.
-        """
-        config = self._catalog.config(manager_id)
-        path = manager_paths.logical(config.model_path, filepath or f"{model_name}{_SUFFIX}")
-        version = self._versions.find(manager_id, model_name, LATEST)
-        files = self._manifests.load(version).files
-        self._paths.put(version, {path: files[0].path if len(files) == 1 else ""})
-        return Saved(model_name, manager_paths.shown(config.model_path, path), config.enable_encryption)
-
-    def load(self, manager_id: str, filepath: str, visible: Callable[[str], bool]) -> Loaded:
+    def load(
+        self,
+        manager_id: str,
+        filepath: str,
+        visible: Callable[[str], bool],
+        access_code: AccessCode | None = None,
+    ) -> Loaded:
         """Opens what was saved at the path: its manifest, and the beginning of its file.
 
-        Raises PathInvalid, PathNotFound, DataLoss.
+        Raises PathInvalid, PathNotFound, AccessCodeRefused, DataLoss.
         """
         entry, _ = self._find(manager_id, filepath, visible)
         version = self._version(entry, manager_id)
-        file = entry.file or self._manifests.load(version).files[0].path
-        opened = self._reader.open(manager_id, entry.model_name, entry.version, file, 0, 1)
+        file = entry.file or self._manifests.load(version, access_code).files[0].path
+        opened = self._reader.open(manager_id, entry.model_name, entry.version, file, 0, 1, access_code)
         for _ in self._reader.read(opened):
             pass
         return Loaded(entry.model_name, self._catalog.best_model(manager_id, visible) == entry.model_name)

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from services.models import chunk_index, condemned
 from services.models import tables as t
-from services.models.managers import DEFAULT_MANAGER, ManagerNotFound
+from services.models.managers import DEFAULT_MANAGER, missing
 from services.models.public_keys import PUBLIC_KEK
 from services.shared.database import Database
 from services.shared.errors import FailedPrecondition
@@ -57,7 +57,7 @@ def _names(connection: sa.Connection, manager_id: str) -> list[str]:
     query = sa.select(t.managers.c.kek_id).where(t.managers.c.id == manager_id).with_for_update()
     kek_id = connection.scalar(query)
     if kek_id is None:
-        raise ManagerNotFound(f"There is no manager '{manager_id}'.", manager=manager_id)
+        raise missing(manager_id)
     # With it goes every key under it: domain secrets, data keys, those of open uploads.
     names = [condemned.name_of_kek(kek_id)] if kek_id != PUBLIC_KEK else []
     c = t.versions.c

@@ -60,7 +60,7 @@ class Managers:
         """Raises ManagerNotFound."""
         found = self._find(manager_id)
         if found is None:
-            raise ManagerNotFound(f"There is no manager '{manager_id}'.", manager=manager_id)
+            raise missing(manager_id)
         return found
 
     def domain(self, manager: Manager) -> Domain:
@@ -109,11 +109,22 @@ class Managers:
         return None if row is None else _manager(row)
 
 
+def hold(connection: sa.Connection, manager_id: str) -> None:
+    """Keeps the manager from being deleted before the transaction ends. Raises ManagerNotFound if it is not there."""
+    query = sa.select(t.managers.c.id).where(t.managers.c.id == manager_id).with_for_update(read=True)
+    if connection.scalar(query) is None:
+        raise missing(manager_id)
+
+
+def missing(manager_id: str) -> ManagerNotFound:
+    return ManagerNotFound(f"There is no manager '{manager_id}'.", manager=manager_id)
+
+
 def domain_key_id(connection: sa.Connection, manager_id: str) -> str:
     """The id of the manager's current domain secret. Raises ManagerNotFound."""
     row = connection.execute(_BY_ID, {"id": manager_id}).mappings().one_or_none()
     if row is None:
-        raise ManagerNotFound(f"There is no manager '{manager_id}'.", manager=manager_id)
+        raise missing(manager_id)
     return _manager(row).domain_key_id
 
 

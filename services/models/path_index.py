@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from services.models import tables as t
-from services.models.versions import Version, VersionNotFound
+from services.models.versions import Version, hold
 from services.shared.database import Database
 
 
@@ -40,7 +40,7 @@ class PathIndex:
         Raises VersionNotFound if the version was deleted just now.
         """
         with self._database.write() as connection:
-            _hold(connection, version)
+            hold(connection, version)
             for path, file in sorted(files.items()):
                 values = {"version": version.id, "file": file, "uploaded": False, "updated_at": self._clock()}
                 row = {"manager_id": version.manager_id, "path": path, **values}
@@ -53,7 +53,7 @@ class PathIndex:
         """
         values = {"version": version.id, "file": file, "uploaded": True, "updated_at": self._clock()}
         with self._database.write() as connection:
-            _hold(connection, version)
+            hold(connection, version)
             for path in candidates:
                 row = {"manager_id": version.manager_id, "path": path, **values}
                 t.insert_missing(connection, t.manager_paths, [row])
@@ -61,6 +61,13 @@ class PathIndex:
                 if there.uid == version.uid:
                     return path
         raise AssertionError("a path with the version's own id is free")
+
+    def move(self, old: Version, new: Version) -> None:
+        """Lets all paths of a version stand for another one that has the same files. Raises VersionNotFound."""
+        with self._database.write() as connection:
+            hold(connection, new)
+            paths = sa.update(t.manager_paths).where(t.manager_paths.c.version == old.id)
+            connection.execute(paths.values(version=new.id))
 
     def uploads(self, manager_id: str, model_name: str) -> list[str]:
         """The names of the model's versions that UploadModel stored and that stand nowhere else."""
@@ -75,12 +82,6 @@ class PathIndex:
         )
         with self._database.read() as connection:
             return list(connection.scalars(query))
-
-
-def _hold(connection: sa.Connection, version: Version) -> None:
-    query = sa.select(t.versions.c.id).where(t.versions.c.uid == version.uid).with_for_update()
-    if connection.scalar(query) is None:
-        raise VersionNotFound("This version was deleted just now.", version=version.name)
 
 
 _BY_PATH = (

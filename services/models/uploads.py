@@ -122,6 +122,7 @@ class Uploads:
         now = self._clock()
         with self._database.write() as connection:
             t.hold_references(connection)
+            managers.hold(connection, manager_id)
             version = version or _free_name(connection, manager_id, model_name, now)
             versions.refuse_existing(connection, manager_id, model_name, version)
             if found is not None:

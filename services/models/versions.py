@@ -214,6 +214,13 @@ def find(connection: sa.Connection, manager_id: str, model_name: str, version: s
     raise VersionNotFound(message, model=model_name, version=version)
 
 
+def hold(connection: sa.Connection, version: Version) -> None:
+    """Keeps the version from being deleted before the transaction ends. Raises VersionNotFound if it was already."""
+    query = sa.select(t.versions.c.id).where(t.versions.c.uid == version.uid).with_for_update(read=True)
+    if connection.scalar(query) is None:
+        raise VersionNotFound("This version was deleted just now.", version=version.name)
+
+
 def exists(connection: sa.Connection, manager_id: str, model_name: str, version: str) -> bool:
     query = _versions(manager_id, model_name).where(t.versions.c.name == version)
     return connection.execute(query).first() is not None

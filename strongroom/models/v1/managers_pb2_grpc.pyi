@@ -62,8 +62,9 @@ class ManagerServiceStub:
     """
     SaveModel: _grpc.UnaryUnaryMultiCallable[_managers_pb2.SaveModelRequest, _managers_pb2.SaveModelResponse]
     """Saves the newest version of a model under a path, from which LoadModel finds it; what was there
-    before stays a version. With an access code the file is protected by it from then on, and what
-    UploadModel had stored of it without one is deleted. NOT_FOUND with reason MODEL_NOT_FOUND where
+    before stays a version. With an access code a version is stored that is protected by it, and what the
+    caller had uploaded of it without one is deleted; a version that is protected already wants its
+    code. NOT_FOUND with reason MODEL_NOT_FOUND where
     nothing was uploaded, pushed or trained under this name.
     """
     LoadModel: _grpc.UnaryUnaryMultiCallable[_managers_pb2.LoadModelRequest, _managers_pb2.LoadModelResponse]
@@ -76,6 +77,19 @@ class ManagerServiceStub:
     """Reads every stored byte of the version at a path and checks it: any that is changed, missing,
     reordered or cut off makes it invalid. Needs no access code. NOT_FOUND with reason PATH_NOT_FOUND.
     """
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_managers_pb2.RotateKeyRequest, _managers_pb2.RotateKeyResponse]
+    """Wraps every key of the manager under a new key-encryption key, random or made of a password as the
+    manager was configured: milliseconds, no weights move, and every model stays readable. The same as
+    RotationService.RotateKeys, which answers with the receipt. FAILED_PRECONDITION with reason
+    MANAGER_NOT_ENCRYPTED.
+    """
+    RecordMetrics: _grpc.UnaryUnaryMultiCallable[_managers_pb2.RecordMetricsRequest, _managers_pb2.RecordMetricsResponse]
+    """Sets metrics of a version, such as mse or accuracy, by which models are compared; those it does not
+    name stay. Answers with all of them. INVALID_ARGUMENT with reason METRIC_INVALID for a value that is
+    no finite number.
+    """
+    GetMetrics: _grpc.UnaryUnaryMultiCallable[_managers_pb2.GetMetricsRequest, _managers_pb2.GetMetricsResponse]
+    """Shows the metrics of a version."""
     UploadModel: _grpc.StreamUnaryMultiCallable[_managers_pb2.UploadModelRequest, _managers_pb2.UploadModelResponse]
     """Stores a file as a new version of the model that is named after it. Over HTTP the body is a
     form (`curl -F model_file=@FILE`), of any size; its parts but `model_file` are passed over. Any other
@@ -117,8 +131,9 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     """
     SaveModel: _aio.UnaryUnaryMultiCallable[_managers_pb2.SaveModelRequest, _managers_pb2.SaveModelResponse]  # type: ignore[assignment]
     """Saves the newest version of a model under a path, from which LoadModel finds it; what was there
-    before stays a version. With an access code the file is protected by it from then on, and what
-    UploadModel had stored of it without one is deleted. NOT_FOUND with reason MODEL_NOT_FOUND where
+    before stays a version. With an access code a version is stored that is protected by it, and what the
+    caller had uploaded of it without one is deleted; a version that is protected already wants its
+    code. NOT_FOUND with reason MODEL_NOT_FOUND where
     nothing was uploaded, pushed or trained under this name.
     """
     LoadModel: _aio.UnaryUnaryMultiCallable[_managers_pb2.LoadModelRequest, _managers_pb2.LoadModelResponse]  # type: ignore[assignment]
@@ -131,6 +146,19 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     """Reads every stored byte of the version at a path and checks it: any that is changed, missing,
     reordered or cut off makes it invalid. Needs no access code. NOT_FOUND with reason PATH_NOT_FOUND.
     """
+    RotateKey: _aio.UnaryUnaryMultiCallable[_managers_pb2.RotateKeyRequest, _managers_pb2.RotateKeyResponse]  # type: ignore[assignment]
+    """Wraps every key of the manager under a new key-encryption key, random or made of a password as the
+    manager was configured: milliseconds, no weights move, and every model stays readable. The same as
+    RotationService.RotateKeys, which answers with the receipt. FAILED_PRECONDITION with reason
+    MANAGER_NOT_ENCRYPTED.
+    """
+    RecordMetrics: _aio.UnaryUnaryMultiCallable[_managers_pb2.RecordMetricsRequest, _managers_pb2.RecordMetricsResponse]  # type: ignore[assignment]
+    """Sets metrics of a version, such as mse or accuracy, by which models are compared; those it does not
+    name stay. Answers with all of them. INVALID_ARGUMENT with reason METRIC_INVALID for a value that is
+    no finite number.
+    """
+    GetMetrics: _aio.UnaryUnaryMultiCallable[_managers_pb2.GetMetricsRequest, _managers_pb2.GetMetricsResponse]  # type: ignore[assignment]
+    """Shows the metrics of a version."""
     UploadModel: _aio.StreamUnaryMultiCallable[_managers_pb2.UploadModelRequest, _managers_pb2.UploadModelResponse]  # type: ignore[assignment]
     """Stores a file as a new version of the model that is named after it. Over HTTP the body is a
     form (`curl -F model_file=@FILE`), of any size; its parts but `model_file` are passed over. Any other
@@ -205,8 +233,9 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_managers_pb2.SaveModelResponse, _abc.Awaitable[_managers_pb2.SaveModelResponse]]:
         """Saves the newest version of a model under a path, from which LoadModel finds it; what was there
-        before stays a version. With an access code the file is protected by it from then on, and what
-        UploadModel had stored of it without one is deleted. NOT_FOUND with reason MODEL_NOT_FOUND where
+        before stays a version. With an access code a version is stored that is protected by it, and what the
+        caller had uploaded of it without one is deleted; a version that is protected already wants its
+        code. NOT_FOUND with reason MODEL_NOT_FOUND where
         nothing was uploaded, pushed or trained under this name.
         """
 
@@ -237,6 +266,37 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads every stored byte of the version at a path and checks it: any that is changed, missing,
         reordered or cut off makes it invalid. Needs no access code. NOT_FOUND with reason PATH_NOT_FOUND.
         """
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _managers_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_managers_pb2.RotateKeyResponse, _abc.Awaitable[_managers_pb2.RotateKeyResponse]]:
+        """Wraps every key of the manager under a new key-encryption key, random or made of a password as the
+        manager was configured: milliseconds, no weights move, and every model stays readable. The same as
+        RotationService.RotateKeys, which answers with the receipt. FAILED_PRECONDITION with reason
+        MANAGER_NOT_ENCRYPTED.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordMetrics(
+        self,
+        request: _managers_pb2.RecordMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_managers_pb2.RecordMetricsResponse, _abc.Awaitable[_managers_pb2.RecordMetricsResponse]]:
+        """Sets metrics of a version, such as mse or accuracy, by which models are compared; those it does not
+        name stay. Answers with all of them. INVALID_ARGUMENT with reason METRIC_INVALID for a value that is
+        no finite number.
+        """
+
+    @_abc_1.abstractmethod
+    def GetMetrics(
+        self,
+        request: _managers_pb2.GetMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_managers_pb2.GetMetricsResponse, _abc.Awaitable[_managers_pb2.GetMetricsResponse]]:
+        """Shows the metrics of a version."""
 
     @_abc_1.abstractmethod
     def UploadModel(
