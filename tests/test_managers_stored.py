@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,32 @@ class Managers:
 def running(tmp_path: Path) -> Iterator[Installation]:
     with installation(tmp_path) as made:
         yield made
+
+
+@pytest.mark.row("S0.2")
+@pytest.mark.row("S0.5")
+def test_managers_on_postgresql(tmp_path: Path, postgresql_url: str) -> None:
+    """Everything that asks the database, and deletion and uploads at the same time."""
+    with installation(tmp_path, postgresql_url) as running:
+        managers = Managers(running)
+        manager = managers.create(primary_metric="accuracy")
+        paths = [managers.upload(manager, f"{name}.pkl", noise(1, 2 << 20)) for name in ("a", "b", "b")]
+        for name, value in (("a", 0.5), ("b", 0.25), ("a", 0.75)):
+            found = managers.RecordMetrics(
+                manager_id=manager, model_name=name, version="latest", metrics={"accuracy": value, "seconds": 3}
+            )
+            assert found.metrics["accuracy"] == value
+        assert managers.GetManager(manager_id=manager).best_model == "a"
+        assert [found.manager_id for found in managers.ListManagers(page_size=1).managers] == [min(manager, "default")]
+        managers.SaveModel(manager_id=manager, model_name="a")
+        managers.SaveModel(manager_id=manager, model_name="b", filepath="a.pkl")
+        assert not managers.LoadModel(manager_id=manager, filepath="a.pkl").details.is_best_model
+        assert all(managers.VerifyModel(manager_id=manager, filepath=path).is_valid for path in paths)
+        _delete_and_upload(managers, manager)
+        with refused(grpc.StatusCode.NOT_FOUND, "MANAGER_NOT_FOUND"):
+            managers.GetManager(manager_id=manager)
+        assert managers.create(manager_id=manager) == manager
+        assert managers.GetManager(manager_id=manager).models_count == 0
 
 
 @pytest.mark.row("S0.2")
@@ -99,10 +126,8 @@ def test_a_deleted_manager_is_gone_with_its_keys(running: Installation) -> None:
     assert managers.VerifyModel(manager_id=other, filepath="scorer.pkl").is_valid
 
 
-@pytest.mark.row("S0.2")
-def test_of_several_deletions_one_wins_and_an_upload_meanwhile_leaves_nothing(running: Installation) -> None:
-    managers = Managers(running)
-    manager = managers.create()
+def _delete_and_upload(managers: Managers, manager: str) -> None:
+    """Three of each at a time: none fails but for good reason."""
     outcomes: list[str] = []
 
     def attempt(action: Callable[[], object]) -> None:
@@ -112,18 +137,21 @@ def test_of_several_deletions_one_wins_and_an_upload_meanwhile_leaves_nothing(ru
         except grpc.RpcError as error:
             outcomes.append(error.code().name)
 
-    threads = [
-        threading.Thread(target=attempt, args=[action])
-        for action in (
-            *[lambda: managers.DeleteManager(manager_id=manager)] * 3,
-            *[lambda: managers.upload(manager, "scorer.pkl", noise(3, 2 << 20))] * 3,
-        )
-    ]
+    delete = partial(managers.DeleteManager, manager_id=manager)
+    upload = partial(managers.upload, manager, "scorer.pkl", noise(3, 2 << 20))
+    threads = [threading.Thread(target=attempt, args=[action]) for action in (delete, upload) * 3]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert set(outcomes) <= {"OK", "NOT_FOUND", "ABORTED"}
+
+
+@pytest.mark.row("S0.2")
+def test_a_deletion_and_uploads_at_the_same_time_leave_nothing(running: Installation) -> None:
+    managers = Managers(running)
+    manager = managers.create()
+    _delete_and_upload(managers, manager)
     with refused(grpc.StatusCode.NOT_FOUND, "MANAGER_NOT_FOUND"):
         managers.GetManager(manager_id=manager)
     assert tables_naming(running.folder, manager) == []

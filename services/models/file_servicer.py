@@ -8,6 +8,7 @@ import grpc
 from services.models import bulk_frames
 from services.models.messages import version_message
 from services.models.presence import Presence
+from services.models.presented_code import access_code
 from services.models.reads import Reader
 from services.models.receive import FileReceiver, FileTarget
 from services.shared.call import caller
@@ -48,13 +49,21 @@ class FileServicer(files_pb2_grpc.FileServiceServicer):
         target = FileTarget(first.manager_id, first.model_name, first.version, first.path)
         presence = Presence(context)
         body = chain([memoryview(first.body.data)], map(bulk_frames.parse_body, presence.until_end(messages)))
-        version, manifest = self._files.store(caller(context).id, target, body, presence.check)
+        version, manifest = self._files.store(
+            caller(context).id, target, body, presence.check, access_code=access_code(context)
+        )
         return version_message(version, manifest.files)
 
     def GetFile(self, request: pb.GetFileRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
         length = request.length if request.HasField("length") else None
         opened = self._reader.open(
-            request.manager_id, request.model_name, request.version, request.path, request.offset, length
+            request.manager_id,
+            request.model_name,
+            request.version,
+            request.path,
+            request.offset,
+            length,
+            access_code(context),
         )
         messages = bulk_frames.grouped(self._reader.read(opened), _MESSAGE_BYTES)
         # The first bytes are there, and authentic, before the answer is a success.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.models import manager_paths
+from services.models.access_codes import AccessCode
 from services.models.manager_catalog import ManagerCatalog, ManagerConfig
 from services.models.manifest_store import ManifestStore
 from services.models.path_index import PathEntry, PathIndex
@@ -77,6 +78,7 @@ class ManagerModels:
         body: Iterator[Buffer],
         may_write: Callable[[str], None],
         still_there: Callable[[], None],
+        access_code: AccessCode | None = None,
     ) -> Uploaded:
         """Stores a file as a version of the model that it is named after.
 
@@ -87,21 +89,27 @@ class ManagerModels:
         name, suffix = manager_paths.named(filename)
         may_write(name)
         target = FileTarget(manager_id, name, "", f"{name}{suffix}")
-        version, _ = self._files.store(creator, target, body, still_there)
+        version, _ = self._files.store(creator, target, body, still_there, access_code=access_code)
         moment = self._clock()
         stamps = (str(int(moment.timestamp())), str(int(moment.timestamp() * 1_000_000)), version.uid)
         path = self._paths.put_upload(version, [f"{name}_{stamp}{suffix}" for stamp in stamps], target.path)
         return Uploaded(name, manager_paths.shown(config.model_path, path))
 
-    def load(self, manager_id: str, filepath: str, visible: Callable[[str], bool]) -> Loaded:
+    def load(
+        self,
+        manager_id: str,
+        filepath: str,
+        visible: Callable[[str], bool],
+        access_code: AccessCode | None = None,
+    ) -> Loaded:
         """Opens what was saved at the path: its manifest, and the beginning of its file.
 
-        Raises PathInvalid, PathNotFound, DataLoss.
+        Raises PathInvalid, PathNotFound, AccessCodeRefused, DataLoss.
         """
         entry, _ = self._find(manager_id, filepath, visible)
         version = self._version(entry, manager_id)
-        file = entry.file or self._manifests.load(version).files[0].path
-        opened = self._reader.open(manager_id, entry.model_name, entry.version, file, 0, 1)
+        file = entry.file or self._manifests.load(version, access_code).files[0].path
+        opened = self._reader.open(manager_id, entry.model_name, entry.version, file, 0, 1, access_code)
         for _ in self._reader.read(opened):
             pass
         return Loaded(entry.model_name, self._catalog.best_model(manager_id, visible) == entry.model_name)

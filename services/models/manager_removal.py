@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from services.models import chunk_index, condemned
 from services.models import tables as t
 from services.models.managers import DEFAULT_MANAGER, missing
+from services.models.public_keys import PUBLIC_KEK
 from services.shared.database import Database
 from services.shared.errors import FailedPrecondition
 
@@ -53,15 +54,14 @@ class ManagerRemoval:
 
 def _names(connection: sa.Connection, manager_id: str) -> list[str]:
     """The names of the manager's manifests and keys. Raises ManagerNotFound."""
-    query = sa.select(t.managers.c.domain_key_id).where(t.managers.c.id == manager_id).with_for_update()
-    domain_key = connection.scalar(query)
-    if domain_key is None:
+    query = sa.select(t.managers.c.kek_id).where(t.managers.c.id == manager_id).with_for_update()
+    kek_id = connection.scalar(query)
+    if kek_id is None:
         raise missing(manager_id)
-    names = [condemned.name_of_key(domain_key)]
+    # With it goes every key under it: domain secrets, data keys, those of open uploads.
+    names = [condemned.name_of_kek(kek_id)] if kek_id != PUBLIC_KEK else []
     c = t.versions.c
-    for row in connection.execute(sa.select(c.manifest_key, c.data_key_id).where(c.model_id.in_(_models(manager_id)))):
-        names += [row.manifest_key, condemned.name_of_key(row.data_key_id)]
-    return names
+    return names + list(connection.scalars(sa.select(c.manifest_key).where(c.model_id.in_(_models(manager_id)))))
 
 
 def _delete_rows(connection: sa.Connection, manager_id: str) -> None:
@@ -76,6 +76,8 @@ def _delete_rows(connection: sa.Connection, manager_id: str) -> None:
         sa.delete(t.versions).where(t.versions.c.model_id.in_(_models(manager_id))),
         sa.delete(t.models).where(t.models.c.manager_id == manager_id),
         sa.delete(t.chunks).where(t.chunks.c.manager_id == manager_id),
+        sa.delete(t.rotations).where(t.rotations.c.manager_id == manager_id),
+        sa.delete(t.reencryptions).where(t.reencryptions.c.manager_id == manager_id),
         sa.delete(t.managers).where(t.managers.c.id == manager_id),
     ):
         connection.execute(statement)

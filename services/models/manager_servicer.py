@@ -7,12 +7,14 @@ from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 
 from services.models import manager_access, multipart
 from services.models.manager_catalog import ManagerCatalog, ManagerConfig, ManagerRecord
+from services.models.manager_keys import ManagerKeys, Password
 from services.models.manager_models import ManagerModels
 from services.models.manager_removal import ManagerRemoval
 from services.models.manager_saves import ManagerSaves, SavedCopy
 from services.models.messages import timestamp
 from services.models.metrics import Metrics
 from services.models.presence import Presence
+from services.models.presented_code import access_code
 from services.models.versions import Versions
 from services.shared.call import caller
 from strongroom.chunking import Buffer
@@ -33,6 +35,7 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
         models: ManagerModels,
         saves: ManagerSaves,
         versions: Versions,
+        keys: ManagerKeys,
         metrics: Metrics,
     ) -> None:
         self._catalog = catalog
@@ -40,6 +43,7 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
         self._models = models
         self._saves = saves
         self._versions = versions
+        self._keys = keys
         self._metrics = metrics
 
     def CreateManager(
@@ -78,7 +82,12 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
 
     def SaveModel(self, request: pb.SaveModelRequest, context: grpc.ServicerContext) -> pb.SaveModelResponse:
         saved = self._saves.save(
-            caller(context).id, request.manager_id, request.model_name, request.filepath, Presence(context).check
+            caller(context).id,
+            request.manager_id,
+            request.model_name,
+            request.filepath,
+            Presence(context).check,
+            access_code(context, request.access_code),
         )
         details = pb.SaveModelResponse.Details(
             model_name=saved.model_name,
@@ -91,7 +100,9 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
 
     def LoadModel(self, request: pb.LoadModelRequest, context: grpc.ServicerContext) -> pb.LoadModelResponse:
         visible = _visible(context, request.manager_id)
-        loaded = self._models.load(request.manager_id, request.filepath, visible)
+        loaded = self._models.load(
+            request.manager_id, request.filepath, visible, access_code(context, request.access_code)
+        )
         return pb.LoadModelResponse(
             success=True,
             message=f"Model {loaded.model_name} loaded successfully",
@@ -117,6 +128,14 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
         status = "encrypted" if result.encrypted else "unencrypted"
         return pb.VerifyModelResponse(filepath=request.filepath, is_valid=result.is_valid, encryption_status=status)
 
+    def RotateKey(self, request: pb.RotateKeyRequest, context: grpc.ServicerContext) -> pb.RotateKeyResponse:
+        password = Password(request.new_password) if request.HasField("new_password") else None
+        receipt = self._keys.rotate(request.manager_id, password, requested_by=caller(context).id)
+        details = pb.RotateKeyResponse.Details(
+            using_password=receipt.using_password, timestamp=int(receipt.rotated_at.timestamp())
+        )
+        return pb.RotateKeyResponse(success=True, message="Encryption key rotated successfully", details=details)
+
     def RecordMetrics(
         self, request: pb.RecordMetricsRequest, context: grpc.ServicerContext
     ) -> pb.RecordMetricsResponse:
@@ -133,7 +152,13 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
         presence = Presence(context)
         filename, body = _file(first, presence.until_end(messages))
         uploaded = self._models.upload(
-            caller(context).id, first.manager_id, filename, body, _may_write(context, first.manager_id), presence.check
+            caller(context).id,
+            first.manager_id,
+            filename,
+            body,
+            _may_write(context, first.manager_id),
+            presence.check,
+            access_code(context),
         )
         name = uploaded.filepath.rpartition("/")[2]
         return pb.UploadModelResponse(

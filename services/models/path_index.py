@@ -62,6 +62,13 @@ class PathIndex:
                     return path
         raise AssertionError("a path with the version's own id is free")
 
+    def move(self, old: Version, new: Version) -> None:
+        """Lets all paths of a version stand for another one that has the same files. Raises VersionNotFound."""
+        with self._database.write() as connection:
+            hold(connection, new)
+            paths = sa.update(t.manager_paths).where(t.manager_paths.c.version == old.id)
+            connection.execute(paths.values(version=new.id))
+
     def uploads(self, manager_id: str, model_name: str) -> list[str]:
         """The names of the model's versions that UploadModel stored and that stand nowhere else."""
         saved = sa.select(t.manager_paths.c.version).where(~t.manager_paths.c.uploaded)

@@ -18,7 +18,6 @@ from strongroom.chunking import Buffer
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
-SUFFIX = ".int8.safetensors"
 _FORMAT = "strongroom int8 v1"
 
 # Bits of each type of the format (https://huggingface.co/docs/safetensors), and how numpy names those it knows.

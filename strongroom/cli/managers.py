@@ -1,5 +1,6 @@
-"""`strongroom managers`: create, list, show, delete, upload, save, load, verify, metrics."""
+"""`strongroom managers`: create, list, show, delete, upload, save, load, verify, rotate-key, metrics."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -109,12 +110,16 @@ def delete(manager: Manager, yes: Annotated[bool, typer.Option("--yes", "-y", he
 
 @app.command()
 def upload(
-    manager: Manager, file: Annotated[Path, typer.Argument(metavar="FILE", help="File to upload.")], json: Json = False
+    manager: Manager,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to upload.")],
+    access_code_file: Code = None,
+    json: Json = False,
 ) -> None:
     """Upload a file as a version of the model that it is named after."""
+    code = _code(access_code_file)
     with connected() as client:
         try:
-            uploaded = client.managers.upload(manager, file)
+            uploaded = client.managers.upload(manager, file, access_code=code)
         except OSError as error:
             misused(f"{file}: {error.strerror}")
     print_message(uploaded, lambda: say(f"uploaded {uploaded.model_name}: {uploaded.filepath}"), as_json_document=json)
@@ -171,6 +176,23 @@ def verify(manager: Manager, path: Where, json: Json = False) -> None:
     print_message(report, for_people, as_json_document=json)
     if not report.is_valid:
         raise typer.Exit(1)
+
+
+@app.command("rotate-key")
+def rotate_key(
+    manager: Manager,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Make the key of a password, read from standard input.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Wrap the manager's keys under a new one. No weights move, everything stays readable."""
+    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else None
+    if password == "":
+        misused("no password on standard input")
+    with connected() as client:
+        rotated = client.managers.rotate_key(manager, new_password=password)
+    print_message(rotated, lambda: say(f"rotated the key of {manager}"), as_json_document=json)
 
 
 @app.command()

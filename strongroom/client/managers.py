@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from strongroom.client.paging import pages
-from strongroom.connection import LONG_DEADLINE, Connection
+from strongroom.connection import LONG_DEADLINE, Connection, header_value
 from strongroom.models.v1 import managers_pb2 as pb
 from strongroom.models.v1 import managers_pb2_grpc
 from strongroom.retries import Repeat
 
 LATEST = "latest"
 _PIECE = 1 << 20
+_CODE_HEADER = "x-access-code"
 
 
 class Managers:
@@ -65,9 +66,13 @@ class Managers:
         request = pb.DeleteManagerRequest(manager_id=manager_id)
         self._connection.call(self._stub.DeleteManager, request, deadline=LONG_DEADLINE)
 
-    def upload(self, manager_id: str, source: str | Path) -> pb.UploadModelResponse.Details:
-        """Uploads a file as a version of the model it is named after; where it is then is told. `Models.push` sends
-        only what is new, and resumes. Raises OSError."""
+    def upload(
+        self, manager_id: str, source: str | Path, *, access_code: str | None = None
+    ) -> pb.UploadModelResponse.Details:
+        """Uploads a file as a version of the model it is named after; where it is then is told.
+
+        `Models.push` sends only what is new, and resumes. `access_code`: printable ASCII. Raises OSError.
+        """
         path = Path(source)
         first = pb.UploadModelRequest(manager_id=manager_id, filename=path.name)
         first.body.content_type = "application/octet-stream"
@@ -82,8 +87,17 @@ class Managers:
 
         with path.open("rb"):
             pass  # what cannot be read is an OSError here, not a broken stream
-        method = self._stub.UploadModel
-        return self._connection.call(method, messages(), repeat=Repeat.NEVER, deadline=LONG_DEADLINE).details  # type: ignore[arg-type]
+        metadata = self._connection.metadata
+        if access_code is not None:
+            metadata = (*metadata, (_CODE_HEADER, header_value(access_code, "access code")))
+        call = self._stub.UploadModel.future(messages(), metadata=metadata, timeout=LONG_DEADLINE)
+        answer: pb.UploadModelResponse = self._connection.result(call)
+        return answer.details
+
+    def rotate_key(self, manager_id: str, *, new_password: str | None = None) -> pb.RotateKeyResponse.Details:
+        """Wraps the manager's keys under a new one, random or made of the password. No weights move."""
+        request = pb.RotateKeyRequest(manager_id=manager_id, new_password=new_password)
+        return self._connection.call(self._stub.RotateKey, request).details
 
     def save(
         self,

@@ -86,6 +86,11 @@ class ManagerServiceStub:
                 request_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelRequest.SerializeToString,
                 response_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelResponse.FromString,
                 _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/strongroom.models.v1.ManagerService/RotateKey',
+                request_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
         self.RecordMetrics = channel.unary_unary(
                 '/strongroom.models.v1.ManagerService/RecordMetrics',
                 request_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.RecordMetricsRequest.SerializeToString,
@@ -156,8 +161,9 @@ class ManagerServiceServicer:
 
     def SaveModel(self, request, context):
         """Saves the newest version of a model under a path, from which LoadModel finds it; what was there
-        before stays a version. With an access code the file is protected by it from then on, and what
-        UploadModel had stored of it without one is deleted. NOT_FOUND with reason MODEL_NOT_FOUND where
+        before stays a version. With an access code a version is stored that is protected by it, and what the
+        caller had uploaded of it without one is deleted; a version that is protected already wants its
+        code. NOT_FOUND with reason MODEL_NOT_FOUND where
         nothing was uploaded, pushed or trained under this name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -182,6 +188,16 @@ class ManagerServiceServicer:
     def VerifyModel(self, request, context):
         """Reads every stored byte of the version at a path and checks it: any that is changed, missing,
         reordered or cut off makes it invalid. Needs no access code. NOT_FOUND with reason PATH_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKey(self, request, context):
+        """Wraps every key of the manager under a new key-encryption key, random or made of a password as the
+        manager was configured: milliseconds, no weights move, and every model stays readable. The same as
+        RotationService.RotateKeys, which answers with the receipt. FAILED_PRECONDITION with reason
+        MANAGER_NOT_ENCRYPTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -261,6 +277,11 @@ def add_ManagerServiceServicer_to_server(servicer, server):
                     servicer.VerifyModel,
                     request_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelRequest.FromString,
                     response_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelResponse.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.RotateKeyRequest.FromString,
+                    response_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.RotateKeyResponse.SerializeToString,
             ),
             'RecordMetrics': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordMetrics,
@@ -527,6 +548,33 @@ class ManagerService:
             '/strongroom.models.v1.ManagerService/VerifyModel',
             strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelRequest.SerializeToString,
             strongroom_dot_models_dot_v1_dot_managers__pb2.VerifyModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.models.v1.ManagerService/RotateKey',
+            strongroom_dot_models_dot_v1_dot_managers__pb2.RotateKeyRequest.SerializeToString,
+            strongroom_dot_models_dot_v1_dot_managers__pb2.RotateKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

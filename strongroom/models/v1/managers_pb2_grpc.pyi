@@ -62,8 +62,9 @@ class ManagerServiceStub:
     """
     SaveModel: _grpc.UnaryUnaryMultiCallable[_managers_pb2.SaveModelRequest, _managers_pb2.SaveModelResponse]
     """Saves the newest version of a model under a path, from which LoadModel finds it; what was there
-    before stays a version. With an access code the file is protected by it from then on, and what
-    UploadModel had stored of it without one is deleted. NOT_FOUND with reason MODEL_NOT_FOUND where
+    before stays a version. With an access code a version is stored that is protected by it, and what the
+    caller had uploaded of it without one is deleted; a version that is protected already wants its
+    code. NOT_FOUND with reason MODEL_NOT_FOUND where
     nothing was uploaded, pushed or trained under this name.
     """
     LoadModel: _grpc.UnaryUnaryMultiCallable[_managers_pb2.LoadModelRequest, _managers_pb2.LoadModelResponse]
@@ -75,6 +76,12 @@ class ManagerServiceStub:
     VerifyModel: _grpc.UnaryUnaryMultiCallable[_managers_pb2.VerifyModelRequest, _managers_pb2.VerifyModelResponse]
     """Reads every stored byte of the version at a path and checks it: any that is changed, missing,
     reordered or cut off makes it invalid. Needs no access code. NOT_FOUND with reason PATH_NOT_FOUND.
+    """
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_managers_pb2.RotateKeyRequest, _managers_pb2.RotateKeyResponse]
+    """Wraps every key of the manager under a new key-encryption key, random or made of a password as the
+    manager was configured: milliseconds, no weights move, and every model stays readable. The same as
+    RotationService.RotateKeys, which answers with the receipt. FAILED_PRECONDITION with reason
+    MANAGER_NOT_ENCRYPTED.
     """
     RecordMetrics: _grpc.UnaryUnaryMultiCallable[_managers_pb2.RecordMetricsRequest, _managers_pb2.RecordMetricsResponse]
     """Sets metrics of a version, such as mse or accuracy, by which models are compared; those it does not
@@ -124,8 +131,9 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     """
     SaveModel: _aio.UnaryUnaryMultiCallable[_managers_pb2.SaveModelRequest, _managers_pb2.SaveModelResponse]  # type: ignore[assignment]
     """Saves the newest version of a model under a path, from which LoadModel finds it; what was there
-    before stays a version. With an access code the file is protected by it from then on, and what
-    UploadModel had stored of it without one is deleted. NOT_FOUND with reason MODEL_NOT_FOUND where
+    before stays a version. With an access code a version is stored that is protected by it, and what the
+    caller had uploaded of it without one is deleted; a version that is protected already wants its
+    code. NOT_FOUND with reason MODEL_NOT_FOUND where
     nothing was uploaded, pushed or trained under this name.
     """
     LoadModel: _aio.UnaryUnaryMultiCallable[_managers_pb2.LoadModelRequest, _managers_pb2.LoadModelResponse]  # type: ignore[assignment]
@@ -137,6 +145,12 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     VerifyModel: _aio.UnaryUnaryMultiCallable[_managers_pb2.VerifyModelRequest, _managers_pb2.VerifyModelResponse]  # type: ignore[assignment]
     """Reads every stored byte of the version at a path and checks it: any that is changed, missing,
     reordered or cut off makes it invalid. Needs no access code. NOT_FOUND with reason PATH_NOT_FOUND.
+    """
+    RotateKey: _aio.UnaryUnaryMultiCallable[_managers_pb2.RotateKeyRequest, _managers_pb2.RotateKeyResponse]  # type: ignore[assignment]
+    """Wraps every key of the manager under a new key-encryption key, random or made of a password as the
+    manager was configured: milliseconds, no weights move, and every model stays readable. The same as
+    RotationService.RotateKeys, which answers with the receipt. FAILED_PRECONDITION with reason
+    MANAGER_NOT_ENCRYPTED.
     """
     RecordMetrics: _aio.UnaryUnaryMultiCallable[_managers_pb2.RecordMetricsRequest, _managers_pb2.RecordMetricsResponse]  # type: ignore[assignment]
     """Sets metrics of a version, such as mse or accuracy, by which models are compared; those it does not
@@ -219,8 +233,9 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_managers_pb2.SaveModelResponse, _abc.Awaitable[_managers_pb2.SaveModelResponse]]:
         """Saves the newest version of a model under a path, from which LoadModel finds it; what was there
-        before stays a version. With an access code the file is protected by it from then on, and what
-        UploadModel had stored of it without one is deleted. NOT_FOUND with reason MODEL_NOT_FOUND where
+        before stays a version. With an access code a version is stored that is protected by it, and what the
+        caller had uploaded of it without one is deleted; a version that is protected already wants its
+        code. NOT_FOUND with reason MODEL_NOT_FOUND where
         nothing was uploaded, pushed or trained under this name.
         """
 
@@ -250,6 +265,18 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_managers_pb2.VerifyModelResponse, _abc.Awaitable[_managers_pb2.VerifyModelResponse]]:
         """Reads every stored byte of the version at a path and checks it: any that is changed, missing,
         reordered or cut off makes it invalid. Needs no access code. NOT_FOUND with reason PATH_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _managers_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_managers_pb2.RotateKeyResponse, _abc.Awaitable[_managers_pb2.RotateKeyResponse]]:
+        """Wraps every key of the manager under a new key-encryption key, random or made of a password as the
+        manager was configured: milliseconds, no weights move, and every model stays readable. The same as
+        RotationService.RotateKeys, which answers with the receipt. FAILED_PRECONDITION with reason
+        MANAGER_NOT_ENCRYPTED.
         """
 
     @_abc_1.abstractmethod
