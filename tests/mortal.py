@@ -1,4 +1,4 @@
-"""A models service that a test kills at any step, and starts again on the same files."""
+"""A service that a test kills at any step, and starts again on the same files."""
 
 import json
 import os
@@ -64,8 +64,6 @@ class Mortal:
 
     def start(self) -> None:
         """Starts a service and waits until it is healthy."""
-        assert self.launcher.stdin is not None
-        assert self.launcher.stdout is not None
         public = self.installation.tokens.key.public_key()
         encoding, kind = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         settings = {
@@ -76,12 +74,9 @@ class Mortal:
             "auth_addr": "127.0.0.1:1",
             **self.settings,
         }
-        order = {"settings": settings, "token_key": public.public_bytes(encoding, kind).decode()}
-        self.launcher.stdin.write(json.dumps(order).encode() + b"\n")
-        self.launcher.stdin.flush()
-        self.pid, port = json.loads(self.launcher.stdout.readline())
-        wait_healthy(f"127.0.0.1:{port}")
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        token_key = public.public_bytes(encoding, kind).decode()
+        self.pid, address = _order(self.launcher, service="models", settings=settings, token_key=token_key)
+        self.channel = grpc.insecure_channel(address)
 
     def replica(self) -> "Mortal":
         """Another service on the same files and database, started; kill it."""
@@ -141,11 +136,71 @@ class Mortal:
         return self.installation.stored(kind)
 
 
+class MortalSecrets(Mortal):
+    """A mortal secrets service; the models service over it runs in this process, and lives on."""
+
+    @property
+    def admin(self) -> Caller:
+        return self.installation.admin
+
+    def start(self) -> None:
+        files = {
+            "data_dir": self.folder,
+            "identity_dir": self.folder / "keys",
+            "root_key_file": self.folder / "root.key",
+        }
+        settings = {name: str(path) for name, path in files.items()} | {
+            "database_url": f"sqlite:///{self.folder}/db/strongroom.db",
+            "secrets_listen": self.installation.secrets_address,
+            "auth_addr": "127.0.0.1:1",
+        }
+        self.pid, self.installation.secrets_address = _order(self.launcher, service="secrets", settings=settings)
+
+
+def _order(launcher: "subprocess.Popen[bytes]", **order: Any) -> tuple[int, str]:
+    """Starts a service and waits until it is healthy; its process and address."""
+    assert launcher.stdin is not None
+    assert launcher.stdout is not None
+    launcher.stdin.write(json.dumps(order).encode() + b"\n")
+    launcher.stdin.flush()
+    pid, port = json.loads(launcher.stdout.readline())
+    wait_healthy(f"127.0.0.1:{port}")
+    return pid, f"127.0.0.1:{port}"
+
+
 @contextmanager
 def mortal(folder: Path, database_url: str = "", **settings: Any) -> Iterator[Mortal]:
     """Runs a mortal models service while the block runs, on SQLite unless a URL is given."""
     made = make_installation_files(folder)
     made.start_secrets("127.0.0.1:0")
+    database_url = database_url or f"sqlite:///{folder}/db/strongroom.db"
+    with _launcher(folder) as (control, launcher):
+        running = Mortal(made, control, launcher, database_url, settings)
+        try:
+            running.start()
+            yield running
+        finally:
+            running.kill()
+            made.secrets.close()
+
+
+@contextmanager
+def mortal_secrets(folder: Path) -> Iterator[MortalSecrets]:
+    """Runs a mortal secrets service and a models service over it while the block runs."""
+    made = make_installation_files(folder)
+    made.secrets_address = "127.0.0.1:0"
+    with _launcher(folder) as (control, launcher):
+        running = MortalSecrets(made, control, launcher, f"sqlite:///{folder}/db/strongroom.db")
+        try:
+            running.start()
+            with made.models() as address, grpc.insecure_channel(address) as made.channel:
+                yield running
+        finally:
+            running.kill()
+
+
+@contextmanager
+def _launcher(folder: Path) -> "Iterator[tuple[Control, subprocess.Popen[bytes]]]":
     control = Control.make(folder / "control")
     # Coverage would record a process that only ever dies.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
@@ -158,13 +213,8 @@ def mortal(folder: Path, database_url: str = "", **settings: Any) -> Iterator[Mo
             cwd=_REPOSITORY,
             env=environment,
         )
-    database_url = database_url or f"sqlite:///{folder}/db/strongroom.db"
-    running = Mortal(made, control, launcher, database_url, settings)
     try:
-        running.start()
-        yield running
+        yield control, launcher
     finally:
-        running.kill()
         launcher.kill()
         launcher.communicate()
-        made.secrets.close()

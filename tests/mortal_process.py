@@ -1,4 +1,4 @@
-"""`python -m tests.mortal_process CONTROL`: runs models services that kill themselves at the step they are told.
+"""`python -m tests.mortal_process CONTROL`: runs services that kill themselves at the step they are told.
 
 One process imports everything once; each line on standard input, the settings of a service as JSON, makes it fork one.
 A service writes `[pid, port]` to standard output. The file CONTROL is memory shared with the test (`Control`).
@@ -27,9 +27,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
-from services.models import bootstrap
+from services.models import bootstrap as models_bootstrap
 from services.models.settings import ModelsSettings
-from services.shared.service import Server, Service
+from services.secrets import bootstrap as secrets_bootstrap
+from services.secrets.settings import SecretsSettings
+from services.shared.service import Server
+from services.shared.settings import ServiceSettings
 from services.shared.tokens import TokenVerifier, load_service_keys
 
 CONTROL_BYTES = 4096
@@ -126,20 +129,28 @@ def _watch_calls(control: Control) -> None:
 
 
 def _serve(control: Control, answers: int, order: dict[str, Any]) -> None:
-    settings = ModelsSettings(**order["settings"])
-    token_key = serialization.load_pem_public_key(order["token_key"].encode())
-    assert isinstance(token_key, ec.EllipticCurvePublicKey)
-
-    def build() -> Service:
-        keys = load_service_keys(settings.identity_dir)
-        trusted = {"test": token_key}
-        verifier = TokenVerifier("models", trusted.get, keys, lambda _credential: False)
-        return replace(bootstrap.build(settings, control.now), verifier=verifier)
-
-    server = Server(build(), settings)
+    settings: ServiceSettings
+    if order["service"] == "secrets":
+        settings = SecretsSettings(**order["settings"])
+        service = secrets_bootstrap.build(settings)
+    else:
+        settings = ModelsSettings(**order["settings"])
+        service = replace(
+            models_bootstrap.build(settings, control.now), verifier=_trusting(order["token_key"], settings)
+        )
+    server = Server(service, settings)
     server.start()
     os.write(answers, json.dumps([os.getpid(), server.port]).encode() + b"\n")
     signal.pause()
+
+
+def _trusting(token_key: str, settings: ServiceSettings) -> TokenVerifier:
+    """Accepts identity tokens signed by the test, in auth's place."""
+    key = serialization.load_pem_public_key(token_key.encode())
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    return TokenVerifier(
+        "models", {"test": key}.get, load_service_keys(settings.identity_dir), lambda _credential: False
+    )
 
 
 def main() -> None:
