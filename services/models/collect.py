@@ -130,7 +130,8 @@ class Collector:
         chunk_index.bury_empty_packs(connection, now)
         dead = sa.delete(t.packs).where(t.packs.c.died_at <= died_before).returning(t.packs.c.pack_id)
         garbage = {packs.pack_key(pack_id) for pack_id in connection.scalars(dead)}
-        pack_ids = [bytes.fromhex(name.rpartition("/")[2]) for name in candidates.packs]
+        # What is no pack of ours, such as a note that somebody left there, is not ours to remove.
+        pack_ids = [pack_id for name in candidates.packs if (pack_id := packs.pack_id_of(name)) is not None]
         garbage |= {packs.pack_key(pack_id) for pack_id in _unknown(connection, pack_ids, t.packs.c.pack_id)}
         garbage |= _unknown(connection, candidates.manifests, t.versions.c.manifest_key)
         keys = _unknown(connection, candidates.keys, t.versions.c.data_key_id)

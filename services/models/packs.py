@@ -61,6 +61,15 @@ def pack_key(pack_id: bytes) -> str:
     return f"packs/{name[:2]}/{name}"
 
 
+def pack_id_of(key: str) -> bytes | None:
+    """The id of the pack with this key; None if it is the key of something else."""
+    try:
+        pack_id = bytes.fromhex(key.rpartition("/")[2])
+    except ValueError:
+        return None
+    return pack_id if len(pack_id) == PACK_ID_BYTES and pack_key(pack_id) == key else None
+
+
 def aligned(length: int) -> int:
     """The next multiple of 4096."""
     return -(-length // BLOCK) * BLOCK
