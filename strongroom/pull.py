@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 
 from strongroom import bulk, partial_file
-from strongroom.connection import Connection
+from strongroom.connection import LONG_DEADLINE, Connection
 from strongroom.errors import DataLoss, LocalFileError, Unavailable
 from strongroom.models.v1 import models_pb2, models_pb2_grpc, weights_pb2
 from strongroom.partial_file import PartialFile
@@ -162,10 +162,10 @@ class Pull:
 
     def _pieces(self, request: weights_pb2.ReadFileRequest, length: int) -> Iterator[memoryview]:
         """The bytes of a range, no more and no fewer."""
-        call = self._connection.begin(bulk.read_file(self._connection.channel), request)
-        self._calls.add(call)
+        stream = self._connection.route.begin(bulk.read_file, request, LONG_DEADLINE)
+        self._calls.add(stream.call)
         try:
-            for message in self._connection.answers(call):
+            for message in stream.answers():
                 if self._stopped.is_set():
                     raise _Stopped
                 data = memoryview(bulk.decode_data(message))
@@ -174,7 +174,7 @@ class Pull:
                     raise DataLoss("The server sent more than the file holds.", reason="ANSWER_TOO_LONG")
                 yield data
         finally:
-            self._calls.discard(call)
+            self._calls.discard(stream.call)
         if length:
             raise Unavailable("The stream ended before the file did.", reason="STREAM_CUT")
 
@@ -189,8 +189,8 @@ def read(connection: Connection, request: weights_pb2.ReadFileRequest) -> bytes:
     """A range of a file, held in memory: for tensors, not for whole models. Raises OutOfRange, NotFound, DataLoss."""
 
     def attempt() -> bytes:
-        call = connection.begin(bulk.read_file(connection.channel), request)
-        return b"".join(bulk.decode_data(message) for message in connection.answers(call))
+        stream = connection.route.begin(bulk.read_file, request, LONG_DEADLINE)
+        return b"".join(bulk.decode_data(message) for message in stream.answers())
 
     data = connection.repeated(attempt, Repeat.SAFE)
     if request.HasField("length") and len(data) > request.length:

@@ -13,6 +13,7 @@ from services.models.reads import Reader
 from services.models.receive import Receiver
 from services.models.uploads import UploadName, Uploads
 from services.shared.call import caller
+from services.shared.channels import IDENTITY_HEADER
 from strongroom.models.v1 import models_pb2, weights_pb2_grpc
 from strongroom.models.v1 import weights_pb2 as pb
 
@@ -23,11 +24,14 @@ _MESSAGE_BYTES = 2 << 20
 class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
     """Moves weights."""
 
-    def __init__(self, uploads: Uploads, receiver: Receiver, committer: Committer, reader: Reader) -> None:
+    def __init__(
+        self, uploads: Uploads, receiver: Receiver, committer: Committer, reader: Reader, bulk_socket: str = ""
+    ) -> None:
         self._uploads = uploads
         self._receiver = receiver
         self._committer = committer
         self._reader = reader
+        self._bulk_socket = bulk_socket
 
     def register(self, server: grpc.Server) -> None:
         """Adds the service. What is decoded by hand comes after the generated registration, which it replaces."""
@@ -64,6 +68,12 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
         ]
         version, manifest = self._committer.commit(_name(request, context), files, any_chunk=any_chunk)
         return version_message(version, manifest.files)
+
+    def GetRoute(self, request: pb.GetRouteRequest, context: grpc.ServicerContext) -> pb.GetRouteResponse:
+        if not self._bulk_socket:
+            return pb.GetRouteResponse()
+        identity = str(dict(context.invocation_metadata()).get(IDENTITY_HEADER, ""))
+        return pb.GetRouteResponse(socket=self._bulk_socket, identity=identity)
 
     def AbortUpload(self, request: pb.AbortUploadRequest, context: grpc.ServicerContext) -> pb.AbortUploadResponse:
         self._uploads.abort(_name(request, context))

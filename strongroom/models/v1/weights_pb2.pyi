@@ -303,6 +303,48 @@ class UploadedFile(_message.Message):
 Global___UploadedFile: _TypeAlias = UploadedFile  # noqa: Y015
 
 @_typing.final
+class GetRouteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRouteRequest: _TypeAlias = GetRouteRequest  # noqa: Y015
+
+@_typing.final
+class GetRouteResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOCKET_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    socket: _builtins.str
+    """The path of a unix socket on the service's machine. Empty: there is none, use the gateway."""
+    identity: _builtins.str
+    """What says there who calls, as metadata `x-strongroom-identity`: the identity token that the
+    gateway made of this call's key, good for 30 to 60 seconds, for this service alone and for
+    what the key may do. Empty for callers with an access token, who present that.
+    """
+    def __init__(
+        self,
+        *,
+        socket: _builtins.str = ...,
+        identity: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "socket", b"socket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRouteResponse: _TypeAlias = GetRouteResponse  # noqa: Y015
+
+@_typing.final
 class AbortUploadRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
