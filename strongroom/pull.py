@@ -26,6 +26,7 @@ from strongroom.partial_file import PartialFile
 from strongroom.persevere import persevere
 from strongroom.retries import Repeat
 from strongroom.stage import Stage
+from strongroom.tensors import Tensor
 from strongroom.tree import targets
 
 # Files at a time: enough that small ones do not wait for round trips and disk one after another.
@@ -196,6 +197,37 @@ def read(connection: Connection, request: weights_pb2.ReadFileRequest) -> bytes:
     if request.HasField("length") and len(data) > request.length:
         raise DataLoss("The server sent more than was asked for.", reason="ANSWER_TOO_LONG")
     return data
+
+
+def read_tensor(connection: Connection, request: weights_pb2.ReadFileRequest) -> Tensor:
+    """The tensor that the request names. Raises NotFound, FailedPrecondition, DataLoss."""
+
+    def attempt() -> Tensor:
+        answers = connection.route.begin(bulk.read_file, request, LONG_DEADLINE).answers()
+        first = weights_pb2.ReadFileResponse.FromString(next(answers, b""))
+        if not first.HasField("tensor"):
+            raise DataLoss("The server's answer does not fit the question.", reason="ANSWER_MALFORMED")
+        data = b"".join((first.data, *map(bulk.decode_data, answers)))
+        return Tensor(request.tensor, first.tensor.dtype, tuple(first.tensor.shape), data)
+
+    return connection.repeated(attempt, Repeat.SAFE)
+
+
+def save_tensor(tensor: Tensor, destination: str | Path) -> Path:
+    """Writes a safetensors file with the tensor alone, whole or not at all; returns where. Raises LocalFileError."""
+    name = f"{tensor.name.replace('/', '_')}.safetensors"
+    path = targets([name], destination)[name]
+    data = tensor.safetensors()
+    try:
+        _make_folder(path.parent)
+        with partial_file.opened(path, hashlib.sha256(data).hexdigest()) as target:
+            target.clear()
+            target.write(memoryview(data))
+            target.become(path)
+    except OSError as error:
+        raise LocalFileError(f"{path} can't be written: {error.strerror}.", reason="TARGET_UNWRITABLE") from None
+    _sync({path.parent})
+    return path
 
 
 def _make_folder(folder: Path) -> None:

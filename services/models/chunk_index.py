@@ -7,6 +7,7 @@ expect `tables.hold_references` before.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -27,6 +28,7 @@ class ChunkRow:
     stored_length: int
     plain_length: int
     ciphertext_digest: bytes
+    codec: int
 
 
 def find(
@@ -34,11 +36,12 @@ def find(
 ) -> dict[bytes, ChunkRow]:
     """The manager's chunks among these ids, by id; with `sent_in` only those that came in this upload."""
     c = t.chunks.c
-    columns = (c.id, c.chunk_id, c.blob_id, c.salt, t.packs.c.pack_id, c.offset, c.stored_length, c.plain_length)
+    columns: list[sa.Column[Any]] = [c.id, c.chunk_id, c.blob_id, c.salt, t.packs.c.pack_id, c.offset]
+    columns += [c.stored_length, c.plain_length, c.ciphertext_digest, c.codec]
     source = t.chunks.join(t.packs)
     if sent_in is not None:
         source = source.join(t.upload_chunks, _sent_in(sent_in))
-    query = sa.select(*columns, c.ciphertext_digest).select_from(source).where(c.manager_id == manager_id)
+    query = sa.select(*columns).select_from(source).where(c.manager_id == manager_id)
     found: dict[bytes, ChunkRow] = {}
     for batch in t.batches(list(chunk_ids)):
         rows = connection.execute(query.where(c.chunk_id.in_(batch)))
@@ -90,6 +93,7 @@ def record_pack(connection: sa.Connection, manager_id: str, upload_id: str, pack
             "stored_length": chunk.stored_length,
             "plain_length": chunk.plain_length,
             "ciphertext_digest": chunk.ciphertext_digest,
+            "codec": chunk.codec,
         }
         # In one order for everybody: two that insert the same chunks must not wait for each other.
         for chunk in sorted(pack.chunks, key=lambda chunk: chunk.chunk_id)

@@ -50,13 +50,21 @@ class FileServicer(files_pb2_grpc.FileServiceServicer):
         target = FileTarget(first.manager_id, first.model_name, first.version, first.path)
         presence = _Presence(context)
         body = chain([memoryview(first.body.data)], map(bulk_frames.parse_body, presence.until_end(messages)))
-        version, manifest = self._files.store(caller(context).id, target, body, presence.check)
+        version, manifest = self._files.store(
+            caller(context).id, target, body, presence.check, compression_level=first.compression_level
+        )
         return version_message(version, manifest.files)
 
     def GetFile(self, request: pb.GetFileRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
         length = request.length if request.HasField("length") else None
         opened = self._reader.open(
-            request.manager_id, request.model_name, request.version, request.path, request.offset, length
+            request.manager_id,
+            request.model_name,
+            request.version,
+            request.path,
+            request.offset,
+            length,
+            tensor=request.tensor,
         )
         messages = bulk_frames.grouped(self._reader.read(opened), _MESSAGE_BYTES)
         # The first bytes are there, and authentic, before the answer is a success.

@@ -51,7 +51,7 @@ class Receiver:
         """A stream of chunks into an open upload, which holds them from then on. Raises UploadNotFound."""
         manager = self._managers.get(name.manager_id)
         with self._database.write() as connection:
-            uploads.keep_open(connection, name, self._clock())
+            upload = uploads.keep_open(connection, name, self._clock())
 
         def sealed(pack: SealedPack) -> None:
             with self._database.write() as connection:
@@ -66,6 +66,7 @@ class Receiver:
             known=lambda chunk_ids: self._uploads.hold_sent(name, chunk_ids),
             sealed=sealed,
             budget=self._budget,
+            level=upload.compression_level,
         )
 
 
@@ -88,7 +89,13 @@ class FileReceiver:
         self._committer = committer
 
     def store(
-        self, creator: str, target: FileTarget, body: Iterator[Buffer], still_there: Callable[[], None]
+        self,
+        creator: str,
+        target: FileTarget,
+        body: Iterator[Buffer],
+        still_there: Callable[[], None],
+        *,
+        compression_level: int | None = None,
     ) -> tuple[Version, Manifest]:
         """Stores the bytes of `body`, in pieces of any size, and commits them as a version.
 
@@ -96,7 +103,14 @@ class FileReceiver:
         Raises as Uploads.create and Committer.commit; whatever is raised, there is no version.
         """
         proposals.check_path(target.path)
-        upload, _ = self._uploads.create(creator, target.manager_id, target.model_name, target.version, resumable=False)
+        upload, _ = self._uploads.create(
+            creator,
+            target.manager_id,
+            target.model_name,
+            target.version,
+            resumable=False,
+            compression_level=compression_level,
+        )
         try:
             file = self._receive(upload.name, target.path, body)
             return self._committer.commit(

@@ -89,6 +89,8 @@ chunks = sa.Table(
     sa.Column("stored_length", sa.Integer, nullable=False),
     sa.Column("plain_length", sa.Integer, nullable=False),
     sa.Column("ciphertext_digest", sa.LargeBinary(32), nullable=False),
+    # How the plaintext became what is encrypted (docs/format.md).
+    sa.Column("codec", sa.SmallInteger, nullable=False),
     sa.UniqueConstraint("manager_id", "chunk_id"),
 )
 
@@ -113,6 +115,8 @@ uploads = sa.Table(
     sa.Column("state", sa.String(9), nullable=False),
     # Whether CreateUpload returns it again. Not for a PutFile: two of them at a time must not share one.
     sa.Column("resumable", sa.Boolean, nullable=False),
+    # 0 to 9: how much its new chunks are compressed.
+    sa.Column("compression_level", sa.SmallInteger, nullable=False),
     # The version it became.
     sa.Column("version_uid", sa.String(26)),
     sa.Column("expires_at", UtcDateTime, nullable=False, index=True),

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from services.models import chunk_index, versions
+from services.models import chunk_index, codecs, versions
 from services.models import tables as t
 from services.models.managers import Managers
 from services.shared.database import Database
@@ -50,6 +50,7 @@ class Upload:
     version: str
     state: str
     version_uid: str | None
+    compression_level: int = codecs.DEFAULT_LEVEL
 
 
 def may_read_all(principal: Principal, manager_id: str) -> bool:
@@ -72,13 +73,21 @@ class Uploads:
         self._clock = clock
 
     def create(
-        self, creator: str, manager_id: str, model_name: str, version: str, *, resumable: bool = True
+        self,
+        creator: str,
+        manager_id: str,
+        model_name: str,
+        version: str,
+        *,
+        resumable: bool = True,
+        compression_level: int | None = None,
     ) -> tuple[Upload, bool]:
         """Opens an upload, or returns the creator's own resumable one of that version and True.
 
-        Without a version it is named after the moment. Raises ManagerNotFound, VersionExists, and InvalidArgument for
-        reserved names.
+        Without a version it is named after the moment. `compression_level` is 0 to 9; resumed, it takes the new one.
+        Raises ManagerNotFound, VersionExists, and InvalidArgument for reserved names and other levels.
         """
+        level = codecs.check_level(compression_level)
         if model_name in _RESERVED or version in _RESERVED:
             message = "`latest`, `.` and `..` are no names for a version or a model."
             raise InvalidArgument(message, reason="NAME_RESERVED")
@@ -99,12 +108,14 @@ class Uploads:
                     "creator": creator,
                     "state": "open",
                     "resumable": resumable,
+                    "compression_level": level,
                     "expires_at": now + LIFETIME,
                 }
                 connection.execute(sa.insert(t.uploads).values(row))
             else:
                 keep_open(connection, name, now)
-        return Upload(name, version, "open", None), found is not None
+                connection.execute(sa.update(t.uploads).where(_is(name)).values(compression_level=level))
+        return Upload(name, version, "open", None, level), found is not None
 
     def present(self, name: UploadName, digests: bytes, *, any_chunk: bool) -> bytes:
         """One byte for each digest of 32 bytes: 1 if its chunk need not be sent. Those are kept for the upload.
@@ -149,11 +160,11 @@ class Uploads:
 def find(connection: sa.Connection, name: UploadName, *, lock: bool = True) -> Upload:
     """The upload in whatever state. Raises UploadNotFound unless caller, manager and model are its own."""
     c = t.uploads.c
-    query = sa.select(c.version, c.state, c.version_uid).where(_is(name))
+    query = sa.select(c.version, c.state, c.version_uid, c.compression_level).where(_is(name))
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise UploadNotFound("You have no such upload of this model. Open one with CreateUpload.")
-    return Upload(name, row.version, row.state, row.version_uid)
+    return Upload(name, row.version, row.state, row.version_uid, row.compression_level)
 
 
 def keep_open(connection: sa.Connection, name: UploadName, now: datetime) -> Upload:

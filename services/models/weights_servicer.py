@@ -17,9 +17,6 @@ from services.shared.channels import IDENTITY_HEADER
 from strongroom.models.v1 import models_pb2, weights_pb2_grpc
 from strongroom.models.v1 import weights_pb2 as pb
 
-# Measured: larger messages make nothing faster, smaller ones cost more.
-_MESSAGE_BYTES = 2 << 20
-
 
 class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
     """Moves weights."""
@@ -51,7 +48,11 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
 
     def CreateUpload(self, request: pb.CreateUploadRequest, context: grpc.ServicerContext) -> pb.CreateUploadResponse:
         upload, resumed = self._uploads.create(
-            caller(context).id, request.manager_id, request.model_name, request.version
+            caller(context).id,
+            request.manager_id,
+            request.model_name,
+            request.version,
+            compression_level=request.compression_level,
         )
         return pb.CreateUploadResponse(upload_id=upload.name.upload_id, version=upload.version, resumed=resumed)
 
@@ -101,10 +102,18 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
     ) -> Iterator[bytes]:
         length = request.length if request.HasField("length") else None
         opened = self._reader.open(
-            request.manager_id, request.model_name, request.version, request.path, request.offset, length
+            request.manager_id,
+            request.model_name,
+            request.version,
+            request.path,
+            request.offset,
+            length,
+            tensor=request.tensor,
         )
-        for pieces in bulk_frames.grouped(self._reader.read(opened), _MESSAGE_BYTES):
-            yield bulk_frames.encode_data(pieces)
+        if opened.tensor is not None:
+            info = pb.TensorInfo(dtype=opened.tensor.dtype, shape=opened.tensor.shape)
+            yield pb.ReadFileResponse(tensor=info).SerializeToString()
+        yield from self._reader.messages(opened, lambda data: bulk_frames.encode_data([data]))
 
 
 class _NamesUpload(Protocol):

@@ -138,7 +138,7 @@ class WeightsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadFile(self, request, context):
-        """Reads a file or a range of it, decrypting only the chunks the range touches. Every byte is
+        """Reads a file, a range of it or one tensor, decrypting only the chunks that those touch. Every byte is
         authenticated before it is sent; DATA_LOSS with reason CHUNK_DAMAGED where that fails.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

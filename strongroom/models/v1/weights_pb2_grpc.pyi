@@ -70,7 +70,7 @@ class WeightsServiceStub:
     AbortUpload: _grpc.UnaryUnaryMultiCallable[_weights_pb2.AbortUploadRequest, _weights_pb2.AbortUploadResponse]
     """Gives an upload up; what it stored is collected."""
     ReadFile: _grpc.UnaryStreamMultiCallable[_weights_pb2.ReadFileRequest, _weights_pb2.ReadFileResponse]
-    """Reads a file or a range of it, decrypting only the chunks the range touches. Every byte is
+    """Reads a file, a range of it or one tensor, decrypting only the chunks that those touch. Every byte is
     authenticated before it is sent; DATA_LOSS with reason CHUNK_DAMAGED where that fails.
     """
 
@@ -115,7 +115,7 @@ class WeightsServiceAsyncStub(WeightsServiceStub):
     AbortUpload: _aio.UnaryUnaryMultiCallable[_weights_pb2.AbortUploadRequest, _weights_pb2.AbortUploadResponse]  # type: ignore[assignment]
     """Gives an upload up; what it stored is collected."""
     ReadFile: _aio.UnaryStreamMultiCallable[_weights_pb2.ReadFileRequest, _weights_pb2.ReadFileResponse]  # type: ignore[assignment]
-    """Reads a file or a range of it, decrypting only the chunks the range touches. Every byte is
+    """Reads a file, a range of it or one tensor, decrypting only the chunks that those touch. Every byte is
     authenticated before it is sent; DATA_LOSS with reason CHUNK_DAMAGED where that fails.
     """
 
@@ -199,7 +199,7 @@ class WeightsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _weights_pb2.ReadFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_weights_pb2.ReadFileResponse], _abc.AsyncIterator[_weights_pb2.ReadFileResponse]]:
-        """Reads a file or a range of it, decrypting only the chunks the range touches. Every byte is
+        """Reads a file, a range of it or one tensor, decrypting only the chunks that those touch. Every byte is
         authenticated before it is sent; DATA_LOSS with reason CHUNK_DAMAGED where that fails.
         """
 
