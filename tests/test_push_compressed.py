@@ -18,7 +18,9 @@ def test_compressed_push_comes_back_and_dedups_with_one_that_is_not(stack: Stack
     (tmp_path / "w.bin").write_bytes(content)
     name = f"zstd-{os.urandom(4).hex()}"
     with Client(stack.url, api_key=stack.admin_key) as client:
-        assert client.models.push(name, tmp_path / "w.bin", version="v1", compression_level=3).bytes_sent == len(content)
+        assert client.models.push(name, tmp_path / "w.bin", version="v1", compression_level=3).bytes_sent == len(
+            content
+        )
         assert client.models.push(name, tmp_path / "w.bin", version="v2").bytes_sent == 0
         for version in ("v1", "v2"):
             client.models.pull(name, tmp_path / version, version=version)

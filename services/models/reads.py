@@ -10,13 +10,13 @@ from services.models.chunk_index import ChunkRow
 from services.models.chunk_keys import Domain
 from services.models.managers import Managers
 from services.models.manifest_store import ManifestStore
-from services.models.manifests import ChunkRef, ManifestFile
+from services.models.manifests import ChunkRef, Manifest, ManifestFile
 from services.models.read_ahead import read_ahead
 from services.models.stores.store import Store
 from services.models.tensors import Tensor
 from services.models.versions import Version, VersionNotFound, Versions
 from services.shared.database import Database
-from services.shared.errors import DataLoss, NotFound, OutOfRange
+from services.shared.errors import DataLoss, InvalidArgument, NotFound, OutOfRange
 from strongroom.chunking import MAX_CHUNK, Buffer
 
 # Chunks looked up at once.
@@ -87,17 +87,24 @@ class Reader:
         length: int | None,
         *,
         tensor: str = "",
+        more_paths: Sequence[str] = (),
     ) -> OpenRange:
-        """A range of a file, or of the tensor of that name in it, cut off at its end.
+        """A range of a file, or of the tensor of that name in it, cut off at its end; or several files, one by one.
 
         Raises ManagerNotFound, ModelNotFound, VersionNotFound, FileNotFound, OffsetOutOfRange, NotSafetensors,
         TensorNotFound, DataLoss.
         """
         found = self._versions.find(manager_id, model_name, version)
-        file = next((file for file in self._manifests.load(found).files if file.path == path), None)
-        if file is None:
-            raise FileNotFound(f"Version '{found.name}' has no file at this path.", version=found.name)
+        files = _files(found, self._manifests.load(found), [path, *more_paths])
         domain = self._managers.domain(self._managers.get(manager_id))
+
+        if more_paths:
+            if offset or length is not None or tensor:
+                message = "Of several files no range can be read: ask for each, or for all of them."
+                raise InvalidArgument(message, reason="RANGE_OF_MANY")
+            parts = [part for file in files for part in slices(file, 0, file.size)]
+            return OpenRange(found, sum(file.size for file in files), domain, parts)
+        (file,) = files
 
         def part(start: int, end: int) -> OpenRange:
             return OpenRange(found, end - start, domain, slices(file, start, end))
@@ -201,6 +208,14 @@ class Reader:
             if not self._versions.exists(version):
                 raise VersionNotFound("This version was deleted just now.", version=version.name) from None
             raise
+
+
+def _files(version: Version, manifest: Manifest, paths: Sequence[str]) -> list[ManifestFile]:
+    wanted = set(paths)
+    found = {file.path: file for file in manifest.files if file.path in wanted}
+    if len(found) != len(wanted):
+        raise FileNotFound(f"Version '{version.name}' has no file at this path.", version=version.name)
+    return [found[path] for path in paths]
 
 
 def _clipped(what: str, begin: int, end: int, offset: int, length: int | None) -> tuple[int, int]:

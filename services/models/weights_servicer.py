@@ -109,6 +109,7 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
             request.offset,
             length,
             tensor=request.tensor,
+            more_paths=request.more_paths,
         )
         if opened.tensor is not None:
             info = pb.TensorInfo(dtype=opened.tensor.dtype, shape=opened.tensor.shape)

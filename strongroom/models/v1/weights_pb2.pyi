@@ -401,6 +401,7 @@ class ReadFileRequest(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
+    MORE_PATHS_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
     model_name: _builtins.str
     version: _builtins.str
@@ -414,6 +415,12 @@ class ReadFileRequest(_message.Message):
     """The name of a tensor in a safetensors file: its bytes alone, within which `offset` and `length`
     count. NOT_FOUND with reason TENSOR_NOT_FOUND, FAILED_PRECONDITION with reason NOT_SAFETENSORS.
     """
+    @_builtins.property
+    def more_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """More files of the version, whose bytes follow in this order: many small files come in one stream.
+        Then `offset`, `length` and `tensor` are unset.
+        """
+
     def __init__(
         self,
         *,
@@ -424,10 +431,11 @@ class ReadFileRequest(_message.Message):
         offset: _builtins.int = ...,
         length: _builtins.int | None = ...,
         tensor: _builtins.str = ...,
+        more_paths: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length", "manager_id", b"manager_id", "model_name", b"model_name", "offset", b"offset", "path", b"path", "tensor", b"tensor", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length", "manager_id", b"manager_id", "model_name", b"model_name", "more_paths", b"more_paths", "offset", b"offset", "path", b"path", "tensor", b"tensor", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__length: _TypeAlias = _typing.Literal["length"]  # noqa: Y015
     _WhichOneofArgType__length: _TypeAlias = _typing.Literal["_length", b"_length"]  # noqa: Y015
