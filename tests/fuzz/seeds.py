@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from services.models import manifests, packs
+from services.models import codecs, manifests, packs
 from services.models.manifests import ChunkRef, Manifest, ManifestFile
 from services.models.packs import PackEntry, PackIndex
 from strongroom import bulk
@@ -29,6 +29,8 @@ def seeds() -> dict[str, list[bytes]]:
         "header": [_write_header(), _put(data=b"x", path="a/b")],
         "commit": [_commit(0), _commit(1), _commit(3)],
         "answer": [weights_pb2.ReadFileResponse(data=data).SerializeToString() for data in (b"", b"x", bytes(300))],
+        "codec": [_compressed(b"x" * 300), _compressed(bytes(range(256)) * 4, 9), _sized(b"plain", 5)],
+        "one_tensor": [_safetensors([5, 7]) + bytes(12)],
         "form": [_form(b"weights"), _form(b"", before=b"preamble\r\n"), _form(bytes(300), others=2)],
         "tensors": [_tensors(np.float32), _tensors(np.float64), _tensors(np.float16)],
         "arrays": [_arrays(np.savez), _arrays(np.savez_compressed)],
@@ -112,3 +114,11 @@ def _arrays(write: Callable[..., None]) -> bytes:
     file = io.BytesIO()
     write(file, w=_matrix(np.float32), turned=np.asfortranarray(_matrix(np.float64)))
     return file.getvalue()
+
+
+def _compressed(plain: bytes, level: int = 1) -> bytes:
+    return _sized(bytes(codecs.Compressor(level).shrink(plain)[1]), len(plain))
+
+
+def _sized(stored: bytes, length: int) -> bytes:
+    return struct.pack("<I", length) + stored

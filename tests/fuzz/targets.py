@@ -5,6 +5,7 @@ what a writer would not have written, or understood something else than protobuf
 fuzzer out: where a format has them, a target computes them over what it was given.
 """
 
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
@@ -15,12 +16,14 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.message import DecodeError
 
-from services.models import bulk_frames, manifests, multipart, packs, quantize, tensor_files
+from services.models import bulk_frames, codecs, manifests, multipart, packs, quantize, tensor_files
+from services.models import tensors as tensor_header
 from services.models.bulk_frames import FrameInvalid
 from services.models.chunk_keys import Domain
 from services.models.multipart import FormInvalid
 from services.models.quantize import NotQuantizableError
 from services.models.stores.store import ObjectNotFound
+from services.models.tensors import NotSafetensors, TensorNotFound
 from services.shared.errors import DataLoss
 from strongroom import bulk
 from strongroom.chunking import MAX_CHUNK, Chunker
@@ -187,6 +190,31 @@ def _cut(data: bytes, step: int) -> list[bytes]:
     return [*chunks, *map(bytes, chunker.finish())]
 
 
+def codec(data: bytes) -> None:
+    """A stored chunk that claims to be so long and so compressed: it is, or it is damaged."""
+    if len(data) < 4:
+        return
+    (length,) = struct.unpack("<I", data[:4])
+    stored = data[4:]
+    for number in (codecs.PLAIN, codecs.ZSTD, 2):
+        try:
+            plain = codecs.expand(number, stored, length)
+        except DataLoss:
+            continue
+        assert len(plain) == length
+        assert number == codecs.PLAIN or len(stored) < length, "a compressed chunk is shorter"
+
+
+def one_tensor(data: bytes) -> None:
+    """A tensor of a file, by name: within the file, or not at all."""
+    for name in ("t0", "t1", "__metadata__", ""):
+        try:
+            found = tensor_header.find(name, len(data), lambda begin, end: data[begin:end])
+        except (NotSafetensors, TensorNotFound):
+            continue
+        assert 8 <= found.begin <= found.end <= len(data)
+
+
 _FORM = "multipart/form-data; boundary=b"
 
 
@@ -239,4 +267,5 @@ def _copied(path: str, data: bytes) -> None:
 
 
 _ALL = [manifest, raw_manifest, pack, frame, body, header, commit, answer, safetensors, form, tensors, arrays]
+_ALL += [codec, one_tensor]
 TARGETS: dict[str, Callable[[bytes], None]] = {target.__name__: target for target in _ALL}
