@@ -2,20 +2,21 @@
 
 import json
 import struct
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.shared.errors import FailedPrecondition, NotFound
-from strongroom.chunking import Buffer
+from strongroom.chunking import MAX_HEADER, Buffer
 
 LENGTH_BYTES = 8
-# Some 150,000 tensors.
-MAX_HEADER = 16 << 20
 _MAX_DIMENSIONS = 64
+# One header at a time: as objects it takes twenty times its size. The parser holds the interpreter's lock anyway.
+_parsing = threading.Lock()
 
 
 class NotSafetensors(FailedPrecondition):
-    """The file is not what the safetensors format says, or its header is longer than 16 MiB."""
+    """The file is not what the safetensors format says, or its header is longer than 4 MiB."""
 
     reason = "NOT_SAFETENSORS"
 
@@ -50,8 +51,14 @@ def find(name: str, size: int, read: Callable[[int, int], Buffer]) -> Tensor:
     data = LENGTH_BYTES + length
     if length > MAX_HEADER or data > size:
         raise NotSafetensors
+    text = read(LENGTH_BYTES, data)
+    with _parsing:
+        return _found(name, text, size, data)
+
+
+def _found(name: str, text: Buffer, size: int, data: int) -> Tensor:
     try:
-        header = json.loads(str(read(LENGTH_BYTES, data), "utf-8"))
+        header = json.loads(str(text, "utf-8"))
     except (ValueError, RecursionError):
         raise NotSafetensors from None
     if not isinstance(header, dict):
