@@ -27,7 +27,11 @@ from services.models.model_servicer import ModelServicer
 from services.models.path_index import PathIndex
 from services.models.reads import Reader
 from services.models.receive import FileReceiver, Receiver
+from services.models.reencrypt import Reencryptor
+from services.models.reencryptions import Reencryptions
 from services.models.removal import Remover
+from services.models.rotation_servicer import RotationServicer
+from services.models.rotation_worker import RotationWorker
 from services.models.settings import ModelsSettings
 from services.models.stores.local import LocalStore
 from services.models.tables import audit_events
@@ -46,11 +50,11 @@ from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
 from strongroom.audit.v1 import audit_log_pb2_grpc
-from strongroom.models.v1 import maintenance_pb2_grpc, managers_pb2_grpc, models_pb2_grpc
+from strongroom.models.v1 import maintenance_pb2_grpc, managers_pb2_grpc, models_pb2_grpc, rotation_pb2_grpc
 
 _NAME = "models"
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_SERVICES = ("ModelService", "WeightsService", "FileService", "MaintenanceService", "ManagerService")
+_SERVICES = ("ModelService", "WeightsService", "FileService", "MaintenanceService", "ManagerService", "RotationService")
 
 
 def _utc_now() -> datetime:
@@ -86,6 +90,10 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     saves = ManagerSaves(catalog, paths, versions, manifest_store, files, reader)
     by_path = ManagerModels(catalog, paths, versions, manifest_store, files, reader, verifying, clock)
     collector = Collector(database, store, keys, remover, clock)
+    manager_keys = ManagerKeys(database, keys, managers, clock)
+    reencryptor = Reencryptor(database, version_keys, versions, manifest_store, reader, receiver, committer, clock)
+    rotation_worker = RotationWorker(reencryptor.run, manager_keys.resume)
+    reencryptions = Reencryptions(database, keys, managers, remover.remove, rotation_worker.wake, clock)
     forgetful = [keys.forget_expired, version_keys.forget_expired, manifest_store.forget_expired]
     housekeeper = Housekeeper(collector, forgetful, settings.collect_seconds)
 
@@ -98,6 +106,8 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
             catalog, removal, by_path, saves, versions, manager_keys, Metrics(database, managers)
         )
         managers_pb2_grpc.add_ManagerServiceServicer_to_server(manager_servicer, server)
+        rotation_servicer = RotationServicer(manager_keys, reencryptions)
+        rotation_pb2_grpc.add_RotationServiceServicer_to_server(rotation_servicer, server)
         maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(collector), server)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 
@@ -108,8 +118,10 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         accounts.start()
         managers.ensure(DEFAULT_MANAGER)
         housekeeper.start()
+        rotation_worker.start()
 
     def close() -> None:
+        rotation_worker.close()
         housekeeper.close()
         accounts.close()
         trust.close()

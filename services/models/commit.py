@@ -124,6 +124,28 @@ class Committer:
         self._discard(draft)
         return version, self._load(version, access_code)
 
+    def rewrite(self, name: UploadName, files: Sequence[ProposedFile], old: Version) -> None:
+        """Puts what came in an upload of the service's own in the place of a version: the same files, under new keys.
+
+        The old ones are gone with the transaction. Raises VersionNotFound if the version is, ChunksMissing,
+        UploadNotFound.
+        """
+        with self._database.read() as connection:
+            upload = uploads.find(connection, name, lock=False)
+        rows = self._look_up(upload, files, None, any_chunk=False)
+        draft = self._prepare(upload, files, rows, None, sha256_verified=old.sha256_verified)
+        try:
+            with self._database.write() as connection:
+                t.hold_references(connection, removing=True)
+                self._check(connection, upload, draft)
+                unneeded = versions.rewrite(connection, old, draft.version, [row.id for row in rows.values()])
+                uploads.give_up_all(connection, name.creator)
+        except DomainError:
+            self._discard(draft)
+            raise
+        self._remove(unneeded)
+        self._database.forget_deleted()
+
     def _committed(self, upload: Upload, access_code: AccessCode | None) -> tuple[Version, Manifest]:
         version = self._versions.by_uid(upload.version_uid)
         return version, self._load(version, access_code)
@@ -132,7 +154,7 @@ class Committer:
         self, upload: Upload, files: Sequence[ProposedFile], access_code: AccessCode | None, *, any_chunk: bool
     ) -> dict[bytes, ChunkRow]:
         """The rows of all chunks by plain digest. Raises ChunksMissing, and ProposalInvalid for a wrong length."""
-        domain = self._keys.domain(upload, access_code)
+        domain = uploads.open_domain(self._keys, upload, access_code)
         lengths: dict[bytes, int] = {}
         for file in files:
             for digest, length in zip(uploads.split(file.digests), file.lengths, strict=True):
@@ -208,16 +230,20 @@ class Committer:
         current = uploads.find(connection, upload.name)
         if current.state == "committed":
             return self._versions.by_uid(current.version_uid)
+        self._check(connection, upload, draft)
+        version = versions.insert(connection, draft.version, [row.id for row in draft.rows.values()])
+        uploads.close_committed(connection, upload.name, version.uid)
+        last_check()
+        return version
+
+    def _check(self, connection: sa.Connection, upload: Upload, draft: _Draft) -> None:
+        """Raises unless the upload is open still and all that the draft refers to is there."""
         uploads.keep_open(connection, upload.name, self._clock())
         condemned.refuse_condemned(connection, draft.names)
         there = chunk_index.still_there(connection, list(draft.rows.values()))
         gone = [digest for digest, row in draft.rows.items() if row.id not in there]
         if gone:
             raise ChunksMissing(gone)
-        version = versions.insert(connection, draft.version, [row.id for row in draft.rows.values()])
-        uploads.close_committed(connection, upload.name, version.uid)
-        last_check()
-        return version
 
     def _discard(self, draft: _Draft) -> None:
         with self._database.write() as connection:

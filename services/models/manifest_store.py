@@ -7,7 +7,7 @@ from services.models.key_client import KEY_SECONDS
 from services.models.manifests import Manifest
 from services.models.stores.store import ObjectNotFound, Store
 from services.models.version_keys import VersionKeys
-from services.models.versions import Version, VersionNotFound, Versions
+from services.models.versions import Version, Versions
 from services.shared.errors import DataLoss
 
 # Of encoded manifests; decoded they take about four times as much.
@@ -40,8 +40,8 @@ class ManifestStore:
             manifest = manifests.decode(data, key, version.manifest_digest)
         except DataLoss:
             # A deletion takes the key and the manifest away: that is no damage.
-            if not self._versions.exists(version):
-                raise VersionNotFound("This version was deleted just now.", version=version.name) from None
+            if gone := self._versions.gone(version):
+                raise gone from None
             raise
         self._cache.put(version.uid, manifest, len(data))
         return manifest

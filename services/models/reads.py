@@ -13,7 +13,7 @@ from services.models.manifests import ChunkRef, ManifestFile
 from services.models.read_ahead import read_ahead
 from services.models.stores.store import Store
 from services.models.version_keys import VersionKeys
-from services.models.versions import Version, VersionNotFound, Versions
+from services.models.versions import Version, Versions
 from services.shared.database import Database
 from services.shared.errors import DataLoss, NotFound, OutOfRange
 
@@ -138,8 +138,8 @@ class Reader:
             try:
                 plain = self.decrypt(opened.domain, chunk, row)
             except DataLoss:
-                if not self._versions.exists(version):
-                    raise VersionNotFound("This version was deleted just now.", version=version.name) from None
+                if gone := self._versions.gone(version):
+                    raise gone from None
                 raise
             yield memoryview(plain)[part.start : part.end]
 

@@ -55,7 +55,7 @@ class Receiver:
         """
         with self._database.write() as connection:
             upload = uploads.keep_open(connection, name, self._clock())
-        domain = self._keys.domain(upload, access_code)
+        domain = uploads.open_domain(self._keys, upload, access_code)
 
         def sealed(pack: SealedPack) -> None:
             with self._database.write() as connection:

@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from services.models import chunk_index, condemned, managers, versions
 from services.models import tables as t
 from services.models.access_codes import AccessCode, AccessCodeRefused
+from services.models.chunk_keys import Domain
+from services.models.key_client import KeyMissing
 from services.models.manager_access import may_on_all
 from services.models.managers import Managers
 from services.models.version_keys import VersionKeys
@@ -131,7 +133,7 @@ class Uploads:
             upload = Upload(name, version, "open", None, domain_key_id, protected=lock is not None)
             if lock:
                 condemned.refuse_condemned(connection, [condemned.name_of_key(lock)])
-            connection.execute(sa.insert(t.uploads).values(_row(upload, resumable, now)))
+            connection.execute(sa.insert(t.uploads).values(_row(upload, resumable=resumable, now=now)))
         return upload, False
 
     def _resumable(self, place: UploadName, version: str, access_code: AccessCode | None) -> UploadName | None:
@@ -142,8 +144,8 @@ class Uploads:
                 return None
             upload = find(connection, replace(place, upload_id=upload_id), lock=False)
         try:
-            self._keys.domain(upload, access_code)
-        except AccessCodeRefused:
+            open_domain(self._keys, upload, access_code)
+        except (AccessCodeRefused, UploadNotFound):
             return None
         return upload.name
 
@@ -159,7 +161,7 @@ class Uploads:
             raise InvalidArgument("`digests` has 32 bytes for each chunk.", reason="DIGESTS_INVALID")
         with self._database.read() as connection:
             upload = find(connection, name, lock=False)
-        domain = self._keys.domain(upload, access_code)
+        domain = open_domain(self._keys, upload, access_code)
         chunk_ids = [domain.chunk_id(digest) for digest in split(digests)]
         with self._database.write() as connection:
             t.hold_references(connection)
@@ -206,9 +208,34 @@ def keep_open(connection: sa.Connection, name: UploadName, now: datetime) -> Upl
     """The open upload, which lives on from now. Raises UploadNotFound if it is over."""
     upload = find(connection, name)
     if upload.state != "open":
-        raise UploadNotFound("This upload is over. Open another with CreateUpload.")
+        raise _over()
     connection.execute(sa.update(t.uploads).where(_is(name)).values(expires_at=now + LIFETIME))
     return upload
+
+
+def open_domain(keys: VersionKeys, upload: Upload, access_code: AccessCode | None) -> Domain:
+    """Where the chunks of an open upload go. Raises UploadNotFound if it is over, AccessCodeRefused."""
+    if upload.state != "open":
+        raise _over()
+    try:
+        return keys.domain(upload, access_code)
+    except KeyMissing:
+        # Re-encryption gave the upload up, and destroyed the secret, just now.
+        raise _over() from None
+
+
+def open_internal(connection: sa.Connection, name: UploadName, version: str, domain_key_id: str, now: datetime) -> None:
+    """Opens an upload of the service's own, into a domain that need not be the manager's."""
+    upload = Upload(name, version, "open", None, domain_key_id, protected=False)
+    connection.execute(sa.insert(t.uploads).values(_row(upload, resumable=False, now=now)))
+
+
+def give_up_all(connection: sa.Connection, creator: str) -> None:
+    """Deletes the uploads of a creator with their leases."""
+    t.hold_references(connection, removing=True)
+    for upload in connection.scalars(sa.select(t.uploads.c.id).where(t.uploads.c.creator == creator)).all():
+        chunk_index.release(connection, upload)
+        connection.execute(sa.delete(t.uploads).where(t.uploads.c.id == upload))
 
 
 def close_committed(connection: sa.Connection, name: UploadName, version_uid: str) -> None:
@@ -238,6 +265,10 @@ def split(digests: bytes) -> Sequence[bytes]:
     return [digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES)]
 
 
+def _over() -> UploadNotFound:
+    return UploadNotFound("This upload is over. Open another with CreateUpload.")
+
+
 def _is(name: UploadName) -> sa.ColumnElement[bool]:
     c = t.uploads.c
     return sa.and_(
@@ -261,7 +292,7 @@ def _own_open(connection: sa.Connection, place: UploadName, version: str, *, pro
     return connection.scalar(sa.select(c.id).where(of_version, mine).order_by(c.id.desc()).limit(1))
 
 
-def _row(upload: Upload, resumable: bool, now: datetime) -> dict[str, object]:
+def _row(upload: Upload, *, resumable: bool, now: datetime) -> dict[str, object]:
     return {
         "id": upload.name.upload_id,
         "manager_id": upload.manager_id,

@@ -16,7 +16,7 @@ from services.models.manifests import Manifest, ManifestFile, Reference
 from services.models.reads import Reader
 from services.models.stores.store import Store
 from services.models.version_keys import VersionKeys
-from services.models.versions import Version, VersionNotFound, Versions
+from services.models.versions import Version, Versions
 from services.shared.database import Database
 from services.shared.errors import DataLoss
 
@@ -90,8 +90,8 @@ class Verifier:
             result.problems.append(problem)
             if len(result.problems) >= _MOST_PROBLEMS:
                 break
-        if not result.is_valid and not self._versions.exists(found):
-            raise VersionNotFound("This version was deleted just now.", version=found.name)
+        if not result.is_valid and (gone := self._versions.gone(found)):
+            raise gone
         if result.is_valid and not found.sha256_verified and not without_keys:
             self._versions.mark_verified(found)
         return result
