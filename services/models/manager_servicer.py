@@ -69,6 +69,11 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
             more = bool(token)
         return answer
 
+    def CountManagers(
+        self, request: pb.CountManagersRequest, context: grpc.ServicerContext
+    ) -> pb.CountManagersResponse:
+        return pb.CountManagersResponse(count=self._catalog.count())
+
     def GetManager(self, request: pb.GetManagerRequest, context: grpc.ServicerContext) -> pb.Manager:
         return _manager(self._catalog.get(request.manager_id, _may_read(context)))
 
