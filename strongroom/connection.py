@@ -9,6 +9,7 @@ import grpc
 from strongroom import errors
 from strongroom.breaker import Breaker
 from strongroom.retries import Repeat, Retries
+from strongroom.route import Route
 
 if TYPE_CHECKING:
     Asked = TypeVar("Asked")
@@ -40,6 +41,7 @@ class Connection:
         token: an access token.
         retries: repeats calls.
         breaker: keeps calls from a server that is not there.
+        direct: whether bulk streams may go past the gateway where that is possible.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class Connection:
         token: str | None = None,
         retries: Retries | None = None,
         breaker: Breaker | None = None,
+        direct: bool = True,
     ) -> None:
         self.channel = _channel(url)
         self.url = url.rstrip("/")
+        self.route = Route(self, _OPTIONS, direct=direct)
         self._retries = retries or Retries()
         self._breaker = breaker or Breaker()
         self._token_source: Callable[[], str] | None = None
@@ -138,6 +142,7 @@ class Connection:
             call.cancel()
 
     def close(self) -> None:
+        self.route.close()
         self.channel.close()
 
 

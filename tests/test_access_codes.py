@@ -65,10 +65,13 @@ def test_a_code_on_a_version_without_one_changes_nothing(running: Installation, 
 def test_protected_chunks_are_shared_with_nobody(running: Installation, owner: Caller) -> None:
     """Equal bytes in another version would tell whoever may write what is in this one."""
     running.admin.push("v1", WEIGHTS, "apart")
-    before = len(running.stored("packs"))
-    owner.push("v2", WEIGHTS, "apart")
-    owner.push("v3", WEIGHTS, "apart")
-    assert len(running.stored("packs")) == before + 2
+    counted = [_chunks(running)]
+    for version in ("v2", "v3"):
+        owner.push(version, WEIGHTS, "apart")
+        counted.append(_chunks(running))
+    assert counted[2] - counted[1] == counted[1] - counted[0] > 1
+    running.admin.push("v4", WEIGHTS, "apart")
+    assert _chunks(running) == counted[2]
 
 
 def test_every_step_of_an_upload_takes_the_code(running: Installation, owner: Caller) -> None:
@@ -215,3 +218,9 @@ def test_codes_are_bounded(text: str) -> None:
 @pytest.mark.row("S0.10")
 def test_a_code_is_never_printed() -> None:
     assert "geheim" not in repr(AccessCode("geheim", "key:a"))
+
+
+def _chunks(running: Installation) -> int:
+    with closing(sqlite3.connect(running.folder / "db" / "strongroom-models.db")) as connection:
+        [count] = connection.execute("SELECT count(*) FROM chunks").fetchone()
+    return int(count)

@@ -33,8 +33,9 @@ _HEAD = struct.Struct("<BBBB16s12s")
 _COST = (15, 8, 3)
 _CONTEXT = b"strongroom access code v1"
 
-# Wrong codes in a row that cost nothing but time; each further one doubles the wait, up to the longest.
+# Wrong codes in a row that cost nothing but time; after the next one the caller waits, and twice as long after each more.
 _FREE_GUESSES = 5
+_FIRST_WAIT = timedelta(seconds=8)
 _LONGEST_WAIT = timedelta(minutes=15)
 
 
@@ -126,7 +127,7 @@ class Guesses:
                 wait = (blocked_until - now).total_seconds()
                 message = "Too many wrong access codes. Wait, then try again."
                 raise AccessCodeThrottled(message, retry_after=wait)
-            wait_after = min(timedelta(seconds=2 ** min(count - _FREE_GUESSES, 20)), _LONGEST_WAIT)
+            wait_after = min(_FIRST_WAIT * 2 ** min(max(count - _FREE_GUESSES, 0), 20), _LONGEST_WAIT)
             changes = {"count": count + 1, "blocked_until": now + wait_after if count >= _FREE_GUESSES else now}
             connection.execute(sa.update(t.access_code_guesses).where(this).values(changes))
 
