@@ -256,6 +256,24 @@ def test_a_path_stands_for_what_was_saved_last(running: Installation) -> None:
         managers.LoadModel(manager_id="default", filepath="best.bin")
 
 
+def test_no_path_is_taken_from_a_model_that_the_caller_may_not_write(running: Installation) -> None:
+    """Who may write one model alone cannot put it where others load another."""
+    managers = Managers(running)
+    manager = managers.create()
+    managers.upload(manager, "scorer.pkl", b"good")
+    managers.upload(manager, "other.pkl", b"bad")
+    managers.SaveModel(manager_id=manager, model_name="scorer", filepath="live.pkl")
+    own = (f"managers/{manager}/models/other",)
+    attacker = Managers(running, who=principal("attacker", "models.read", "models.write", resources=own))
+    with refused(grpc.StatusCode.ALREADY_EXISTS, "PATH_TAKEN"):
+        attacker.SaveModel(manager_id=manager, model_name="other", filepath="live.pkl")
+    loaded = managers.LoadModel(manager_id=manager, filepath="live.pkl")
+    assert loaded.details.model_name == "scorer"
+    assert attacker.SaveModel(manager_id=manager, model_name="other", filepath="own.pkl").success
+    managers.SaveModel(manager_id=manager, model_name="other", filepath="live.pkl")
+    assert managers.LoadModel(manager_id=manager, filepath="live.pkl").details.model_name == "other"
+
+
 def test_a_folder_is_saved_and_loaded_as_one(running: Installation) -> None:
     managers = Managers(running)
     running.admin.push("v1", {"a/weights.bin": noise(1, 5000), "config.json": b"{}"})

@@ -71,16 +71,17 @@ class ManagerSaves:
         model_name: str,
         filepath: str,
         still_there: Callable[[], None],
+        may_write: Callable[[str], bool],
         access_code: AccessCode | None = None,
         compression_level: int = DEFAULT_LEVEL,
     ) -> Saved:
         """Saves the model's newest version at a path, or at `<model_path>/<model_name>.pkl`.
 
         A version does not change: one that gets a copy or a lock is stored once more with it. Without a lock its own
-        bytes are shared, as compressed as they are; else `compression_level`, 0 to 9, holds. `still_there` raises if the
-        client has gone.
+        bytes are shared, as compressed as they are; else `compression_level`, 0 to 9, holds. `still_there` raises if
+        the client has gone; `may_write` says whether the caller may write the model of that name.
 
-        Raises ManagerNotFound, PathInvalid, ModelNotFound, VersionNotFound, AccessCodeRefused, DataLoss.
+        Raises ManagerNotFound, PathInvalid, PathTaken, ModelNotFound, VersionNotFound, AccessCodeRefused, DataLoss.
         """
         config = self._catalog.config(manager_id)
         path = manager_paths.logical(config.model_path, filepath or f"{model_name}{_SUFFIX}")
@@ -92,7 +93,7 @@ class ManagerSaves:
                 creator, version, manifest, plan, access_code, compression_level, still_there
             )
         copy = self._copies.find(version, manifest.files, access_code)
-        self._paths.put(version, _places(path, manifest, copy))
+        self._paths.put(version, _places(path, manifest, copy), may_write)
         if version.protected:
             self._delete_open(creator, version, manifest)
         return Saved(

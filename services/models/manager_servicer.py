@@ -86,12 +86,14 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
         return pb.DeleteManagerResponse(success=True, message=message, details=pb.DeleteManagerResponse.Details())
 
     def SaveModel(self, request: pb.SaveModelRequest, context: grpc.ServicerContext) -> pb.SaveModelResponse:
+        principal = caller(context)
         saved = self._saves.save(
-            caller(context).id,
+            principal.id,
             request.manager_id,
             request.model_name,
             request.filepath,
             Presence(context).check,
+            lambda name: manager_access.may(principal, "models.write", request.manager_id, name),
             access_code(context, request.access_code),
             request.compression_level if request.HasField("compression_level") else DEFAULT_LEVEL,
         )

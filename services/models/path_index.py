@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from services.models import tables as t
 from services.models.versions import Version, hold
 from services.shared.database import Database
+from services.shared.errors import AlreadyExists
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,15 @@ class PathEntry:
     version: str
     version_uid: str
     file: str
+
+
+class PathTaken(AlreadyExists):
+    """Another model stands at the path, which the caller may not write. Its name is not told."""
+
+    reason = "PATH_TAKEN"
+
+    def __init__(self, path: str) -> None:
+        super().__init__("Another model stands at this path: save at a path of your own.", path=path[:256])
 
 
 class PathIndex:
@@ -34,16 +44,22 @@ class PathIndex:
             row = connection.execute(_BY_PATH, {"manager": manager_id, "path": path}).one_or_none()
         return None if row is None else PathEntry(path, *row)
 
-    def put(self, version: Version, files: dict[str, str]) -> None:
+    def put(self, version: Version, files: dict[str, str], may_write: Callable[[str], bool]) -> None:
         """Saves files of a version: path → path in the version. What stood there before stays a version.
 
-        Raises VersionNotFound if the version was deleted just now.
+        `may_write` says whether the caller may write the model of that name: another's path is not taken from it
+        without. Raises PathTaken; VersionNotFound if the version was deleted just now.
         """
         with self._database.write() as connection:
             hold(connection, version)
             for path, file in sorted(files.items()):
                 values = {"version": version.id, "file": file, "uploaded": False, "updated_at": self._clock()}
                 row = {"manager_id": version.manager_id, "path": path, **values}
+                t.insert_missing(connection, t.manager_paths, [row])
+                place = {"manager": version.manager_id, "path": path}
+                standing = connection.execute(_BY_PATH.with_for_update(of=t.manager_paths), place).one()
+                if standing.model != version.model_name and not may_write(standing.model):
+                    raise PathTaken(path)
                 t.insert_or_set(connection, t.manager_paths, [row], **values)
 
     def put_upload(self, version: Version, candidates: list[str], file: str) -> str:
