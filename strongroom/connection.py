@@ -9,6 +9,7 @@ import grpc
 from strongroom import errors
 from strongroom.breaker import Breaker
 from strongroom.retries import Repeat, Retries
+from strongroom.route import Route
 
 if TYPE_CHECKING:
     Asked = TypeVar("Asked")
@@ -40,6 +41,7 @@ class Connection:
         token: an access token.
         retries: repeats calls.
         breaker: keeps calls from a server that is not there.
+        direct: whether bulk streams may go past the gateway where that is possible.
     """
 
     def __init__(
@@ -50,17 +52,19 @@ class Connection:
         token: str | None = None,
         retries: Retries | None = None,
         breaker: Breaker | None = None,
+        direct: bool = True,
     ) -> None:
         self.channel = _channel(url)
         self.url = url.rstrip("/")
+        self.route = Route(self, _OPTIONS, direct=direct)
         self._retries = retries or Retries()
         self._breaker = breaker or Breaker()
         self._token_source: Callable[[], str] | None = None
         self._fixed: Metadata = ()
         if api_key:
-            self._fixed = (("x-api-key", _header_value(api_key, "API key")),)
+            self._fixed = (("x-api-key", header_value(api_key, "API key")),)
         elif token:
-            self._fixed = (("authorization", f"Bearer {_header_value(token, 'token')}"),)
+            self._fixed = (("authorization", f"Bearer {header_value(token, 'token')}"),)
 
     def act_as(self, token_source: Callable[[], str] | None) -> None:
         """From now on calls carry the token that this returns at the time; None for the credential of the beginning."""
@@ -138,6 +142,7 @@ class Connection:
             call.cancel()
 
     def close(self) -> None:
+        self.route.close()
         self.channel.close()
 
 
@@ -164,7 +169,8 @@ def _channel(url: str) -> grpc.Channel:
     return grpc.insecure_channel(f"{host}:{port}", _OPTIONS)
 
 
-def _header_value(value: str, what: str) -> str:
+def header_value(value: str, what: str) -> str:
+    """The value as a header carries it. Raises Unauthenticated, which does not repeat it."""
     stripped = value.strip()
     if not (stripped.isascii() and stripped.isprintable()):
         message = f"The {what} has characters that no {what} has. Copy it again."

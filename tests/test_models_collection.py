@@ -156,6 +156,18 @@ def test_what_a_crash_leaves_is_found(running: Installation) -> None:
     assert running.admin.verify("v1").is_valid
 
 
+@pytest.mark.parametrize("name", ["packs/note.txt", "packs/ab/note.txt", f"packs/ab/{'cd' * 16}", "packs/ab/abcd"])
+def test_what_is_no_pack_does_not_stop_collection(running: Installation, name: str) -> None:
+    """Somebody's note in the store's folder: it is left alone, and the rest collected."""
+    running.admin.push("v1", {"a": b"x"})
+    running.admin.delete("v1")
+    note = running.folder / "weights" / name
+    note.parent.mkdir(exist_ok=True)
+    note.write_text("not ours")
+    assert running.admin.collect().deleted_packs == 1
+    assert running.stored() == [note]
+
+
 def test_a_key_that_no_version_refers_to_is_destroyed(running: Installation) -> None:
     """As after a crash between the data key and the commit: the row of the version is not there."""
     running.admin.push("v1", {"a": b"x"})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 
+from services.models.access_codes import Guesses
 from services.models.collect import Collector
 from services.models.commit import Committer
 from services.models.file_servicer import FileServicer
@@ -13,17 +14,30 @@ from services.models.housekeeper import Housekeeper
 from services.models.ingest import ByteBudget
 from services.models.key_client import KeyClient
 from services.models.maintenance_servicer import MaintenanceServicer
+from services.models.manager_catalog import ManagerCatalog
+from services.models.manager_keys import ManagerKeys
+from services.models.manager_models import ManagerModels
+from services.models.manager_removal import ManagerRemoval
+from services.models.manager_saves import ManagerSaves
+from services.models.manager_servicer import ManagerServicer
 from services.models.managers import DEFAULT_MANAGER, Managers
 from services.models.manifest_store import ManifestStore
+from services.models.metrics import Metrics
 from services.models.model_servicer import ModelServicer
+from services.models.path_index import PathIndex
 from services.models.reads import Reader
 from services.models.receive import FileReceiver, Receiver
+from services.models.reencrypt import Reencryptor
+from services.models.reencryptions import Reencryptions
 from services.models.removal import Remover
+from services.models.rotation_servicer import RotationServicer
+from services.models.rotation_worker import RotationWorker
 from services.models.settings import ModelsSettings
 from services.models.stores.local import LocalStore
 from services.models.tables import audit_events
 from services.models.uploads import Uploads
 from services.models.verify import Verifier
+from services.models.version_keys import VersionKeys
 from services.models.versions import Versions
 from services.models.weights_servicer import WeightsServicer
 from services.shared.accounts import accounts_for
@@ -36,11 +50,11 @@ from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
 from strongroom.audit.v1 import audit_log_pb2_grpc
-from strongroom.models.v1 import maintenance_pb2_grpc, models_pb2_grpc
+from strongroom.models.v1 import maintenance_pb2_grpc, managers_pb2_grpc, models_pb2_grpc, rotation_pb2_grpc
 
 _NAME = "models"
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_SERVICES = ("ModelService", "WeightsService", "FileService", "MaintenanceService")
+_SERVICES = ("ModelService", "WeightsService", "FileService", "MaintenanceService", "ManagerService", "RotationService")
 
 
 def _utc_now() -> datetime:
@@ -61,20 +75,39 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     managers = Managers(database, keys, clock)
     remover = Remover(database, store, keys, clock)
     versions = Versions(database, managers, remover.remove, clock)
-    manifest_store = ManifestStore(store, versions, managers, keys)
-    uploads = Uploads(database, managers, clock)
-    receiver = Receiver(database, store, managers, uploads, ByteBudget(), clock)
-    committer = Committer(database, store, keys, managers, versions, manifest_store.load, remover.remove, clock)
-    reader = Reader(database, store, managers, versions, manifest_store)
-    verifying = Verifier(store, managers, versions, manifest_store, reader)
-    collector = Collector(database, store, keys, managers, remover, clock)
-    housekeeper = Housekeeper(collector, [keys.forget_expired, manifest_store.forget_expired], settings.collect_seconds)
+    version_keys = VersionKeys(keys, managers, Guesses(database, clock))
+    manifest_store = ManifestStore(store, versions, version_keys)
+    uploads = Uploads(database, managers, version_keys, clock)
+    receiver = Receiver(database, store, version_keys, uploads, ByteBudget(), clock)
+    committer = Committer(database, store, version_keys, managers, versions, manifest_store.load, remover.remove, clock)
+    reader = Reader(database, store, version_keys, versions, manifest_store)
+    verifying = Verifier(database, store, version_keys, versions, manifest_store, reader)
+    files = FileReceiver(receiver, uploads, committer)
+    catalog = ManagerCatalog(database, managers)
+    paths = PathIndex(database, clock)
+    manager_keys = ManagerKeys(database, keys, managers, clock)
+    removal = ManagerRemoval(database, remover.remove, clock)
+    saves = ManagerSaves(catalog, paths, versions, manifest_store, files, reader)
+    by_path = ManagerModels(catalog, paths, versions, manifest_store, files, reader, verifying, clock)
+    collector = Collector(database, store, keys, remover, clock)
+    manager_keys = ManagerKeys(database, keys, managers, clock)
+    reencryptor = Reencryptor(database, version_keys, versions, manifest_store, reader, receiver, committer, clock)
+    rotation_worker = RotationWorker(reencryptor.run, manager_keys.resume)
+    reencryptions = Reencryptions(database, keys, managers, remover.remove, rotation_worker.wake, clock)
+    forgetful = [keys.forget_expired, version_keys.forget_expired, manifest_store.forget_expired]
+    housekeeper = Housekeeper(collector, forgetful, settings.collect_seconds)
 
     def register(server: grpc.Server) -> None:
         model_servicer = ModelServicer(versions, manifest_store, verifying)
         models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)
-        WeightsServicer(uploads, receiver, committer, reader).register(server)
-        FileServicer(FileReceiver(receiver, uploads, committer), reader).register(server)
+        WeightsServicer(uploads, receiver, committer, reader, settings.bulk_socket).register(server)
+        FileServicer(files, reader).register(server)
+        manager_servicer = ManagerServicer(
+            catalog, removal, by_path, saves, versions, manager_keys, Metrics(database, managers)
+        )
+        managers_pb2_grpc.add_ManagerServiceServicer_to_server(manager_servicer, server)
+        rotation_servicer = RotationServicer(manager_keys, reencryptions)
+        rotation_pb2_grpc.add_RotationServiceServicer_to_server(rotation_servicer, server)
         maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(collector), server)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 
@@ -85,8 +118,10 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         accounts.start()
         managers.ensure(DEFAULT_MANAGER)
         housekeeper.start()
+        rotation_worker.start()
 
     def close() -> None:
+        rotation_worker.close()
         housekeeper.close()
         accounts.close()
         trust.close()
@@ -106,4 +141,5 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         accounts=accounts,
         # A commit lists every chunk of a version: 64 MiB are a good terabyte of weights.
         max_request_bytes=64 << 20,
+        socket=settings.bulk_socket,
     )

@@ -18,7 +18,6 @@ from ulid import ULID
 from services.models import chunk_index, condemned, packs, uploads
 from services.models import tables as t
 from services.models.key_client import KeyClient
-from services.models.managers import Managers
 from services.models.removal import Remover
 from services.models.stores.store import ObjectNotFound, Store, StoredObject
 from services.shared.database import Database
@@ -74,14 +73,12 @@ class Collector:
         database: Database,
         store: Store,
         keys: KeyClient,
-        managers: Managers,
         remover: Remover,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._store = store
         self._keys = keys
-        self._managers = managers
         self._remover = remover
         self._clock = clock
 
@@ -112,7 +109,7 @@ class Collector:
     def _candidates(self, now: datetime, object_age: timedelta, pack_age: timedelta) -> _Candidates:
         # Keys first, objects next: a commit makes its key, then its manifest, then its rows.
         seconds = int(object_age.total_seconds())
-        keys = {key for manager in self._managers.all() for key in self._keys.list(manager.kek_id, seconds)}
+        keys = set(self._keys.list(seconds))
         return _Candidates(
             packs=_older(self._store.list("packs/"), now - pack_age),
             manifests=_older(self._store.list("manifests/"), now - object_age),
@@ -133,11 +130,14 @@ class Collector:
         chunk_index.bury_empty_packs(connection, now)
         dead = sa.delete(t.packs).where(t.packs.c.died_at <= died_before).returning(t.packs.c.pack_id)
         garbage = {packs.pack_key(pack_id) for pack_id in connection.scalars(dead)}
-        pack_ids = [bytes.fromhex(name.rpartition("/")[2]) for name in candidates.packs]
+        # What is no pack of ours, such as a note that somebody left there, is not ours to remove.
+        pack_ids = [pack_id for name in candidates.packs if (pack_id := packs.pack_id_of(name)) is not None]
         garbage |= {packs.pack_key(pack_id) for pack_id in _unknown(connection, pack_ids, t.packs.c.pack_id)}
         garbage |= _unknown(connection, candidates.manifests, t.versions.c.manifest_key)
         keys = _unknown(connection, candidates.keys, t.versions.c.data_key_id)
+        keys = _unknown(connection, keys, t.versions.c.domain_key_id)
         keys = _unknown(connection, keys, t.managers.c.domain_key_id)
+        keys = _unknown(connection, keys, t.uploads.c.domain_key_id, t.uploads.c.state == "open")
         garbage |= {condemned.name_of_key(key) for key in keys}
         condemned.condemn(connection, sorted(garbage), now)
         condemned.forget(connection, now - _REMEMBERED)
@@ -166,9 +166,11 @@ def _older(objects: Iterable[StoredObject], than: datetime) -> dict[str, StoredO
     return {found.key: found for found in objects if found.modified <= than.timestamp()}
 
 
-def _unknown(connection: sa.Connection, names: Collection[N], column: sa.Column[N]) -> set[N]:
-    """Those of the names that the column does not have."""
+def _unknown(
+    connection: sa.Connection, names: Collection[N], column: sa.Column[N], *which: sa.ColumnElement[bool]
+) -> set[N]:
+    """Those of the names that the column does not have, in the rows `which` are asked."""
     known: set[N] = set()
     for batch in t.batches(sorted(names)):
-        known.update(connection.scalars(sa.select(column).where(column.in_(batch))))
+        known.update(connection.scalars(sa.select(column).where(column.in_(batch), *which)))
     return set(names) - known

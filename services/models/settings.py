@@ -1,6 +1,9 @@
 """Settings of the models service."""
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import StringConstraints
 
 from services.shared.settings import ServiceSettings
 
@@ -10,6 +13,9 @@ class ModelsSettings(ServiceSettings):
 
     # Seconds between two collections of garbage.
     collect_seconds: float = 3600.0
+
+    # A unix socket for bulk streams that need not pass the gateway; its folder is for this user alone. None if empty.
+    bulk_socket: Annotated[str, StringConstraints(pattern=r"^(/.{1,106})?$")] = ""
 
     @property
     def weights_dir(self) -> Path:

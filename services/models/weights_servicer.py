@@ -8,26 +8,28 @@ import grpc
 from services.models import bulk_frames, uploads
 from services.models.commit import Committer
 from services.models.messages import version_message
+from services.models.presented_code import access_code
 from services.models.proposals import ProposedFile
 from services.models.reads import Reader
 from services.models.receive import Receiver
 from services.models.uploads import UploadName, Uploads
 from services.shared.call import caller
+from services.shared.channels import IDENTITY_HEADER
 from strongroom.models.v1 import models_pb2, weights_pb2_grpc
 from strongroom.models.v1 import weights_pb2 as pb
-
-# Measured: larger messages make nothing faster, smaller ones cost more.
-_MESSAGE_BYTES = 2 << 20
 
 
 class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
     """Moves weights."""
 
-    def __init__(self, uploads: Uploads, receiver: Receiver, committer: Committer, reader: Reader) -> None:
+    def __init__(
+        self, uploads: Uploads, receiver: Receiver, committer: Committer, reader: Reader, bulk_socket: str = ""
+    ) -> None:
         self._uploads = uploads
         self._receiver = receiver
         self._committer = committer
         self._reader = reader
+        self._bulk_socket = bulk_socket
 
     def register(self, server: grpc.Server) -> None:
         """Adds the service. What is decoded by hand comes after the generated registration, which it replaces."""
@@ -47,13 +49,20 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
 
     def CreateUpload(self, request: pb.CreateUploadRequest, context: grpc.ServicerContext) -> pb.CreateUploadResponse:
         upload, resumed = self._uploads.create(
-            caller(context).id, request.manager_id, request.model_name, request.version
+            caller(context).id,
+            request.manager_id,
+            request.model_name,
+            request.version,
+            access_code=access_code(context),
+            compression_level=request.compression_level,
         )
         return pb.CreateUploadResponse(upload_id=upload.name.upload_id, version=upload.version, resumed=resumed)
 
     def HasChunks(self, request: pb.HasChunksRequest, context: grpc.ServicerContext) -> pb.HasChunksResponse:
         any_chunk = uploads.may_read_all(caller(context), request.manager_id)
-        present = self._uploads.present(_name(request, context), request.digests, any_chunk=any_chunk)
+        present = self._uploads.present(
+            _name(request, context), request.digests, any_chunk=any_chunk, access_code=access_code(context)
+        )
         return pb.HasChunksResponse(present=present)
 
     def CommitUpload(self, request: pb.CommitUploadRequest, context: grpc.ServicerContext) -> models_pb2.Version:
@@ -62,8 +71,16 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
             ProposedFile(file.path, file.sha256, file.chunk_digests, tuple(file.chunk_lengths))
             for file in request.files
         ]
-        version, manifest = self._committer.commit(_name(request, context), files, any_chunk=any_chunk)
+        version, manifest = self._committer.commit(
+            _name(request, context), files, any_chunk=any_chunk, access_code=access_code(context)
+        )
         return version_message(version, manifest.files)
+
+    def GetRoute(self, request: pb.GetRouteRequest, context: grpc.ServicerContext) -> pb.GetRouteResponse:
+        if not self._bulk_socket:
+            return pb.GetRouteResponse()
+        identity = str(dict(context.invocation_metadata()).get(IDENTITY_HEADER, ""))
+        return pb.GetRouteResponse(socket=self._bulk_socket, identity=identity)
 
     def AbortUpload(self, request: pb.AbortUploadRequest, context: grpc.ServicerContext) -> pb.AbortUploadResponse:
         self._uploads.abort(_name(request, context))
@@ -74,7 +91,7 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
     ) -> pb.WriteChunksResponse:
         # The layers have decoded the first message and decided on it; here it is bytes like the others.
         header = bulk_frames.parse_header(next(messages))
-        with self._receiver.ingest(_name(header, context)) as ingest:
+        with self._receiver.ingest(_name(header, context), access_code(context)) as ingest:
             for message in messages:
                 for chunk in bulk_frames.parse_frame(message).chunks():
                     ingest.put(chunk)
@@ -91,10 +108,20 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
     ) -> Iterator[bytes]:
         length = request.length if request.HasField("length") else None
         opened = self._reader.open(
-            request.manager_id, request.model_name, request.version, request.path, request.offset, length
+            request.manager_id,
+            request.model_name,
+            request.version,
+            request.path,
+            request.offset,
+            length,
+            access_code=access_code(context),
+            tensor=request.tensor,
+            more_paths=request.more_paths,
         )
-        for pieces in bulk_frames.grouped(self._reader.read(opened), _MESSAGE_BYTES):
-            yield bulk_frames.encode_data(pieces)
+        if opened.tensor is not None:
+            info = pb.TensorInfo(dtype=opened.tensor.dtype, shape=opened.tensor.shape)
+            yield pb.ReadFileResponse(tensor=info).SerializeToString()
+        yield from self._reader.messages(opened, lambda data: bulk_frames.encode_data([data]))
 
 
 class _NamesUpload(Protocol):

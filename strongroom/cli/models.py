@@ -44,6 +44,9 @@ def push(
     version: Annotated[str, typer.Option("--version", "-v", help="Name of the version; the time if not given.")] = "",
     manager: Manager = "default",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much would be sent.")] = False,
+    compression_level: Annotated[
+        int, typer.Option(min=0, max=9, help="Compress what shrinks: 1 is fastest, 9 smallest, 0 none.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Push a file or folder as a new version. Sends only what the manager lacks; run again, it resumes.
@@ -59,7 +62,9 @@ def push(
             line = f"would send {human_size(plan.total - plan.done)} of {human_size(plan.total)}"
             print_json(answer) if json else typer.echo(line)
             return
-        push = partial(client.models.push, name, path, version=version, manager=manager)
+        push = partial(
+            client.models.push, name, path, version=version, manager=manager, compression_level=compression_level
+        )
         result = _transferred(f"push {name}", push)
         shown = result.version
         sent = "" if result.bytes_sent >= shown.size_bytes else f", {human_size(result.bytes_sent)} sent"
@@ -71,6 +76,8 @@ def pull(
     reference: Reference,
     destination: Annotated[str, typer.Argument(metavar="DEST", help="File, or folder (several files need one).")],
     manager: Manager = "default",
+    tensor: Annotated[str, typer.Option("--tensor", help="Only this tensor, as a safetensors file at DEST.")] = "",
+    file: Annotated[str, typer.Option("--file", help="The file that holds the tensor, if not the only one.")] = "",
     json: Json = False,
 ) -> None:
     """Pull a version and check every byte of it. Run again, it resumes.
@@ -81,7 +88,18 @@ def pull(
     """
     name, version = _split(reference)
     _check_path(destination)
+    if file and not tensor:
+        misused("--file names the file of a --tensor")
     with connected() as client:
+        if tensor:
+            from strongroom.pull import save_tensor
+
+            found = client.models.tensor(name, tensor, path=file, version=version, manager=manager)
+            save_tensor(found, destination)
+            answer = {"tensor": tensor, "dtype": found.dtype, "shape": list(found.shape), "bytes": len(found.data)}
+            line = f"pulled {tensor} of {reference}: {found.dtype} {list(found.shape)}, {human_size(len(found.data))}"
+            print_json(answer) if json else typer.echo(line)
+            return
         pull = partial(client.models.pull, name, destination, version=version, manager=manager)
         result = _transferred(f"pull {reference}", pull)
         shown = result.version

@@ -20,6 +20,7 @@ from strongroom.client.access import Access
 from strongroom.client.admin import Admin
 from strongroom.client.audit import Audit
 from strongroom.client.keys import Keys
+from strongroom.client.managers import Managers
 from strongroom.client.models import Models
 from strongroom.client.secrets import Secrets
 from strongroom.client.sessions import Sessions
@@ -40,6 +41,7 @@ class Client:
         api_key: an API key; or
         token: an access token; or
         session: where the tokens of a user's session are kept. Without any, `client.sessions.sign_in` begins one.
+        direct: whether weights may go past the gateway to a Strongroom of the same user on the same machine.
     """
 
     def __init__(
@@ -49,9 +51,11 @@ class Client:
         api_key: str | None = None,
         token: str | None = None,
         session: TokenStore | None = None,
+        direct: bool = True,
     ) -> None:
-        self._connection = Connection(url, api_key=api_key, token=token)
+        self._connection = Connection(url, api_key=api_key, token=token, direct=direct)
         self.models = Models(self._connection)
+        self.managers = Managers(self._connection)
         self.secrets = Secrets(self._connection)
         self.keys = Keys(self._connection)
         self.users = Users(self._connection)

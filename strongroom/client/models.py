@@ -10,6 +10,7 @@ from strongroom.models.v1 import models_pb2, models_pb2_grpc, weights_pb2
 from strongroom.pull import Pull, PullProgress, PullResult
 from strongroom.push import Push, PushProgress, PushResult
 from strongroom.retries import Repeat
+from strongroom.tensors import MAX_INDEX, Tensor, file_of, index_of, only_file
 
 DEFAULT_MANAGER = "default"
 LATEST = "latest"
@@ -33,13 +34,16 @@ class Models:
         *,
         version: str = "",
         manager: str = DEFAULT_MANAGER,
+        compression_level: int = 0,
         progress: Callable[[PushProgress], None] = _silent,
     ) -> PushResult:
         """Uploads a file or folder as a new version; without a name the version gets the time's.
 
-        Sends only chunks that the manager has not got. Interrupted, it continues when it is called again.
+        Sends only chunks that the manager has not got. Interrupted, it continues when it is called again. With a
+        `compression_level` of 1 (fastest) to 9 (smallest) the service compresses what is new and shrinks.
         """
-        return Push(self._connection, manager, name, version, progress).run(Path(source))
+        push = Push(self._connection, manager, name, version, progress, compression_level=compression_level)
+        return push.run(Path(source))
 
     def plan_push(self, name: str, source: str | Path, *, manager: str = DEFAULT_MANAGER) -> PushProgress:
         """How much a push would have to send, in bytes: `total - done`. Sends no weights."""
@@ -75,6 +79,33 @@ class Models:
             manager_id=manager, model_name=name, version=version, path=path, offset=offset, length=length
         )
         return pulling.read(self._connection, request)
+
+    def tensor(
+        self,
+        name: str,
+        tensor: str,
+        *,
+        path: str = "",
+        version: str = LATEST,
+        manager: str = DEFAULT_MANAGER,
+    ) -> Tensor:
+        """One tensor of a version, fetching and checking only the chunks that it and its file's header touch.
+
+        Without `path` it is looked for in the version's only safetensors file, or where the index of several says.
+        """
+        if not path:
+            # From here on one version, also if `latest` moves on.
+            found = self.show(name, version, manager=manager)
+            version, paths = found.version, [file.path for file in found.files]
+            path = only_file(paths) or ""
+        if not path:
+            index = index_of(paths)
+            content = self.read(name, index, length=MAX_INDEX, version=version, manager=manager)
+            path = file_of(tensor, index, content)
+        request = weights_pb2.ReadFileRequest(
+            manager_id=manager, model_name=name, version=version, path=path, tensor=tensor
+        )
+        return pulling.read_tensor(self._connection, request)
 
     def list(self, *, manager: str = DEFAULT_MANAGER) -> Iterator[models_pb2.Model]:
         """The models of a manager by name: those the caller may read."""

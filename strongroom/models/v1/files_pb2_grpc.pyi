@@ -29,7 +29,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FileServiceStub:
-    """One file in, one file out, for clients that do not cut chunks themselves."""
+    """One file in, one file out, for clients that do not cut chunks themselves. With the header
+    `x-access-code` a file is stored protected by that code, and read again.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -42,7 +44,7 @@ class FileServiceStub:
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     GetFile: _grpc.UnaryStreamMultiCallable[_files_pb2.GetFileRequest, _httpbody_pb2.HttpBody]
-    """Reads a file, or `length` bytes of it from `offset` on. The answer's `content-length` is exact:
+    """Reads a file, `length` bytes of it from `offset` on, or one tensor. The answer's `content-length` is exact:
     a transfer that breaks is seen as cut.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -50,7 +52,9 @@ class FileServiceStub:
 
 @_typing.type_check_only
 class FileServiceAsyncStub(FileServiceStub):
-    """One file in, one file out, for clients that do not cut chunks themselves."""
+    """One file in, one file out, for clients that do not cut chunks themselves. With the header
+    `x-access-code` a file is stored protected by that code, and read again.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutFile: _aio.StreamUnaryMultiCallable[_files_pb2.PutFileRequest, _models_pb2.Version]  # type: ignore[assignment]
@@ -60,14 +64,16 @@ class FileServiceAsyncStub(FileServiceStub):
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     GetFile: _aio.UnaryStreamMultiCallable[_files_pb2.GetFileRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Reads a file, or `length` bytes of it from `offset` on. The answer's `content-length` is exact:
+    """Reads a file, `length` bytes of it from `offset` on, or one tensor. The answer's `content-length` is exact:
     a transfer that breaks is seen as cut.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
-    """One file in, one file out, for clients that do not cut chunks themselves."""
+    """One file in, one file out, for clients that do not cut chunks themselves. With the header
+    `x-access-code` a file is stored protected by that code, and read again.
+    """
 
     @_abc_1.abstractmethod
     def PutFile(
@@ -87,7 +93,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _files_pb2.GetFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """Reads a file, or `length` bytes of it from `offset` on. The answer's `content-length` is exact:
+        """Reads a file, `length` bytes of it from `offset` on, or one tensor. The answer's `content-length` is exact:
         a transfer that breaks is seen as cut.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
