@@ -37,6 +37,7 @@ _CONTEXT = b"strongroom access code v1"
 _FREE_GUESSES = 5
 _FIRST_WAIT = timedelta(seconds=8)
 _LONGEST_WAIT = timedelta(minutes=15)
+_REMEMBERED = timedelta(days=1)
 
 
 class AccessCodeInvalid(InvalidArgument):
@@ -135,6 +136,12 @@ class Guesses:
         """The code was right."""
         with self._database.write() as connection:
             connection.execute(sa.delete(t.access_code_guesses).where(_is(key_id, presenter)))
+
+
+def forget_guesses(connection: sa.Connection, now: datetime) -> None:
+    """Deletes what was counted for callers who have left off."""
+    before = now - _REMEMBERED
+    connection.execute(sa.delete(t.access_code_guesses).where(t.access_code_guesses.c.blocked_until < before))
 
 
 # One at a time in a process: what guessing takes of its memory is bounded.
