@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import calls, finetuned, folders, memory, peers, start, tensors, transfer
+from bench import calls, finetuned, folders, keys, memory, peers, start, tensors, transfer
 from bench.figures import Row, table
 
-_ALL = "P1,P2,P3,P4,P5,P8,P10,P11"
+_ALL = "P1,P2,P3,P4,P5,P6,P8,P10,P11"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--only", default=_ALL, help="which targets, separated by commas")
     parser.add_argument("--runs", type=int, default=5, help="runs of each contender (medians are printed)")
     parser.add_argument(
-        "--size-mib", type=int, default=2048, help="size of the files of P1, P2, P5 and P10; P4 has half"
+        "--size-mib", type=int, default=2048, help="size of the files of P1, P2, P5, P6 and P10; P4 has half"
     )
     parser.add_argument("--output", type=Path, default=REPOSITORY / "bench" / "RESULTS.md")
     options = parser.parse_args()
@@ -41,6 +41,8 @@ def main() -> None:
             rows += finetuned.measure(Path(name), size // 2, options.runs)
         if "P5" in wanted:
             rows += tensors.measure(Path(name), size, options.runs)
+        if "P6" in wanted:
+            rows += keys.measure(Path(name), size, options.runs)
         if "P10" in wanted:
             rows += memory.measure(Path(name), sorted({512 << 20, size}))
         if "P8" in wanted:

@@ -153,6 +153,7 @@ def test_guessing_gets_slower_for_who_guesses_and_for_nobody_else(running: Insta
     assert owner.read("v1", "a", "guessed") == b"x"
     assert running.caller(OTHER).with_code(CODE).read("v1", "a", "guessed") == b"x"
     running.clock.ahead += timedelta(minutes=16)
+    running.admin.collect()
     assert guesser.with_code(CODE).read("v1", "a", "guessed") == b"x"
 
 
@@ -166,6 +167,16 @@ def test_a_right_code_forgets_the_wrong_ones(running: Installation, owner: Calle
     with closing(sqlite3.connect(running.folder / "db" / "strongroom-models.db")) as connection:
         counted = connection.execute("SELECT count(*) FROM access_code_guesses WHERE presenter = 'key:typist'")
         assert counted.fetchone() == (0,)
+
+
+def test_guesses_are_forgotten_in_the_end(running: Installation, owner: Caller) -> None:
+    owner.push("v1", {"a": b"x"}, "forgotten")
+    with refused(*REFUSED):
+        running.caller(principal("passer-by", "models.read")).with_code("wrong").read("v1", "a", "forgotten")
+    running.clock.ahead += timedelta(days=2)
+    running.admin.collect()
+    with closing(sqlite3.connect(running.folder / "db" / "strongroom-models.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM access_code_guesses").fetchone() == (0,)
 
 
 def test_a_deleted_protected_version_is_gone_for_its_code_too(running: Installation, owner: Caller) -> None:

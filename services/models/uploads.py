@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from services.models import chunk_index, codecs, condemned, managers, versions
 from services.models import tables as t
-from services.models.access_codes import AccessCode, AccessCodeRefused
+from services.models.access_codes import AccessCode, AccessCodeRefused, AccessCodeThrottled
 from services.models.chunk_keys import Domain
 from services.models.key_client import KeyMissing
 from services.models.manager_access import may_on_all
@@ -154,7 +154,7 @@ class Uploads:
             upload = find(connection, replace(place, upload_id=upload_id), lock=False)
         try:
             open_domain(self._keys, upload, access_code)
-        except (AccessCodeRefused, UploadNotFound):
+        except (AccessCodeRefused, AccessCodeThrottled, UploadNotFound):
             return None
         return upload.name
 
