@@ -77,8 +77,8 @@ class ManagerSaves:
         """Saves the model's newest version at a path, or at `<model_path>/<model_name>.pkl`.
 
         A version does not change: one that gets a copy or a lock is stored once more with it. Without a lock its own
-        bytes are shared, as compressed as they are; else `compression_level`, 0 to 9, holds. `still_there` raises if the
-        client has gone.
+        bytes are shared, as compressed as they are; else `compression_level`, 0 to 9, holds. `still_there` raises if
+        the client has gone.
 
         Raises ManagerNotFound, PathInvalid, ModelNotFound, VersionNotFound, AccessCodeRefused, DataLoss.
         """
