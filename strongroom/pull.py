@@ -22,7 +22,7 @@ import grpc
 
 from strongroom import bulk, partial_file
 from strongroom.connection import LONG_DEADLINE, Connection
-from strongroom.errors import DataLoss, LocalFileError, Unavailable
+from strongroom.errors import DataLoss, LocalFileError, PermissionDenied, Unavailable
 from strongroom.models.v1 import models_pb2, models_pb2_grpc, weights_pb2
 from strongroom.partial_file import PartialFile
 from strongroom.persevere import persevere
@@ -88,6 +88,9 @@ class Pull:
         models = models_pb2_grpc.ModelServiceStub(self._connection.channel)
         request = models_pb2.GetVersionRequest(manager_id=self._manager, model_name=self._model, version=self._wanted)
         version = self._connection.call(models.GetVersion, request, repeat=Repeat.SAFE)
+        if version.protected and not version.files:
+            message = "This version is protected: its access code is needed."
+            raise PermissionDenied(message, reason="ACCESS_CODE_REFUSED")
         paths = targets([file.path for file in version.files], destination)
         self._progress.total = int(version.size_bytes)
         with ThreadPoolExecutor(_WORKERS, "pull") as workers:

@@ -66,8 +66,9 @@ class Route:
                 self._ask()
             if not self._direct:
                 return None, self._connection.metadata
-            identity = ((_IDENTITY_HEADER, self._identity),) if self._identity else self._connection.metadata
-            return self._channel, identity
+            if not self._identity:
+                return self._channel, self._connection.metadata
+            return self._channel, ((_IDENTITY_HEADER, self._identity), *self._connection.presented)
 
     def _ask(self) -> None:
         stub = weights_pb2_grpc.WeightsServiceStub(self._connection.channel)

@@ -33,7 +33,7 @@ _HEAD = struct.Struct("<BBBB16s12s")
 _COST = (15, 8, 3)
 _CONTEXT = b"strongroom access code v1"
 
-# Wrong codes in a row that cost nothing but time; after the next one the caller waits, and twice as long after each more.
+# Wrong codes in a row that cost nothing; after the next one the caller waits, and after each more twice as long.
 _FREE_GUESSES = 5
 _FIRST_WAIT = timedelta(seconds=8)
 _LONGEST_WAIT = timedelta(minutes=15)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from strongroom.cli.access_code import AccessCodeFile, from_file
 from strongroom.cli.session import (
     Json,
     Manager,
@@ -43,6 +44,7 @@ def push(
     path: Annotated[str, typer.Argument(help="File or folder to push.")],
     version: Annotated[str, typer.Option("--version", "-v", help="Name of the version; the time if not given.")] = "",
     manager: Manager = "default",
+    access_code_file: AccessCodeFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much would be sent.")] = False,
     compression_level: Annotated[
         int, typer.Option(min=0, max=9, help="Compress what shrinks: 1 is fastest, 9 smallest, 0 none.")
@@ -51,10 +53,13 @@ def push(
 ) -> None:
     """Push a file or folder as a new version. Sends only what the manager lacks; run again, it resumes.
 
+    With --access-code-file the version is protected: nobody reads it without the code, administrators neither.
+
     Example: strongroom push scorer model.safetensors --version v1
     """
     _check_name(name)
     _check_path(path)
+    code = from_file(access_code_file)
     with connected() as client:
         if dry_run:
             plan = client.models.plan_push(name, path, manager=manager)
@@ -63,7 +68,13 @@ def push(
             print_json(answer) if json else typer.echo(line)
             return
         push = partial(
-            client.models.push, name, path, version=version, manager=manager, compression_level=compression_level
+            client.models.push,
+            name,
+            path,
+            version=version,
+            manager=manager,
+            compression_level=compression_level,
+            access_code=code,
         )
         result = _transferred(f"push {name}", push)
         shown = result.version
@@ -76,6 +87,7 @@ def pull(
     reference: Reference,
     destination: Annotated[str, typer.Argument(metavar="DEST", help="File, or folder (several files need one).")],
     manager: Manager = "default",
+    access_code_file: AccessCodeFile = None,
     tensor: Annotated[str, typer.Option("--tensor", help="Only this tensor, as a safetensors file at DEST.")] = "",
     file: Annotated[str, typer.Option("--file", help="The file that holds the tensor, if not the only one.")] = "",
     json: Json = False,
@@ -90,17 +102,18 @@ def pull(
     _check_path(destination)
     if file and not tensor:
         misused("--file names the file of a --tensor")
+    code = from_file(access_code_file)
     with connected() as client:
         if tensor:
             from strongroom.pull import save_tensor
 
-            found = client.models.tensor(name, tensor, path=file, version=version, manager=manager)
+            found = client.models.tensor(name, tensor, path=file, version=version, manager=manager, access_code=code)
             save_tensor(found, destination)
             answer = {"tensor": tensor, "dtype": found.dtype, "shape": list(found.shape), "bytes": len(found.data)}
             line = f"pulled {tensor} of {reference}: {found.dtype} {list(found.shape)}, {human_size(len(found.data))}"
             print_json(answer) if json else typer.echo(line)
             return
-        pull = partial(client.models.pull, name, destination, version=version, manager=manager)
+        pull = partial(client.models.pull, name, destination, version=version, manager=manager, access_code=code)
         result = _transferred(f"pull {reference}", pull)
         shown = result.version
         line = f"pulled {name}@{shown.version}: {_files(shown)}, {human_size(shown.size_bytes)}, verified"
@@ -130,11 +143,14 @@ def ls(
         typer.echo("No models yet. Push one: strongroom push NAME PATH")
 
 
-def show(reference: Reference, manager: Manager = "default", json: Json = False) -> None:
+def show(
+    reference: Reference, manager: Manager = "default", access_code_file: AccessCodeFile = None, json: Json = False
+) -> None:
     """Show a version and its files."""
     name, version = _split(reference)
+    code = from_file(access_code_file)
     with connected() as client:
-        shown = client.models.show(name, version, manager=manager)
+        shown = client.models.show(name, version, manager=manager, access_code=code)
 
     def for_people() -> None:
         typer.echo(
@@ -146,11 +162,14 @@ def show(reference: Reference, manager: Manager = "default", json: Json = False)
     print_message(shown, for_people, as_json_document=json)
 
 
-def verify(reference: Reference, manager: Manager = "default", json: Json = False) -> None:
+def verify(
+    reference: Reference, manager: Manager = "default", access_code_file: AccessCodeFile = None, json: Json = False
+) -> None:
     """Have the server check every stored byte of a version."""
     name, version = _split(reference)
+    code = from_file(access_code_file)
     with connected() as client:
-        report = client.models.verify(name, version, manager=manager)
+        report = client.models.verify(name, version, manager=manager, access_code=code)
 
     def for_people() -> None:
         checked = f"{counted(report.files_checked, 'file')}, {human_size(report.bytes_checked)}"

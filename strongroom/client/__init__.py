@@ -22,6 +22,7 @@ from strongroom.client.audit import Audit
 from strongroom.client.keys import Keys
 from strongroom.client.managers import Managers
 from strongroom.client.models import Models
+from strongroom.client.rotation import Rotation
 from strongroom.client.secrets import Secrets
 from strongroom.client.sessions import Sessions
 from strongroom.client.tokens import Tokens
@@ -56,6 +57,7 @@ class Client:
         self._connection = Connection(url, api_key=api_key, token=token, direct=direct)
         self.models = Models(self._connection)
         self.managers = Managers(self._connection)
+        self.rotation = Rotation(self._connection)
         self.secrets = Secrets(self._connection)
         self.keys = Keys(self._connection)
         self.users = Users(self._connection)
