@@ -54,6 +54,8 @@ def stored_version(url: str) -> StoredVersion | None:
     plain = not parts.query and not parts.fragment
     if parts.scheme != OURS or not plain or names is None or not _OUR_MANAGER.fullmatch(parts.netloc):
         return None
+    if {".", ".."} & {parts.netloc, *names.groups()}:
+        return None
     return StoredVersion(parts.netloc, names[1], names[2])
 
 

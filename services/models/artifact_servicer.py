@@ -69,7 +69,7 @@ class ArtifactServicer(artifacts_pb2_grpc.ArtifactServiceServicer):
         self, request: pb.ListArtifactsByNameRequest, context: grpc.ServicerContext
     ) -> struct_pb2.ListValue:
         named = {kind: [request.name] for kind in TYPES}
-        return self._bare_list(named, TextFilter.of(), "", context, some=True)
+        return self._bare_list(named, TextFilter.of(), request.offset, context, some=True)
 
     def ListArtifactsByRegex(
         self, request: pb.ListArtifactsByRegexRequest, context: grpc.ServicerContext

@@ -155,7 +155,8 @@ class ArtifactServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListArtifactsByName(self, request, context):
-        """Lists the artifacts of a name, as a bare list of metadata. NOT_FOUND if there is none.
+        """Lists the artifacts of a name, as a bare list of metadata. NOT_FOUND if there is none. The header `offset` is as
+        that of QueryArtifacts.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

@@ -70,7 +70,8 @@ class ArtifactServiceStub:
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     ListArtifactsByName: _grpc.UnaryUnaryMultiCallable[_artifacts_pb2.ListArtifactsByNameRequest, _struct_pb2.ListValue]
-    """Lists the artifacts of a name, as a bare list of metadata. NOT_FOUND if there is none.
+    """Lists the artifacts of a name, as a bare list of metadata. NOT_FOUND if there is none. The header `offset` is as
+    that of QueryArtifacts.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -132,7 +133,8 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     ListArtifactsByName: _aio.UnaryUnaryMultiCallable[_artifacts_pb2.ListArtifactsByNameRequest, _struct_pb2.ListValue]  # type: ignore[assignment]
-    """Lists the artifacts of a name, as a bare list of metadata. NOT_FOUND if there is none.
+    """Lists the artifacts of a name, as a bare list of metadata. NOT_FOUND if there is none. The header `offset` is as
+    that of QueryArtifacts.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -233,7 +235,8 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _artifacts_pb2.ListArtifactsByNameRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_struct_pb2.ListValue, _abc.Awaitable[_struct_pb2.ListValue]]:
-        """Lists the artifacts of a name, as a bare list of metadata. NOT_FOUND if there is none.
+        """Lists the artifacts of a name, as a bare list of metadata. NOT_FOUND if there is none. The header `offset` is as
+        that of QueryArtifacts.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
