@@ -99,7 +99,7 @@ def test_a_dry_run_sends_nothing(strongroom: Terminal, tmp_path: Path) -> None:
         ("keys", "create", "k", "--permission-set", "read_only", "--expires-in-days", "0"),
         ("secrets", "put", "s"),
         ("secrets", "get", "s", "--version", "-1"),
-        ("alias", "m", "champion", "v1"),
+        ("alias", "m", "champion"),
     ],
 )
 def test_wrong_usage_is_status_2(arguments: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import services.models
-from services.models.tables import METADATA
+from services.models.catalog_tables import METADATA
 from services.shared.database import Database
 
 

@@ -13,6 +13,9 @@ local TITLES = {
   [503] = "Service Unavailable", [504] = "Gateway Timeout",
 }
 
+-- What gRPC has no code for, RFC 9110 has.
+local STATUS_OF_REASON = {ETAG_MISMATCH = 412}
+
 -- Failures that no service explains: their reason, and a sentence where Envoy has none or one about itself.
 local REASONS = {
   [400] = {"REQUEST_MALFORMED", "The request is malformed."},
@@ -147,6 +150,9 @@ local function answer_problem(handle, headers, status)
     detail = quote(text)
   elseif not reason then
     reason = explain(status, "")
+  elseif STATUS_OF_REASON[reason] then
+    status = STATUS_OF_REASON[reason]
+    headers:replace(":status", tostring(status))
   end
   -- RFC 9110, section 11.6.1: a 401 names a scheme.
   if status == 401 then headers:replace("www-authenticate", 'Bearer realm="strongroom"') end

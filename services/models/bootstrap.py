@@ -7,12 +7,19 @@ from pathlib import Path
 import grpc
 
 from services.models.access_codes import Guesses
+from services.models.aliases import Aliases
+from services.models.annotations import Annotations
+from services.models.artifact_graph import ArtifactGraph
+from services.models.artifact_servicer import ArtifactServicer
+from services.models.artifacts import Artifacts
+from services.models.catalog_servicer import CatalogServicer
 from services.models.collect import Collector
 from services.models.commit import Committer
 from services.models.file_servicer import FileServicer
 from services.models.housekeeper import Housekeeper
 from services.models.ingest import ByteBudget
 from services.models.key_client import KeyClient
+from services.models.lineage import Lineage
 from services.models.maintenance_servicer import MaintenanceServicer
 from services.models.manager_catalog import ManagerCatalog
 from services.models.manager_keys import ManagerKeys
@@ -32,6 +39,7 @@ from services.models.reencryptions import Reencryptions
 from services.models.removal import Remover
 from services.models.rotation_servicer import RotationServicer
 from services.models.rotation_worker import RotationWorker
+from services.models.search import Search
 from services.models.settings import ModelsSettings
 from services.models.stores.local import LocalStore
 from services.models.tables import audit_events
@@ -46,15 +54,26 @@ from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
 from services.shared.audit.trail import Trail
 from services.shared.channels import service_channel
 from services.shared.database import Database
+from services.shared.ids import new_id
 from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
 from strongroom.audit.v1 import audit_log_pb2_grpc
-from strongroom.models.v1 import maintenance_pb2_grpc, managers_pb2_grpc, models_pb2_grpc, rotation_pb2_grpc
+from strongroom.models.v1 import (
+    artifacts_pb2_grpc,
+    catalog_pb2_grpc,
+    maintenance_pb2_grpc,
+    managers_pb2_grpc,
+    models_pb2_grpc,
+    rotation_pb2_grpc,
+)
 
 _NAME = "models"
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_SERVICES = ("ModelService", "WeightsService", "FileService", "MaintenanceService", "ManagerService", "RotationService")
+_SERVICES = (
+    *("ModelService", "WeightsService", "FileService", "MaintenanceService", "ManagerService", "RotationService"),
+    *("CatalogService", "ArtifactService"),
+)
 
 
 def _utc_now() -> datetime:
@@ -90,17 +109,23 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     saves = ManagerSaves(catalog, paths, versions, manifest_store, files, reader)
     by_path = ManagerModels(catalog, paths, versions, manifest_store, files, reader, verifying, clock)
     collector = Collector(database, store, keys, remover, clock)
-    manager_keys = ManagerKeys(database, keys, managers, clock)
     reencryptor = Reencryptor(database, version_keys, versions, manifest_store, reader, receiver, committer, clock)
     rotation_worker = RotationWorker(reencryptor.run, manager_keys.resume)
     reencryptions = Reencryptions(database, keys, managers, remover.remove, rotation_worker.wake, clock)
     forgetful = [keys.forget_expired, version_keys.forget_expired, manifest_store.forget_expired]
     housekeeper = Housekeeper(collector, forgetful, settings.collect_seconds)
+    annotations = Annotations(database, managers, new_id)
+    aliases = Aliases(database, managers, clock, new_id)
+    lineage = Lineage(database, managers, annotations)
+    artifacts = ArtifactServicer(Artifacts(database, clock, new_id), ArtifactGraph(database))
 
     def register(server: grpc.Server) -> None:
-        model_servicer = ModelServicer(versions, manifest_store, verifying)
+        model_servicer = ModelServicer(versions, manifest_store, verifying, annotations)
         models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)
         WeightsServicer(uploads, receiver, committer, reader, settings.bulk_socket).register(server)
+        catalog_servicer = CatalogServicer(annotations, aliases, lineage, Search(database, managers))
+        catalog_pb2_grpc.add_CatalogServiceServicer_to_server(catalog_servicer, server)
+        artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server(artifacts, server)
         FileServicer(files, reader).register(server)
         manager_servicer = ManagerServicer(
             catalog, removal, by_path, saves, versions, manager_keys, Metrics(database, managers)

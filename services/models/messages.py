@@ -6,12 +6,15 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.models.manifests import ManifestFile
+from services.models.notes import Notes
 from services.models.versions import Version
 from strongroom.models.v1 import models_pb2 as pb
 
+_NOTHING_SAID = Notes()
 
-def version_message(version: Version, files: Iterable[ManifestFile] = ()) -> pb.Version:
-    """A version, with its files unless it stands in a listing."""
+
+def version_message(version: Version, files: Iterable[ManifestFile] = (), notes: Notes = _NOTHING_SAID) -> pb.Version:
+    """A version and what is said about it, with its files unless it stands in a listing."""
     return pb.Version(
         manager_id=version.manager_id,
         model_name=version.model_name,
@@ -30,6 +33,12 @@ def version_message(version: Version, files: Iterable[ManifestFile] = ()) -> pb.
             )
             for file in files
         ],
+        aliases=notes.aliases,
+        stage=notes.stage,
+        tags=notes.tags,
+        card=notes.card,
+        metrics=notes.metrics,
+        etag=notes.etag,
     )
 
 

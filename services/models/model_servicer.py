@@ -2,12 +2,13 @@
 
 import grpc
 
+from services.models.annotations import Annotations
 from services.models.manifest_store import ManifestStore
 from services.models.messages import timestamp, version_message
 from services.models.presented_code import access_code
 from services.models.verify import Verifier
 from services.models.versions import Model, Versions
-from services.shared.call import caller
+from services.shared.call import answer_header, caller
 from services.shared.errors import Aborted
 from strongroom.models.v1 import models_pb2 as pb
 from strongroom.models.v1 import models_pb2_grpc
@@ -16,8 +17,11 @@ from strongroom.models.v1 import models_pb2_grpc
 class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     """Lists, shows, verifies and deletes versions."""
 
-    def __init__(self, versions: Versions, manifest_store: ManifestStore, verifier: Verifier) -> None:
+    def __init__(
+        self, versions: Versions, manifest_store: ManifestStore, verifier: Verifier, annotations: Annotations
+    ) -> None:
         self._versions = versions
+        self._annotations = annotations
         self._manifests = manifest_store
         self._verifier = verifier
 
@@ -34,14 +38,18 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         versions, token = self._versions.list_versions(
             request.manager_id, request.model_name, request.page_size, request.page_token
         )
-        return pb.ListVersionsResponse(versions=map(version_message, versions), next_page_token=token)
+        said = self._annotations.of(versions)
+        messages = [version_message(version, notes=said[version.id]) for version in versions]
+        return pb.ListVersionsResponse(versions=messages, next_page_token=token)
 
     def GetVersion(self, request: pb.GetVersionRequest, context: grpc.ServicerContext) -> pb.Version:
         version = self._versions.find(request.manager_id, request.model_name, request.version)
+        notes = self._annotations.of([version], cards=True)[version.id]
+        answer_header(context, "etag", f'"{notes.etag}"')
         code = access_code(context)
         if version.protected and code is None:
-            return version_message(version)
-        return version_message(version, self._manifests.load(version, code).files)
+            return version_message(version, notes=notes)
+        return version_message(version, self._manifests.load(version, code).files, notes)
 
     def DeleteVersion(
         self, request: pb.DeleteVersionRequest, context: grpc.ServicerContext

@@ -1,13 +1,13 @@
 """Models and versions: listed, found, deleted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from services.models import chunk_index, condemned, domains
+from services.models import chunk_index, condemned, domains, notes
 from services.models import tables as t
 from services.models.managers import Managers
 from services.shared.database import Database
@@ -139,7 +139,7 @@ class Versions:
         with self._database.read() as connection:
             page = [_version(row) for row in connection.execute(query).mappings()]
             if not page and not page_token:
-                raise _no_model(model_name)
+                raise no_model(model_name)
         return page[:size], str(page[size - 1].id) if len(page) > size else ""
 
     def find(self, manager_id: str, model_name: str, version: str) -> Version:
@@ -182,7 +182,7 @@ class Versions:
         """Deletes a version, its manifest and its data key, and the chunks nobody else holds.
 
         It is gone with the transaction. What happens outside of it, the removal of key and manifest, is noted in it,
-        so that collection makes up for what fails here. Raises as `find`; InvalidArgument for `latest`.
+        so that collection makes up for what fails here. Raises as `find`; VersionInUse; InvalidArgument for `latest`.
         """
         if version == LATEST:
             raise InvalidArgument("Name the version to delete: `latest` is refused here.", reason="NAME_RESERVED")
@@ -191,6 +191,7 @@ class Versions:
         with self._database.write() as connection:
             t.hold_references(connection, removing=True)
             found = find(connection, manager_id, model_name, version)
+            notes.refuse_in_use(connection, found.id, version)
             shredded, shared = chunk_index.drop_version(connection, found.id, now)
             connection.execute(sa.delete(t.versions).where(t.versions.c.id == found.id))
             remove = _unneeded(connection, found)
@@ -209,9 +210,28 @@ def find(connection: sa.Connection, manager_id: str, model_name: str, version: s
     if row is not None:
         return _version(row)
     if _model_id(connection, manager_id, model_name) is None:
-        raise _no_model(model_name)
+        raise no_model(model_name)
     message = f"Model '{model_name}' has no version '{version}'."
     raise VersionNotFound(message, model=model_name, version=version)
+
+
+def by_numbers(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, Version]:
+    """Versions by their row ids; those that are gone are left out."""
+    found: dict[int, Version] = {}
+    for batch in t.batches(numbers):
+        rows = connection.execute(_select().where(t.versions.c.id.in_(batch))).mappings()
+        found.update((row["id"], _version(row)) for row in rows)
+    return found
+
+
+def lock_model(connection: sa.Connection, manager_id: str, model_name: str) -> int:
+    """Keeps others from changing what is said about the model and its versions, and all of them from being deleted,
+    until the transaction ends. Returns its id. Raises ModelNotFound."""
+    t.hold_references(connection)
+    found = _model_id(connection, manager_id, model_name, lock=True)
+    if found is None:
+        raise no_model(model_name)
+    return found
 
 
 def hold(connection: sa.Connection, version: Version) -> None:
@@ -322,7 +342,8 @@ def _number(page_token: str) -> int:
     return int(page_token)
 
 
-def _no_model(model_name: str) -> ModelNotFound:
+def no_model(model_name: str) -> ModelNotFound:
+    """The error for a model that is not there."""
     return ModelNotFound(f"There is no model '{model_name}'.", model=model_name)
 
 

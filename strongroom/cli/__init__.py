@@ -11,6 +11,7 @@ from strongroom.cli import (
     account,
     admin,
     audit,
+    catalog,
     keys,
     managers,
     models,
@@ -35,6 +36,7 @@ app = typer.Typer(
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(models.push, models.pull, models.ls, models.show, models.verify, models.rm),
     rotate.rotate,
+    *(catalog.alias, catalog.stage, catalog.tag, catalog.card, catalog.lineage, catalog.search),
     *(account.login, account.logout, account.passwd, account.whoami, account.status),
 )
 for command in _COMMANDS:

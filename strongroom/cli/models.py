@@ -1,7 +1,6 @@
 """`push`, `pull`, `ls`, `show`, `verify`, `rm`: models and their versions."""
 
 import os
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from strongroom.cli.access_code import AccessCodeFile, from_file
+from strongroom.cli.names import LATEST, check_name, split
 from strongroom.cli.session import (
     Json,
     Manager,
@@ -27,15 +27,15 @@ from strongroom.cli.session import (
     print_json,
     print_message,
     print_table,
+    say,
     waits_told,
 )
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_LATEST = "latest"
-
 T = TypeVar("T")
 
-Reference = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A model; without a version its newest.")]
+Reference = Annotated[
+    str, typer.Argument(metavar="NAME[@VERSION|:ALIAS]", help="A model; without a version its newest.")
+]
 Exact = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A version of a model.")]
 
 
@@ -45,6 +45,7 @@ def push(
     version: Annotated[str, typer.Option("--version", "-v", help="Name of the version; the time if not given.")] = "",
     manager: Manager = "default",
     access_code_file: AccessCodeFile = None,
+    alias: Annotated[str, typer.Option("--alias", "-a", help="Then point this alias to it.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much would be sent.")] = False,
     compression_level: Annotated[
         int, typer.Option(min=0, max=9, help="Compress what shrinks: 1 is fastest, 9 smallest, 0 none.")
@@ -57,7 +58,7 @@ def push(
 
     Example: strongroom push scorer model.safetensors --version v1
     """
-    _check_name(name)
+    check_name(name)
     _check_path(path)
     code = from_file(access_code_file)
     with connected() as client:
@@ -78,8 +79,12 @@ def push(
         )
         result = _transferred(f"push {name}", push)
         shown = result.version
+        if alias:
+            client.aliases.set(name, alias, shown.version, manager=manager)
+            shown.aliases.append(alias)
         sent = "" if result.bytes_sent >= shown.size_bytes else f", {human_size(result.bytes_sent)} sent"
-        line = f"pushed {name}@{shown.version}: {_files(shown)}, {human_size(shown.size_bytes)}{sent}"
+        named = f", {name}:{alias} names it" if alias else ""
+        line = f"pushed {name}@{shown.version}: {_files(shown)}, {human_size(shown.size_bytes)}{sent}{named}"
         print_message(shown, lambda: typer.echo(line), as_json_document=json)
 
 
@@ -98,12 +103,14 @@ def pull(
 
     Example: strongroom pull scorer@v1 model.safetensors
     """
-    name, version = _split(reference)
+    wanted = split(reference)
+    name = wanted.name
     _check_path(destination)
     if file and not tensor:
         misused("--file names the file of a --tensor")
     code = from_file(access_code_file)
     with connected() as client:
+        version = wanted.resolved(client, manager)
         if tensor:
             from strongroom.pull import save_tensor
 
@@ -133,8 +140,9 @@ def ls(
             header, answer = ["model", "latest", "versions", "updated"], {"models": [as_json(m) for m in models]}
         else:
             versions = list(client.models.versions(name, manager=manager))
-            rows = [[v.version, human_size(v.size_bytes), _files(v), moment(v.created_at)] for v in versions]
-            header, answer = ["version", "size", "files", "created"], {"versions": [as_json(v) for v in versions]}
+            rows = [_row(v) for v in versions]
+            header = ["version", "size", "files", "created", "stage", "aliases", "tags"]
+            answer = {"versions": [as_json(v) for v in versions]}
     if json:
         print_json(answer | {"next_page_token": ""})
     elif rows or name or not sys.stdout.isatty():
@@ -147,15 +155,18 @@ def show(
     reference: Reference, manager: Manager = "default", access_code_file: AccessCodeFile = None, json: Json = False
 ) -> None:
     """Show a version and its files."""
-    name, version = _split(reference)
+    wanted = split(reference)
+    name = wanted.name
     code = from_file(access_code_file)
     with connected() as client:
-        shown = client.models.show(name, version, manager=manager, access_code=code)
+        shown = client.models.show(name, wanted.resolved(client, manager), manager=manager, access_code=code)
 
     def for_people() -> None:
         typer.echo(
             f"{name}@{shown.version}  {human_size(shown.size_bytes)}  {moment(shown.created_at)}  {shown.created_by}"
         )
+        for what, said in _said(shown):
+            say(f"{what}: {said}")
         rows = [[file.path, human_size(file.size_bytes), _sha256(file)] for file in shown.files]
         print_table(["file", "size", "sha256"], rows)
 
@@ -166,10 +177,11 @@ def verify(
     reference: Reference, manager: Manager = "default", access_code_file: AccessCodeFile = None, json: Json = False
 ) -> None:
     """Have the server check every stored byte of a version."""
-    name, version = _split(reference)
+    wanted = split(reference)
+    name = wanted.name
     code = from_file(access_code_file)
     with connected() as client:
-        report = client.models.verify(name, version, manager=manager, access_code=code)
+        report = client.models.verify(name, wanted.resolved(client, manager), manager=manager, access_code=code)
 
     def for_people() -> None:
         checked = f"{counted(report.files_checked, 'file')}, {human_size(report.bytes_checked)}"
@@ -190,8 +202,9 @@ def rm(
     json: Json = False,
 ) -> None:
     """Delete a version and destroy its key: for good."""
-    name, version = _split(reference)
-    if version == _LATEST:
+    wanted = split(reference)
+    name, version = wanted.name, wanted.version
+    if version == LATEST:
         misused(f"name the version to delete: strongroom rm {name}@VERSION")
     confirmed(f"Delete {name}@{version} for good?", yes=yes)
     with connected() as client:
@@ -201,23 +214,27 @@ def rm(
     print_message(gone, lambda: typer.echo(line), as_json_document=json)
 
 
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        misused(f"{name!r} is no name of a model: use 1 to 128 letters, digits, '.', '_' and '-'")
-
-
 def _check_path(path: str) -> None:
     """A variable that is not set would otherwise stand for the current folder."""
     if not path:
         misused("the path is empty")
 
 
-def _split(reference: str) -> tuple[str, str]:
-    name, at, version = reference.partition("@")
-    _check_name(name)
-    if at and not _NAME.fullmatch(version):
-        misused(f"{version!r} is no name of a version: use 1 to 128 letters, digits, '.', '_' and '-'")
-    return name, version or _LATEST
+def _row(version: Any) -> list[str]:
+    told = [version.version, human_size(version.size_bytes), _files(version), moment(version.created_at)]
+    said = dict(_said(version))
+    return [*told, said.get("stage", ""), said.get("aliases", ""), said.get("tags", "")]
+
+
+def _said(version: Any) -> list[tuple[str, str]]:
+    """What is said about a version, of what there is."""
+    said = [
+        ("stage", "" if version.stage == "none" else version.stage),
+        ("aliases", ", ".join(version.aliases)),
+        ("tags", ", ".join(f"{name}={value}" for name, value in sorted(version.tags.items()))),
+        ("metrics", ", ".join(f"{name}={value:g}" for name, value in sorted(version.metrics.items()))),
+    ]
+    return [(what, text) for what, text in said if text]
 
 
 def _files(version: Any) -> str:

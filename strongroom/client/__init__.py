@@ -4,7 +4,8 @@
 
     with Client("http://127.0.0.1:8080", api_key=key) as client:
         client.models.push("scorer", "weights.safetensors", version="v1")
-        client.models.pull("scorer", "here/", version="v1")
+        client.aliases.set("scorer", "champion", "v1")
+        client.models.pull("scorer", "here/", alias="champion")
         password = client.secrets.get("prod/db").data["password"]
         reader = client.keys.create("ci", permission_set="read_only").key
 
@@ -18,7 +19,10 @@ from types import TracebackType
 
 from strongroom.client.access import Access
 from strongroom.client.admin import Admin
+from strongroom.client.aliases import Aliases
+from strongroom.client.artifacts import Artifacts
 from strongroom.client.audit import Audit
+from strongroom.client.catalog import Catalog
 from strongroom.client.keys import Keys
 from strongroom.client.managers import Managers
 from strongroom.client.models import Models
@@ -56,6 +60,9 @@ class Client:
     ) -> None:
         self._connection = Connection(url, api_key=api_key, token=token, direct=direct)
         self.models = Models(self._connection)
+        self.aliases = Aliases(self._connection)
+        self.catalog = Catalog(self._connection)
+        self.artifacts = Artifacts(self._connection)
         self.managers = Managers(self._connection)
         self.rotation = Rotation(self._connection)
         self.secrets = Secrets(self._connection)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from strongroom import pull as pulling
+from strongroom.client.aliases import DEFAULT_MANAGER, Aliases
 from strongroom.client.paging import pages
 from strongroom.connection import LONG_DEADLINE, Connection
 from strongroom.models.v1 import models_pb2, models_pb2_grpc, weights_pb2
@@ -12,7 +13,6 @@ from strongroom.push import Push, PushProgress, PushResult
 from strongroom.retries import Repeat
 from strongroom.tensors import MAX_INDEX, Tensor, file_of, index_of, only_file
 
-DEFAULT_MANAGER = "default"
 LATEST = "latest"
 
 
@@ -26,6 +26,7 @@ class Models:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = models_pb2_grpc.ModelServiceStub(connection.channel)
+        self._aliases = Aliases(connection)
 
     def push(
         self,
@@ -57,15 +58,18 @@ class Models:
         name: str,
         destination: str | Path,
         *,
+        alias: str = "",
         version: str = LATEST,
         manager: str = DEFAULT_MANAGER,
         access_code: str | None = None,
         progress: Callable[[PullProgress], None] = _silent,
     ) -> PullResult:
-        """Downloads a version and checks the SHA-256 of every file.
+        """Downloads a version, or the one an alias names now, and checks the SHA-256 of every file.
 
         A single file goes to `destination` unless that is a folder or ends in `/`; several go below it.
         """
+        if alias:
+            version = self._aliases.get(name, alias, manager=manager).version
         with self._connection.presenting(access_code) as connection:
             return Pull(connection, manager, name, version, progress).run(destination)
 

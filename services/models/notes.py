@@ -1,0 +1,85 @@
+"""What is said about versions, read for many of them at a time: a listing takes as many statements as one version."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.models import catalog_tables as c
+from services.models import etags
+from services.models import tables as t
+from services.shared.errors import FailedPrecondition
+
+NO_STAGE = "none"
+PRODUCTION = "production"
+
+
+class VersionInUse(FailedPrecondition):
+    """Something points to the version, and would point to nothing."""
+
+    reason = "VERSION_IN_USE"
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What is said about a version. `card` is empty where it was not asked for."""
+
+    aliases: tuple[str, ...] = ()
+    stage: str = NO_STAGE
+    card: str = ""
+    etag: str = etags.NEVER_SET
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def of_versions(connection: sa.Connection, numbers: Sequence[int], *, cards: bool = False) -> dict[int, Notes]:
+    """The notes of versions by their row ids."""
+    found: dict[int, dict[str, Any]] = {number: {} for number in numbers}
+    own = c.version_notes.c
+    columns = (own.version, own.stage, own.etag, *([own.card] if cards else []))
+    for batch in t.batches(numbers):
+        for row in connection.execute(sa.select(*columns).where(own.version.in_(batch))).mappings():
+            found[row["version"]].update({name: row[name] for name in row if name != "version"})
+        _collect(connection, c.version_tags, batch, "tags", found)
+        _collect(connection, t.version_metrics, batch, "metrics", found)
+        for number, names in _aliases(connection, batch).items():
+            found[number]["aliases"] = tuple(names)
+    return {number: Notes(**values) for number, values in found.items()}
+
+
+def tags_of(connection: sa.Connection, table: sa.Table, numbers: Sequence[int]) -> dict[int, dict[str, str]]:
+    """The tags of models or versions by row id; `table` is `model_tags` or `version_tags`."""
+    found: dict[int, dict[str, Any]] = {number: {} for number in numbers}
+    for batch in t.batches(numbers):
+        _collect(connection, table, batch, "tags", found)
+    return {number: values.get("tags", {}) for number, values in found.items()}
+
+
+def refuse_in_use(connection: sa.Connection, number: int, version: str) -> None:
+    """Raises VersionInUse. Without this, whoever may delete could empty an alias or a stage they may not touch."""
+    notes = of_versions(connection, [number])[number]
+    uses = [f"alias '{name}'" for name in notes.aliases] + (["production"] if notes.stage == PRODUCTION else [])
+    if uses:
+        message = f"Version '{version}' is in use by {', '.join(uses[:10])}. Point those elsewhere, then delete it."
+        raise VersionInUse(message, version=version)
+
+
+def _aliases(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, list[str]]:
+    own = c.aliases.c
+    query = sa.select(own.version, own.name).where(own.version.in_(numbers)).order_by(own.name)
+    names: dict[int, list[str]] = defaultdict(list)
+    for row in connection.execute(query):
+        names[row.version].append(row.name)
+    return names
+
+
+def _collect(
+    connection: sa.Connection, table: sa.Table, numbers: Sequence[int], into: str, found: dict[int, dict[str, Any]]
+) -> None:
+    """Rows of owner, name and value, as one dictionary an owner."""
+    owner = next(iter(table.c))
+    query = sa.select(owner, table.c.name, table.c.value).where(owner.in_(numbers)).order_by(owner, table.c.name)
+    for number, name, value in connection.execute(query):
+        found[number].setdefault(into, {})[name] = value
