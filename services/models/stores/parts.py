@@ -33,19 +33,19 @@ class Conflict(Exception):
 
 
 class Upload(Protocol):
-    """One object on its way into a store. The last three may raise Conflict."""
+    """One object on its way into a store."""
 
     def send(self, part: bytes) -> None:
         """Takes the next part: PART_BYTES, the last one less."""
 
     def finish(self) -> None:
-        """Makes an object of the parts, at once, unless there is one."""
+        """Makes an object of the parts, at once. Conflict if there may be one already."""
 
     def put(self, data: bytes) -> None:
-        """Makes an object at once, instead of `send` and `finish`, unless there is one."""
+        """Makes an object at once, instead of `send` and `finish`. Conflict if there is one already."""
 
     def abandon(self) -> None:
-        """Removes the parts, as far as it can."""
+        """Removes what is left of the parts, as far as it can, and never an object."""
 
     def winner(self) -> str | None:
         """The mark of the object that has this one's key; None if there is no object."""
@@ -86,7 +86,6 @@ class PartWriter:
                     self._upload.put(bytes(self._waiting))
             except Conflict:
                 self._settle()
-            self._sent = False
         finally:
             self.discard()
 
