@@ -41,7 +41,7 @@ from services.models.rotation_servicer import RotationServicer
 from services.models.rotation_worker import RotationWorker
 from services.models.search import Search
 from services.models.settings import ModelsSettings
-from services.models.stores.local import LocalStore
+from services.models.stores.opening import open_all
 from services.models.tables import audit_events
 from services.models.uploads import Uploads
 from services.models.verify import Verifier
@@ -87,7 +87,8 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
     accounts = accounts_for(settings.auth_addr, identity, clock)
     secrets = service_channel(settings.secrets_addr, "secrets", identity)
-    store = LocalStore(settings.weights_dir)
+    configured = settings.stores_configuration()
+    store = open_all(configured)[configured.primary]
     trail = Trail(database, audit_events, identity, settings.data_dir, clock)
 
     keys = KeyClient(secrets)

@@ -1,0 +1,50 @@
+"""Opens the stores that are configured. The SDK of a cloud is imported when a store of it is."""
+
+from services.models.stores.configuration import (
+    AzureConfiguration,
+    ConfigurationError,
+    GcsConfiguration,
+    LocalConfiguration,
+    S3Configuration,
+    StoreConfiguration,
+    StoresConfiguration,
+)
+from services.models.stores.local import LocalStore
+from services.models.stores.store import Store
+
+_EXTRAS = {"s3": "aws", "gcs": "gcp", "azure": "azure"}
+
+
+def open_all(configuration: StoresConfiguration) -> dict[str, Store]:
+    """The stores by name, the primary first. Asks nothing of them yet. Raises ConfigurationError, StoreUnavailable."""
+    opened = {}
+    for name in configuration.names:
+        store = configuration.stores[name]
+        try:
+            opened[name] = open_store(store)
+        except ImportError:
+            extra = _EXTRAS.get(store.kind, "server")
+            message = f"The store {name} needs an SDK that is missing: pip install 'strongroom[{extra}]'"
+            raise ConfigurationError(message) from None
+        except ConfigurationError as error:
+            raise ConfigurationError(f"The store {name}: {error}") from None
+    return opened
+
+
+def open_store(configuration: StoreConfiguration) -> Store:
+    """Opens one. Raises ConfigurationError, ImportError, StoreUnavailable."""
+    match configuration:
+        case LocalConfiguration():
+            return LocalStore(configuration.path)
+        case S3Configuration():
+            from services.models.stores import s3
+
+            return s3.opened(configuration)
+        case GcsConfiguration():
+            from services.models.stores import gcs
+
+            return gcs.opened(configuration)
+        case AzureConfiguration():
+            from services.models.stores import azure
+
+            return azure.opened(configuration)
