@@ -30,6 +30,8 @@ from strongroom.models.v1 import (
     maintenance_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
+    stores_pb2,
+    stores_pb2_grpc,
     weights_pb2,
     weights_pb2_grpc,
 )
@@ -73,6 +75,7 @@ class Caller:
         self.models = models_pb2_grpc.ModelServiceStub(self.channel)
         self.weights = weights_pb2_grpc.WeightsServiceStub(self.channel)
         self.files = files_pb2_grpc.FileServiceStub(self.channel)
+        self.stores = stores_pb2_grpc.StoreServiceStub(self.channel)
         self.maintenance = maintenance_pb2_grpc.MaintenanceServiceStub(self.channel)
 
     @property
@@ -166,6 +169,15 @@ class Caller:
         request = maintenance_pb2.CollectGarbageRequest(dry_run=dry_run, min_age_seconds=min_age)
         return self.call(self.maintenance.CollectGarbage, request)
 
+    def show_stores(self) -> stores_pb2.ListStoresResponse:
+        return self.call(self.stores.ListStores, stores_pb2.ListStoresRequest())
+
+    def sync_stores(self, *stores: str) -> stores_pb2.SyncStoresResponse:
+        return self.call(self.stores.SyncStores, stores_pb2.SyncStoresRequest(stores=stores))
+
+    def rebuild(self, **options: Any) -> stores_pb2.RebuildIndexResponse:
+        return self.call(self.stores.RebuildIndex, stores_pb2.RebuildIndexRequest(**options))
+
 
 def put_messages(
     version: str, path: str, pieces: Iterable[bytes], model: str = MODEL
@@ -191,6 +203,8 @@ class Installation:
     channel: grpc.Channel = field(init=False)
     secrets: ExitStack = field(init=False)
     secrets_address: str = field(init=False)
+    # The file that says where weights are kept; one folder if None.
+    stores: Path | None = None
 
     def start_secrets(self, listen: str) -> None:
         """Runs the secrets service until `secrets` is closed."""
@@ -223,6 +237,8 @@ class Installation:
             identity_dir=self.folder / "keys",
             secrets_addr=self.secrets_address,
             auth_addr="127.0.0.1:1",
+            stores=self.stores,
+            sync_seconds=0.05,
         )
         with serving(self.build, settings) as address:
             yield address
@@ -241,18 +257,20 @@ class Installation:
         return self.caller(ADMINISTRATOR)
 
     def stored(self, kind: str = "") -> list[Path]:
-        """Files in the store: all, or those of `packs`, `manifests`, `.tmp`."""
-        return sorted(path for path in (self.folder / "weights" / kind).rglob("*") if path.is_file())
+        """Files in the store: those of `packs`, `manifests`, `.tmp`, or all but the marks that say whose index it is."""
+        root = self.folder / "weights"
+        files = (path for path in (root / kind).rglob("*") if path.is_file())
+        return sorted(path for path in files if path.relative_to(root).parts[0] != "index")
 
 
 @contextmanager
-def installation(folder: Path) -> Iterator[Installation]:
+def installation(folder: Path, stores: Path | None = None) -> Iterator[Installation]:
     root_key = folder / "root.key"
     root_key.touch(mode=0o600)
     root_key.write_text(base64.b64encode(os.urandom(32)).decode())
     make_identities(folder / "keys")
     with ExitStack() as stack:
-        made = Installation(folder)
+        made = Installation(folder, stores=stores)
         made.start_secrets("127.0.0.1:0")
         stack.callback(lambda: made.secrets.close())
         made.address = stack.enter_context(made.models())

@@ -8,8 +8,10 @@ import grpc
 
 from services.models.collect import Collector
 from services.models.commit import Committer
+from services.models.copy_journal import CopyJournal
 from services.models.file_servicer import FileServicer
 from services.models.housekeeper import Housekeeper
+from services.models.index_identity import IndexIdentity
 from services.models.ingest import ByteBudget
 from services.models.key_client import KeyClient
 from services.models.maintenance_servicer import MaintenanceServicer
@@ -17,10 +19,18 @@ from services.models.managers import DEFAULT_MANAGER, Managers
 from services.models.manifest_store import ManifestStore
 from services.models.model_servicer import ModelServicer
 from services.models.reads import Reader
+from services.models.rebuild import Rebuilder
 from services.models.receive import FileReceiver, Receiver
 from services.models.removal import Remover
+from services.models.replication import Member, ReplicatedStore
 from services.models.settings import ModelsSettings
-from services.models.stores.local import LocalStore
+from services.models.store_overview import StoreOverview
+from services.models.store_servicer import StoreServicer
+from services.models.store_states import StoreStates
+from services.models.store_watch import StoreWatch
+from services.models.stores import configuration
+from services.models.stores.opening import open_all
+from services.models.synchronize import Synchronizer
 from services.models.tables import audit_events
 from services.models.uploads import Uploads
 from services.models.verify import Verifier
@@ -36,11 +46,11 @@ from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
 from strongroom.audit.v1 import audit_log_pb2_grpc
-from strongroom.models.v1 import maintenance_pb2_grpc, models_pb2_grpc
+from strongroom.models.v1 import maintenance_pb2_grpc, models_pb2_grpc, stores_pb2_grpc
 
 _NAME = "models"
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_SERVICES = ("ModelService", "WeightsService", "FileService", "MaintenanceService")
+_SERVICES = ("ModelService", "WeightsService", "FileService", "MaintenanceService", "StoreService")
 
 
 def _utc_now() -> datetime:
@@ -54,7 +64,8 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
     accounts = accounts_for(settings.auth_addr, identity, clock)
     secrets = service_channel(settings.secrets_addr, "secrets", identity)
-    store = LocalStore(settings.weights_dir)
+    journal = CopyJournal(database, clock)
+    store = _open_stores(settings, journal)
     trail = Trail(database, audit_events, identity, settings.data_dir, clock)
 
     keys = KeyClient(secrets)
@@ -67,8 +78,27 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     committer = Committer(database, store, keys, managers, versions, manifest_store.load, remover.remove, clock)
     reader = Reader(database, store, managers, versions, manifest_store)
     verifying = Verifier(store, managers, versions, manifest_store, reader)
-    collector = Collector(database, store, keys, managers, remover, clock)
+    identity_of_index = IndexIdentity(database, store.primary.store)
+    collector = Collector(database, store, keys, managers, remover, identity_of_index, clock)
     housekeeper = Housekeeper(collector, [keys.forget_expired, manifest_store.forget_expired], settings.collect_seconds)
+    states = StoreStates(database, clock)
+    watches = [
+        StoreWatch(
+            Synchronizer(member, store, database, journal, clock),
+            states,
+            journal,
+            clock,
+            settings.sync_seconds,
+            alone=not store.replicas,
+        )
+        for member in store.members
+    ]
+
+    def ensure_default() -> None:
+        managers.ensure(DEFAULT_MANAGER)
+
+    rebuilder = Rebuilder(database, store, keys, identity_of_index, ensure_default, clock)
+    overview = StoreOverview(store, states, journal, clock)
 
     def register(server: grpc.Server) -> None:
         model_servicer = ModelServicer(versions, manifest_store, verifying)
@@ -76,6 +106,8 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         WeightsServicer(uploads, receiver, committer, reader).register(server)
         FileServicer(FileReceiver(receiver, uploads, committer), reader).register(server)
         maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(collector), server)
+        stores_servicer = StoreServicer(overview, identity_of_index, rebuilder)
+        stores_pb2_grpc.add_StoreServiceServicer_to_server(stores_servicer, server)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 
     def start() -> None:
@@ -83,10 +115,17 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         trust.start()
         trail.start()
         accounts.start()
-        managers.ensure(DEFAULT_MANAGER)
+        identity_of_index.ensure()
+        # An index that lost its managers must not get new secrets in place of those that opened the weights.
+        if not identity_of_index.problem():
+            ensure_default()
         housekeeper.start()
+        for watch in watches:
+            watch.start()
 
     def close() -> None:
+        for watch in watches:
+            watch.close()
         housekeeper.close()
         accounts.close()
         trust.close()
@@ -107,3 +146,13 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         # A commit lists every chunk of a version: 64 MiB are a good terabyte of weights.
         max_request_bytes=64 << 20,
     )
+
+
+def _open_stores(settings: ModelsSettings, journal: CopyJournal) -> ReplicatedStore:
+    chosen = (
+        configuration.load(settings.stores)
+        if settings.stores is not None
+        else configuration.StoresConfiguration.only_local(settings.weights_dir)
+    )
+    opened = open_all(chosen)
+    return ReplicatedStore([Member(name, chosen.stores[name].kind, opened[name]) for name in chosen.names], journal)

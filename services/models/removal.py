@@ -7,7 +7,7 @@ import structlog
 
 from services.models import condemned
 from services.models.key_client import KeyClient, KeyServiceUnavailable
-from services.models.stores.store import Store
+from services.models.stores.store import Store, StoreUnavailable
 from services.shared.database import Database
 
 _log = structlog.get_logger()
@@ -38,7 +38,7 @@ class Remover:
             try:
                 self._store.delete(name)
                 done.append(name)
-            except OSError as error:
+            except (StoreUnavailable, OSError) as error:
                 _log.warning("an object could not be removed", object=name, error=str(error))
         return done
 

@@ -167,8 +167,10 @@ class StoresConfiguration(_Strict):
             raise ValueError(f"not among the stores: {', '.join(sorted(missing))}")
         if unused := set(self.stores) - set(self.names):
             raise ValueError(f"neither primary nor among the replicas: {', '.join(sorted(unused))}")
-        places = [store.model_dump(include={"kind", "path", "endpoint", "bucket", "container", "prefix"}).items()
-                  for store in self.stores.values()]
+        places = [
+            store.model_dump(include={"kind", "path", "endpoint", "bucket", "container", "prefix"}).items()
+            for store in self.stores.values()
+        ]
         if len({tuple(sorted((name, str(value)) for name, value in place)) for place in places}) < len(places):
             raise ValueError("two stores are at the same place: a replica must be elsewhere")
         return self
