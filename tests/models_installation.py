@@ -257,7 +257,7 @@ class Installation:
         return self.caller(ADMINISTRATOR)
 
     def stored(self, kind: str = "") -> list[Path]:
-        """Files in the store: those of `packs`, `manifests`, `.tmp`, or all but the marks that say whose index it is."""
+        """Files in the store: those of `packs`, `manifests`, `.tmp`, or all but the marks of whose index it is."""
         root = self.folder / "weights"
         files = (path for path in (root / kind).rglob("*") if path.is_file())
         return sorted(path for path in files if path.relative_to(root).parts[0] != "index")

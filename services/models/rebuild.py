@@ -212,7 +212,8 @@ def _add_packs(connection: sa.Connection, sizes: dict[bytes, int], now: datetime
     for batch in t.batches(list(sizes)):
         these = t.packs.c.pack_id.in_(batch)
         connection.execute(sa.update(t.packs).where(these).values(died_at=None))
-        numbers.update(connection.execute(sa.select(t.packs.c.pack_id, t.packs.c.id).where(these)).tuples())
+        listed = connection.execute(sa.select(t.packs.c.pack_id, t.packs.c.id).where(these))
+        numbers.update((row.pack_id, row.id) for row in listed)
     return numbers
 
 

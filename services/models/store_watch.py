@@ -88,7 +88,8 @@ class StoreWatch:
     def _checked(self, state: StoreState | None) -> StoreState | None:
         """Asks the store, if that is time, and records what changed."""
         now = self._clock()
-        if state is not None and self._asked_at is not None and now - self._asked_at < self._interval * _LOOKS and not state.error:
+        asked_lately = self._asked_at is not None and now - self._asked_at < self._interval * _LOOKS
+        if state is not None and not state.error and asked_lately:
             return state
         self._asked_at = now
         error = _failure_of(self._store)
