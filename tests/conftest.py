@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import postgresql
+from tests import postgresql, store_servers
 from tests.stack import RunningStack, Stack
 
 _RUNNING = pytest.StashKey[RunningStack]()
@@ -60,6 +60,27 @@ def postgresql_server() -> Iterator[postgresql.Server]:
 def postgresql_url(postgresql_server: postgresql.Server) -> str:
     """The URL of an empty database on it."""
     return postgresql_server.create_database()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[store_servers.S3Server]:
+    """A real S3 server."""
+    with store_servers.seaweedfs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[store_servers.GcsServer]:
+    """A real server of Google Cloud Storage."""
+    with store_servers.fake_gcs_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[store_servers.AzureServer]:
+    """A real server of Azure Blob Storage."""
+    with store_servers.azurite() as server:
+        yield server
 
 
 @pytest.fixture

@@ -231,7 +231,7 @@ def _bounded_text(file: Path) -> str:
 
 
 def _private_text(file: Path) -> str:
-    """A file for its owner alone, or on a read-only mount, as orchestrators mount secrets. Raises ConfigurationError."""
+    """A file for its owner alone, or on a read-only mount, as orchestrators mount secrets. ConfigurationError."""
     try:
         open_to_others = file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
         read_only = os.statvfs(file).f_flag & os.ST_RDONLY

