@@ -9,7 +9,7 @@ UV_VERSION := 0.13.8
 WORKERS ?= 2
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python --build-constraints build-constraints.txt
 
-.PHONY: help up install develop test lint format proto lock bench clean
+.PHONY: help up install develop test lint format proto lock bench fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-h
 
 bench: develop ## measure, and write bench/RESULTS.md
 	$(BIN)/python -m bench
+
+fuzz: develop ## ten minutes of fuzzing; what breaks a reader is kept in build/fuzz
+	$(BIN)/python -m tests.fuzz
 
 clean: ## remove the environment and everything built; data in .strongroom stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*

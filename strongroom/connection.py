@@ -58,9 +58,9 @@ class Connection:
         self._token_source: Callable[[], str] | None = None
         self._fixed: Metadata = ()
         if api_key:
-            self._fixed = (("x-api-key", _header_value(api_key, "API key")),)
+            self._fixed = (("x-api-key", header_value(api_key, "API key")),)
         elif token:
-            self._fixed = (("authorization", f"Bearer {_header_value(token, 'token')}"),)
+            self._fixed = (("authorization", f"Bearer {header_value(token, 'token')}"),)
 
     def act_as(self, token_source: Callable[[], str] | None) -> None:
         """From now on calls carry the token that this returns at the time; None for the credential of the beginning."""
@@ -164,7 +164,8 @@ def _channel(url: str) -> grpc.Channel:
     return grpc.insecure_channel(f"{host}:{port}", _OPTIONS)
 
 
-def _header_value(value: str, what: str) -> str:
+def header_value(value: str, what: str) -> str:
+    """The value as a header carries it. Raises Unauthenticated, which does not repeat it."""
     stripped = value.strip()
     if not (stripped.isascii() and stripped.isprintable()):
         message = f"The {what} has characters that no {what} has. Copy it again."

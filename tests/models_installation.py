@@ -70,6 +70,9 @@ class Caller:
     channel: grpc.Channel
     tokens: TokenMaker
     principal: Principal
+    # Presented with every call.
+    access_code: str = ""
+    manager: str = "default"
 
     def __post_init__(self) -> None:
         self.models = models_pb2_grpc.ModelServiceStub(self.channel)
@@ -80,19 +83,23 @@ class Caller:
 
     @property
     def metadata(self) -> list[tuple[str, str]]:
-        return self.tokens.metadata("models", self.principal)
+        code = [("x-access-code", self.access_code)] if self.access_code else []
+        return [*self.tokens.metadata("models", self.principal), *code]
+
+    def with_code(self, access_code: str) -> "Caller":
+        return replace(self, access_code=access_code)
 
     def call(self, method: Callable[..., Any], request: Any) -> Any:
         return method(request, metadata=self.metadata, timeout=60)
 
     def create(self, version: str, model: str = MODEL) -> weights_pb2.CreateUploadResponse:
-        request = weights_pb2.CreateUploadRequest(manager_id="default", model_name=model, version=version)
+        request = weights_pb2.CreateUploadRequest(manager_id=self.manager, model_name=model, version=version)
         return self.call(self.weights.CreateUpload, request)
 
     def has(self, upload: str, chunks: Iterable[bytes], model: str = MODEL) -> list[int]:
         digests = b"".join(map(digest, chunks))
         request = weights_pb2.HasChunksRequest(
-            manager_id="default", model_name=model, upload_id=upload, digests=digests
+            manager_id=self.manager, model_name=model, upload_id=upload, digests=digests
         )
         return list(self.call(self.weights.HasChunks, request).present)
 
@@ -104,7 +111,7 @@ class Caller:
         self, upload: str, frames: Iterable[weights_pb2.ChunkFrame], model: str = MODEL
     ) -> weights_pb2.WriteChunksResponse:
         def messages() -> Iterator[weights_pb2.WriteChunksRequest]:
-            header = weights_pb2.WriteChunksHeader(manager_id="default", model_name=model, upload_id=upload)
+            header = weights_pb2.WriteChunksHeader(manager_id=self.manager, model_name=model, upload_id=upload)
             yield weights_pb2.WriteChunksRequest(header=header)
             for frame in frames:
                 yield weights_pb2.WriteChunksRequest(frame=frame)
@@ -116,12 +123,12 @@ class Caller:
     ) -> models_pb2.Version:
         listed = [uploaded_file(*item) for item in files.items()] if isinstance(files, dict) else files
         request = weights_pb2.CommitUploadRequest(
-            manager_id="default", model_name=model, upload_id=upload, files=listed
+            manager_id=self.manager, model_name=model, upload_id=upload, files=listed
         )
         return self.call(self.weights.CommitUpload, request)
 
     def abort(self, upload: str, model: str = MODEL) -> None:
-        request = weights_pb2.AbortUploadRequest(manager_id="default", model_name=model, upload_id=upload)
+        request = weights_pb2.AbortUploadRequest(manager_id=self.manager, model_name=model, upload_id=upload)
         self.call(self.weights.AbortUpload, request)
 
     def push(self, version: str, files: dict[str, bytes], model: str = MODEL) -> models_pb2.Version:
@@ -131,38 +138,40 @@ class Caller:
 
     def read(self, version: str, path: str, model: str = MODEL, **span: int) -> bytes:
         request = weights_pb2.ReadFileRequest(
-            manager_id="default", model_name=model, version=version, path=path, **span
+            manager_id=self.manager, model_name=model, version=version, path=path, **span
         )
         return b"".join(answer.data for answer in self.call(self.weights.ReadFile, request))
 
     def put(self, version: str, path: str, pieces: Iterable[bytes], model: str = MODEL) -> models_pb2.Version:
-        return self.call(self.files.PutFile, put_messages(version, path, pieces, model))
+        return self.call(self.files.PutFile, put_messages(version, path, pieces, model, self.manager))
 
     def get_file(self, version: str, path: str, **span: int) -> tuple[bytes, str, str]:
         """The bytes, the content type of the first message and the announced length."""
-        request = files_pb2.GetFileRequest(manager_id="default", model_name=MODEL, version=version, path=path, **span)
+        request = files_pb2.GetFileRequest(
+            manager_id=self.manager, model_name=MODEL, version=version, path=path, **span
+        )
         answers = self.files.GetFile(request, metadata=self.metadata, timeout=60)
         messages = list(answers)
         length = dict(answers.initial_metadata())["x-content-length"]
         return b"".join(message.data for message in messages), messages[0].content_type, length
 
     def show(self, version: str, model: str = MODEL) -> models_pb2.Version:
-        request = models_pb2.GetVersionRequest(manager_id="default", model_name=model, version=version)
+        request = models_pb2.GetVersionRequest(manager_id=self.manager, model_name=model, version=version)
         return self.call(self.models.GetVersion, request)
 
     def verify(self, version: str, model: str = MODEL) -> models_pb2.VerifyVersionResponse:
-        request = models_pb2.VerifyVersionRequest(manager_id="default", model_name=model, version=version)
+        request = models_pb2.VerifyVersionRequest(manager_id=self.manager, model_name=model, version=version)
         return self.call(self.models.VerifyVersion, request)
 
     def delete(self, version: str, model: str = MODEL) -> models_pb2.DeleteVersionResponse:
-        request = models_pb2.DeleteVersionRequest(manager_id="default", model_name=model, version=version)
+        request = models_pb2.DeleteVersionRequest(manager_id=self.manager, model_name=model, version=version)
         return self.call(self.models.DeleteVersion, request)
 
     def list_models(self, **page: Any) -> models_pb2.ListModelsResponse:
-        return self.call(self.models.ListModels, models_pb2.ListModelsRequest(manager_id="default", **page))
+        return self.call(self.models.ListModels, models_pb2.ListModelsRequest(manager_id=self.manager, **page))
 
     def list_versions(self, model: str = MODEL, **page: Any) -> models_pb2.ListVersionsResponse:
-        request = models_pb2.ListVersionsRequest(manager_id="default", model_name=model, **page)
+        request = models_pb2.ListVersionsRequest(manager_id=self.manager, model_name=model, **page)
         return self.call(self.models.ListVersions, request)
 
     def collect(self, min_age: int | None = 0, *, dry_run: bool = False) -> maintenance_pb2.CollectGarbageResponse:
@@ -180,10 +189,10 @@ class Caller:
 
 
 def put_messages(
-    version: str, path: str, pieces: Iterable[bytes], model: str = MODEL
+    version: str, path: str, pieces: Iterable[bytes], model: str = MODEL, manager: str = "default"
 ) -> Iterator[files_pb2.PutFileRequest]:
     """What the gateway sends for a PUT."""
-    first = files_pb2.PutFileRequest(manager_id="default", model_name=model, version=version, path=path)
+    first = files_pb2.PutFileRequest(manager_id=manager, model_name=model, version=version, path=path)
     first.body.content_type = "application/octet-stream"
     yield first
     for piece in pieces:
@@ -199,6 +208,8 @@ class Installation:
     folder: Path
     tokens: TokenMaker = field(default_factory=make_token_maker)
     clock: Clock = field(default_factory=Clock)
+    # Of the models service; empty for files in the folder.
+    database_url: str = ""
     address: str = field(init=False)
     channel: grpc.Channel = field(init=False)
     secrets: ExitStack = field(init=False)
@@ -233,7 +244,7 @@ class Installation:
         """Runs a models service, a replica of the others on these files; yields its address."""
         settings = ModelsSettings(
             data_dir=self.folder,
-            database_url=f"sqlite:///{self.folder}/db/strongroom.db",
+            database_url=self.database_url or f"sqlite:///{self.folder}/db/strongroom.db",
             identity_dir=self.folder / "keys",
             secrets_addr=self.secrets_address,
             auth_addr="127.0.0.1:1",
@@ -263,14 +274,19 @@ class Installation:
         return sorted(path for path in files if path.relative_to(root).parts[0] != "index")
 
 
-@contextmanager
-def installation(folder: Path, stores: Path | None = None) -> Iterator[Installation]:
+def make_installation_files(folder: Path, database_url: str = "", stores: Path | None = None) -> Installation:
+    """An installation with its keys, of which no service runs yet."""
     root_key = folder / "root.key"
     root_key.touch(mode=0o600)
     root_key.write_text(base64.b64encode(os.urandom(32)).decode())
     make_identities(folder / "keys")
+    return Installation(folder, database_url=database_url, stores=stores)
+
+
+@contextmanager
+def installation(folder: Path, database_url: str = "", stores: Path | None = None) -> Iterator[Installation]:
     with ExitStack() as stack:
-        made = Installation(folder, stores=stores)
+        made = make_installation_files(folder, database_url, stores)
         made.start_secrets("127.0.0.1:0")
         stack.callback(lambda: made.secrets.close())
         made.address = stack.enter_context(made.models())

@@ -60,7 +60,7 @@ def stores_file(folder: Path) -> Path:
 
 @contextmanager
 def replicated(folder: Path) -> Iterator[Replicated]:
-    with installation(folder, stores_file(folder)) as running:
+    with installation(folder, stores=stores_file(folder)) as running:
         yield Replicated(running)
 
 

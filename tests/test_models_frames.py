@@ -1,10 +1,12 @@
 """Messages of the bulk methods: sliced by hand, and hostile."""
 
+import time
 from collections.abc import Iterator
 
 import grpc
 import pytest
 from google.api import httpbody_pb2
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +89,35 @@ def test_a_body_with_an_extension_is_understood_too() -> None:
     body = httpbody_pb2.HttpBody(data=b"x")
     body.extensions.add().type_url = "a"
     assert bytes(bulk_frames.parse_body(files_pb2.PutFileRequest(body=body).SerializeToString())) == b"x"
+
+
+def test_a_message_of_tiny_fields_is_refused_at_once() -> None:
+    """Read one by one in a loop, 64 MiB of them would keep every thread of the service waiting for half a minute."""
+    many = 8 << 20
+    lengths = b"\x0a" + varint(many) + b"\x01" * many
+    began = time.process_time()
+    for data in (b"\x12\x01x", b"\x12" + varint(MIB) + bytes(MIB)):
+        content = lengths + data
+        for message in (
+            b"\x12" + varint(len(content)) + content,
+            b"\x12" + varint(len(data + lengths)) + data + lengths,
+        ):
+            with pytest.raises(FrameInvalid):
+                bulk_frames.parse_frame(message)
+    with pytest.raises(DecodeError):
+        bulk_frames.parse_commit(b"\x08\x00" * (many // 2))
+    assert time.process_time() - began < 2
+
+
+def test_a_frame_has_a_hundred_thousand_chunks_at_most() -> None:
+    most = bulk_frames.MAX_CHUNKS
+    assert len(bulk_frames.parse_frame(frame([1] * most, bytes(most))).lengths) == most
+    with pytest.raises(FrameInvalid):
+        bulk_frames.parse_frame(frame([1] * (most + 1), bytes(most + 1)))
+
+
+def varint(number: int) -> bytes:
+    return bulk_frames._tag(0, number)[1:]
 
 
 @given(st.lists(st.binary(max_size=50)), st.integers(1, 60))

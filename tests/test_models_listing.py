@@ -10,9 +10,11 @@ import sqlalchemy as sa
 
 import services.models
 from services.models import tables as t
+from services.models.access_codes import Guesses
 from services.models.key_client import KeyClient
 from services.models.managers import DEFAULT_MANAGER, Managers
 from services.models.uploads import Uploads
+from services.models.version_keys import VersionKeys
 from services.models.versions import Versions
 from services.shared.database import Database
 
@@ -85,6 +87,7 @@ def test_who_may_see_one_model_in_thousands_is_answered_by_a_few_queries(
 def test_pushes_of_one_second_are_named_without_running_ahead_of_the_clock(
     database: Database, managers: Managers
 ) -> None:
-    uploads = Uploads(database, managers, lambda: NOW)
+    keys = VersionKeys(KeyClient(grpc.insecure_channel("127.0.0.1:1")), managers, Guesses(database, lambda: NOW))
+    uploads = Uploads(database, managers, keys, lambda: NOW)
     names = [uploads.create("key:a", DEFAULT_MANAGER, "scorer", "")[0].version for _ in range(3)]
     assert names == ["20260102T030405Z", "20260102T030405.000000Z", "20260102T030405.000001Z"]

@@ -71,7 +71,7 @@ def test_a_key_opens_under_its_own_context_alone_even_while_it_is_remembered(tmp
         assert keys.unwrap(made.key_id, "one") == made.key
         with pytest.raises(KeyMissing):
             keys.unwrap(made.key_id, "another")
-        assert list(keys.list("managers/x", 0)) == [made.key_id]
+        assert made.key_id in set(keys.list(0))
         assert keys.destroy([made.key_id]) == 1
         with pytest.raises(KeyMissing):
             keys.unwrap(made.key_id, "one")

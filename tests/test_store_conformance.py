@@ -235,7 +235,19 @@ def test_discarding_leaves_objects_alone(store: Store) -> None:
     assert _keys(store.list()) == ["packs/ab/1", "packs/ab/2"]
 
 
-_IMPOSSIBLE = ["", "/", "/etc/passwd", "../up", "packs/../../up", "packs/./a", "packs//a", "a/", ".tmp/a", "a\0b", "a\n"]
+_IMPOSSIBLE = [
+    "",
+    "/",
+    "/etc/passwd",
+    "../up",
+    "packs/../../up",
+    "packs/./a",
+    "packs//a",
+    "a/",
+    ".tmp/a",
+    "a\0b",
+    "a\n",
+]
 _IMPOSSIBLE += ["ä", "-a", "a b", "a\\b", "x" * 129, "..", "a?x=1", "a#b", "a%2e"]
 
 
@@ -262,7 +274,7 @@ def test_threads_share_a_store(store: Store) -> None:
                 key, data = f"packs/{number}/{turn}", bytes([number, turn]) * 1000
                 store.put(key, data)
                 assert store.read(key, 10, 10) == data[10:20]
-        except BaseException as error:  # noqa: BLE001 - shown below
+        except BaseException as error:
             failed.append(error)
 
     threads = [threading.Thread(target=work, args=[number]) for number in range(8)]

@@ -1,5 +1,6 @@
 -- The first filter: it hears of a request before all others, and of its answer after them.
 
+local access_code = require("access_code")
 local credentials = require("credentials")
 local origins = require("origins")
 local problem = require("problem")
@@ -32,11 +33,17 @@ function envoy_on_request(handle)
   end
   -- The log shows this path: it holds no credential and no query.
   request.remember(handle, "path", path)
+  local moved = exposed or access_code.moved(headers, path)
   if origins.answered(handle, headers, path) then return end
   if exposed then
     local detail = "A credential does not belong in a URL, which ends up in logs and histories. Send it as a header, and "
       .. "rotate this one: somebody may have seen it."
     request.refuse(handle, 400, "CREDENTIAL_IN_URL", detail)
+    return
+  end
+  if not moved then
+    local detail = "An access code in a query has at most 1024 printable ASCII characters."
+    request.refuse(handle, 400, "ACCESS_CODE_INVALID", detail)
     return
   end
   credentials.hide_if_several(headers)

@@ -5,7 +5,7 @@ local request = require("request")
 local wire = require("wire")
 
 local METHODS = "GET,POST,PUT,DELETE,OPTIONS"
-local HEADERS = "content-type,authorization,x-api-key"
+local HEADERS = "content-type,authorization,x-api-key,x-access-code"
 local EXPOSED = "retry-after,www-authenticate,x-ratelimit-limit,x-ratelimit-remaining,x-ratelimit-reset,ratelimit-limit,"
   .. "ratelimit-remaining,ratelimit-reset,x-request-id"
 local MAX_AGE = "600"

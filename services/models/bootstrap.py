@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 
+from services.models.access_codes import Guesses
 from services.models.collect import Collector
 from services.models.commit import Committer
 from services.models.copy_journal import CopyJournal
@@ -15,14 +16,26 @@ from services.models.index_identity import IndexIdentity
 from services.models.ingest import ByteBudget
 from services.models.key_client import KeyClient
 from services.models.maintenance_servicer import MaintenanceServicer
+from services.models.manager_catalog import ManagerCatalog
+from services.models.manager_keys import ManagerKeys
+from services.models.manager_models import ManagerModels
+from services.models.manager_removal import ManagerRemoval
+from services.models.manager_saves import ManagerSaves
+from services.models.manager_servicer import ManagerServicer
 from services.models.managers import DEFAULT_MANAGER, Managers
 from services.models.manifest_store import ManifestStore
+from services.models.metrics import Metrics
 from services.models.model_servicer import ModelServicer
+from services.models.path_index import PathIndex
 from services.models.reads import Reader
 from services.models.rebuild import Rebuilder
 from services.models.receive import FileReceiver, Receiver
+from services.models.reencrypt import Reencryptor
+from services.models.reencryptions import Reencryptions
 from services.models.removal import Remover
 from services.models.replication import Member, ReplicatedStore
+from services.models.rotation_servicer import RotationServicer
+from services.models.rotation_worker import RotationWorker
 from services.models.settings import ModelsSettings
 from services.models.store_overview import StoreOverview
 from services.models.store_servicer import StoreServicer
@@ -34,6 +47,7 @@ from services.models.synchronize import Synchronizer
 from services.models.tables import audit_events
 from services.models.uploads import Uploads
 from services.models.verify import Verifier
+from services.models.version_keys import VersionKeys
 from services.models.versions import Versions
 from services.models.weights_servicer import WeightsServicer
 from services.shared.accounts import accounts_for
@@ -46,11 +60,20 @@ from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
 from strongroom.audit.v1 import audit_log_pb2_grpc
-from strongroom.models.v1 import maintenance_pb2_grpc, models_pb2_grpc, stores_pb2_grpc
+from strongroom.models.v1 import (
+    maintenance_pb2_grpc,
+    managers_pb2_grpc,
+    models_pb2_grpc,
+    rotation_pb2_grpc,
+    stores_pb2_grpc,
+)
 
 _NAME = "models"
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_SERVICES = ("ModelService", "WeightsService", "FileService", "MaintenanceService", "StoreService")
+_SERVICES = (
+    *("ModelService", "WeightsService", "FileService", "MaintenanceService", "ManagerService", "RotationService"),
+    "StoreService",
+)
 
 
 def _utc_now() -> datetime:
@@ -72,39 +95,48 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     managers = Managers(database, keys, clock)
     remover = Remover(database, store, keys, clock)
     versions = Versions(database, managers, remover.remove, clock)
-    manifest_store = ManifestStore(store, versions, managers, keys)
-    uploads = Uploads(database, managers, clock)
-    receiver = Receiver(database, store, managers, uploads, ByteBudget(), clock)
-    committer = Committer(database, store, keys, managers, versions, manifest_store.load, remover.remove, clock)
-    reader = Reader(database, store, managers, versions, manifest_store)
-    verifying = Verifier(store, managers, versions, manifest_store, reader)
+    version_keys = VersionKeys(keys, managers, Guesses(database, clock))
+    manifest_store = ManifestStore(store, versions, version_keys)
+    uploads = Uploads(database, managers, version_keys, clock)
+    receiver = Receiver(database, store, version_keys, uploads, ByteBudget(), clock)
+    committer = Committer(database, store, version_keys, managers, versions, manifest_store.load, remover.remove, clock)
+    reader = Reader(database, store, version_keys, versions, manifest_store)
+    verifying = Verifier(database, store, version_keys, versions, manifest_store, reader)
+    files = FileReceiver(receiver, uploads, committer)
+    catalog = ManagerCatalog(database, managers)
+    paths = PathIndex(database, clock)
+    manager_keys = ManagerKeys(database, keys, managers, clock)
+    removal = ManagerRemoval(database, remover.remove, clock)
+    saves = ManagerSaves(catalog, paths, versions, manifest_store, files, reader)
+    by_path = ManagerModels(catalog, paths, versions, manifest_store, files, reader, verifying, clock)
     identity_of_index = IndexIdentity(database, store.primary.store)
-    collector = Collector(database, store, keys, managers, remover, identity_of_index, clock)
-    housekeeper = Housekeeper(collector, [keys.forget_expired, manifest_store.forget_expired], settings.collect_seconds)
+    collector = Collector(database, store, keys, remover, identity_of_index, clock)
     states = StoreStates(database, clock)
-    watches = [
-        StoreWatch(
-            Synchronizer(member, store, database, journal, clock),
-            states,
-            journal,
-            clock,
-            settings.sync_seconds,
-            alone=not store.replicas,
-        )
-        for member in store.members
-    ]
+    watches = [_watch(member, store, database, states, journal, settings, clock) for member in store.members]
 
     def ensure_default() -> None:
         managers.ensure(DEFAULT_MANAGER)
 
-    rebuilder = Rebuilder(database, store, keys, identity_of_index, ensure_default, clock)
+    rebuilder = Rebuilder(database, store, keys, version_keys, identity_of_index, ensure_default, clock)
     overview = StoreOverview(store, states, journal, clock)
+    manager_keys = ManagerKeys(database, keys, managers, clock)
+    reencryptor = Reencryptor(database, version_keys, versions, manifest_store, reader, receiver, committer, clock)
+    rotation_worker = RotationWorker(reencryptor.run, manager_keys.resume)
+    reencryptions = Reencryptions(database, keys, managers, remover.remove, rotation_worker.wake, clock)
+    forgetful = [keys.forget_expired, version_keys.forget_expired, manifest_store.forget_expired]
+    housekeeper = Housekeeper(collector, forgetful, settings.collect_seconds)
 
     def register(server: grpc.Server) -> None:
         model_servicer = ModelServicer(versions, manifest_store, verifying)
         models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)
         WeightsServicer(uploads, receiver, committer, reader).register(server)
-        FileServicer(FileReceiver(receiver, uploads, committer), reader).register(server)
+        FileServicer(files, reader).register(server)
+        manager_servicer = ManagerServicer(
+            catalog, removal, by_path, saves, versions, manager_keys, Metrics(database, managers)
+        )
+        managers_pb2_grpc.add_ManagerServiceServicer_to_server(manager_servicer, server)
+        rotation_servicer = RotationServicer(manager_keys, reencryptions)
+        rotation_pb2_grpc.add_RotationServiceServicer_to_server(rotation_servicer, server)
         maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(collector), server)
         stores_servicer = StoreServicer(overview, identity_of_index, rebuilder)
         stores_pb2_grpc.add_StoreServiceServicer_to_server(stores_servicer, server)
@@ -120,12 +152,14 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         if not identity_of_index.problem():
             ensure_default()
         housekeeper.start()
+        rotation_worker.start()
         for watch in watches:
             watch.start()
 
     def close() -> None:
         for watch in watches:
             watch.close()
+        rotation_worker.close()
         housekeeper.close()
         accounts.close()
         trust.close()
@@ -156,3 +190,17 @@ def _open_stores(settings: ModelsSettings, journal: CopyJournal) -> ReplicatedSt
     )
     opened = open_all(chosen)
     return ReplicatedStore([Member(name, chosen.stores[name].kind, opened[name]) for name in chosen.names], journal)
+
+
+def _watch(
+    member: Member,
+    store: ReplicatedStore,
+    database: Database,
+    states: StoreStates,
+    journal: CopyJournal,
+    settings: ModelsSettings,
+    clock: Callable[[], datetime],
+) -> StoreWatch:
+    synchronizer = Synchronizer(member, store, database, journal, clock)
+    alone = not store.replicas
+    return StoreWatch(synchronizer, states, journal, clock, settings.sync_seconds, alone=alone)

@@ -20,10 +20,15 @@ _Request = TypeVar("_Request", bound=Message)
 MAX_FRAME = 8 << 20
 # As in the proto's rule for CommitUploadRequest.files.
 MAX_FILES = 100_000
+# Of a frame: more lengths, each read by a loop, would keep every other thread of the process waiting for half a minute.
+MAX_CHUNKS = 100_000
+# Of a CommitUploadRequest beside its files: three, of which a sender may repeat some.
+_MOST_OTHERS = 100
 
 # Tags of length-delimited fields: number << 3 | 2.
 _FIELD_1, _FIELD_2, _FIELD_4, _FIELD_5 = 0x0A, 0x12, 0x22, 0x2A
 _DELIMITED = 2
+_VARINT_BYTES = 4  # of those read here
 _CONTENT_TYPE = b"application/octet-stream"
 
 
@@ -58,6 +63,8 @@ def parse_header(message: bytes) -> weights_pb2.WriteChunksHeader:
 def parse_frame(message: bytes) -> Frame:
     """Any other message of WriteChunks. FrameInvalid, also where lengths and data do not fit."""
     frame = _slice_frame(message) or _parse_frame(message)
+    if len(frame.lengths) > MAX_CHUNKS:
+        raise _too_many_chunks()
     if not frame.lengths or not all(0 < length <= MAX_CHUNK for length in frame.lengths):
         raise FrameInvalid(f"A frame has chunks, of 1 to {MAX_CHUNK} bytes each.")
     if len(frame.data) > MAX_FRAME:
@@ -129,6 +136,8 @@ def _slice_frame(message: bytes) -> Frame | None:
     data = _delimited(view, packed[1], _FIELD_2)
     if data is None or data[1] != len(view):
         return None
+    if packed[1] - packed[0] > _VARINT_BYTES * MAX_CHUNKS:
+        raise _too_many_chunks()
     lengths = []
     position = packed[0]
     while position < packed[1]:
@@ -144,6 +153,8 @@ def _parse_frame(message: bytes) -> Frame:
     request = _parse(weights_pb2.WriteChunksRequest, message)
     if request.WhichOneof("message") != "frame":
         raise FrameInvalid("Every message but the first is a frame.")
+    if len(request.frame.lengths) > MAX_CHUNKS:
+        raise _too_many_chunks()  # before they are copied
     return Frame(tuple(request.frame.lengths), memoryview(request.frame.data))
 
 
@@ -154,6 +165,8 @@ def _slice_body(message: bytes) -> memoryview | None:
     if outer is None or outer[1] != len(view):
         return None
     kind = _delimited(view, outer[0], _FIELD_1)
+    if kind is not None and not bytes(view[kind[0] : kind[1]]).isascii():
+        return None  # maybe no UTF-8: protobuf decides
     data = _delimited(view, outer[0] if kind is None else kind[1], _FIELD_2)
     if data is None or data[1] != len(view):
         return None
@@ -173,8 +186,8 @@ def _delimited(view: memoryview, position: int, tag: int) -> tuple[int, int] | N
 def _end_of_fields(message: bytes, tag: int, most: int) -> int:
     """Where the `most`th field with this tag ends, or the message. Groups, which we have none of, are refused."""
     view = memoryview(message)
-    position = found = 0
-    while position < len(view) and found < most:
+    position = found = others = 0
+    while position < len(view) and found < most and others <= _MOST_OTHERS:
         key = _varint(view, position, len(view))
         number = key and _varint(view, key[1], len(view))
         wire_type = key[0] & 7 if key else None
@@ -184,14 +197,19 @@ def _end_of_fields(message: bytes, tag: int, most: int) -> int:
             position = number[1]
         else:
             raise DecodeError("The message is not of the method's type.")
-        found += key is not None and key[0] == tag
+        if key and key[0] == tag:
+            found += 1
+        else:
+            others += 1
+    if others > _MOST_OTHERS:
+        raise DecodeError("The message has fields that its type does not have.")
     return position
 
 
 def _varint(view: memoryview, position: int, end: int) -> tuple[int, int] | None:
     """The number at `position`, below 2**28, and where the next field begins; longer forms are left to protobuf."""
     value = 0
-    for shift in (0, 7, 14, 21):
+    for shift in range(0, 7 * _VARINT_BYTES, 7):
         if position >= end:
             return None
         byte = view[position]
@@ -209,6 +227,10 @@ def _tag(tag: int, length: int) -> bytes:
         length >>= 7
     head.append(length)
     return bytes(head)
+
+
+def _too_many_chunks() -> FrameInvalid:
+    return FrameInvalid(f"A frame has at most {MAX_CHUNKS} chunks.")
 
 
 def _parse(kind: type[_Request], message: bytes) -> _Request:

@@ -7,6 +7,7 @@ expect `tables.hold_references` before.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -34,16 +35,22 @@ def find(
 ) -> dict[bytes, ChunkRow]:
     """The manager's chunks among these ids, by id; with `sent_in` only those that came in this upload."""
     c = t.chunks.c
-    columns = (c.id, c.chunk_id, c.blob_id, c.salt, t.packs.c.pack_id, c.offset, c.stored_length, c.plain_length)
     source = t.chunks.join(t.packs)
     if sent_in is not None:
         source = source.join(t.upload_chunks, _sent_in(sent_in))
-    query = sa.select(*columns, c.ciphertext_digest).select_from(source).where(c.manager_id == manager_id)
+    query = sa.select(*_columns()).select_from(source).where(c.manager_id == manager_id)
     found: dict[bytes, ChunkRow] = {}
     for batch in t.batches(list(chunk_ids)):
         rows = connection.execute(query.where(c.chunk_id.in_(batch)))
         found.update((row.chunk_id, ChunkRow(*row)) for row in rows)
     return found
+
+
+def of_version(connection: sa.Connection, version: int) -> dict[bytes, ChunkRow]:
+    """The chunks of a version, by the ids of their blobs."""
+    source = t.chunks.join(t.packs).join(t.version_chunks, t.version_chunks.c.chunk == t.chunks.c.id)
+    query = sa.select(*_columns()).select_from(source).where(t.version_chunks.c.version == version)
+    return {row.blob_id: ChunkRow(*row) for row in connection.execute(query)}
 
 
 def still_there(connection: sa.Connection, rows: Sequence[ChunkRow]) -> set[int]:
@@ -137,6 +144,13 @@ def bury_empty_packs(connection: sa.Connection, now: datetime, which: sa.ColumnE
     empty = ~sa.exists().where(t.chunks.c.pack == t.packs.c.id)
     condition = sa.and_(sa.true() if which is None else which, empty, t.packs.c.died_at.is_(None))
     connection.execute(sa.update(t.packs).where(condition).values(died_at=now))
+
+
+def _columns() -> list[sa.Column[Any]]:
+    """As ChunkRow has them."""
+    c = t.chunks.c
+    where = [c.id, c.chunk_id, c.blob_id, c.salt, t.packs.c.pack_id, c.offset, c.stored_length]
+    return [*where, c.plain_length, c.ciphertext_digest]
 
 
 def _sent_in(upload_id: str) -> sa.ColumnElement[bool]:

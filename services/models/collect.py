@@ -19,7 +19,6 @@ from services.models import chunk_index, condemned, packs, uploads
 from services.models import tables as t
 from services.models.index_identity import IndexIdentity, IndexStale
 from services.models.key_client import KeyClient
-from services.models.managers import Managers
 from services.models.removal import Remover
 from services.models.stores.store import ObjectNotFound, Store, StoredObject, StoreUnavailable
 from services.shared.database import Database
@@ -75,7 +74,6 @@ class Collector:
         database: Database,
         store: Store,
         keys: KeyClient,
-        managers: Managers,
         remover: Remover,
         identity: IndexIdentity,
         clock: Callable[[], datetime],
@@ -83,7 +81,6 @@ class Collector:
         self._database = database
         self._store = store
         self._keys = keys
-        self._managers = managers
         self._remover = remover
         self._identity = identity
         self._clock = clock
@@ -123,7 +120,7 @@ class Collector:
     def _candidates(self, now: datetime, object_age: timedelta, pack_age: timedelta) -> _Candidates:
         # Keys first, objects next: a commit makes its key, then its manifest, then its rows.
         seconds = int(object_age.total_seconds())
-        keys = {key for manager in self._managers.all() for key in self._keys.list(manager.kek_id, seconds)}
+        keys = set(self._keys.list(seconds))
         return _Candidates(
             packs=_older(self._store.list("packs/"), now - pack_age),
             manifests=_older(self._store.list("manifests/"), now - object_age),
@@ -148,7 +145,9 @@ class Collector:
         garbage |= {packs.pack_key(pack_id) for pack_id in _unknown(connection, pack_ids, t.packs.c.pack_id)}
         garbage |= _unknown(connection, candidates.manifests, t.versions.c.manifest_key)
         keys = _unknown(connection, candidates.keys, t.versions.c.data_key_id)
+        keys = _unknown(connection, keys, t.versions.c.domain_key_id)
         keys = _unknown(connection, keys, t.managers.c.domain_key_id)
+        keys = _unknown(connection, keys, t.uploads.c.domain_key_id, t.uploads.c.state == "open")
         garbage |= {condemned.name_of_key(key) for key in keys}
         condemned.condemn(connection, sorted(garbage), now)
         condemned.forget(connection, now - _REMEMBERED)
@@ -177,9 +176,11 @@ def _older(objects: Iterable[StoredObject], than: datetime) -> dict[str, StoredO
     return {found.key: found for found in objects if found.modified <= than.timestamp()}
 
 
-def _unknown(connection: sa.Connection, names: Collection[N], column: sa.Column[N]) -> set[N]:
-    """Those of the names that the column does not have."""
+def _unknown(
+    connection: sa.Connection, names: Collection[N], column: sa.Column[N], *which: sa.ColumnElement[bool]
+) -> set[N]:
+    """Those of the names that the column does not have, in the rows `which` are asked."""
     known: set[N] = set()
     for batch in t.batches(sorted(names)):
-        known.update(connection.scalars(sa.select(column).where(column.in_(batch))))
+        known.update(connection.scalars(sa.select(column).where(column.in_(batch), *which)))
     return set(names) - known

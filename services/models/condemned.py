@@ -14,6 +14,7 @@ from services.models import tables as t
 from services.shared.errors import Aborted
 
 _KEY = "keys/"
+_KEK = "keks/"
 
 
 class Condemned(Aborted):
@@ -30,6 +31,16 @@ def name_of_key(key_id: str) -> str:
 def key_named(name: str) -> str | None:
     """The wrapped key's id, or None if the name is an object's."""
     return name.removeprefix(_KEY) if name.startswith(_KEY) else None
+
+
+def name_of_kek(kek_id: str) -> str:
+    """Under what name a key-encryption key is condemned, with every key under it."""
+    return _KEK + kek_id
+
+
+def kek_named(name: str) -> str | None:
+    """The key-encryption key's id, or None if the name is no such key's."""
+    return name.removeprefix(_KEK) if name.startswith(_KEK) else None
 
 
 def condemn(connection: sa.Connection, names: Iterable[str], now: datetime) -> None:

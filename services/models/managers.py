@@ -10,8 +10,10 @@ from services.models import condemned
 from services.models import tables as t
 from services.models.chunk_keys import Domain
 from services.models.key_client import KeyClient
+from services.models.public_keys import PUBLIC_KEK
 from services.shared.database import Database
-from services.shared.errors import NotFound
+from services.shared.errors import AlreadyExists, NotFound
+from services.shared.ids import new_id
 
 DEFAULT_MANAGER = "default"
 
@@ -26,6 +28,12 @@ class ManagerNotFound(NotFound):
     reason = "MANAGER_NOT_FOUND"
 
 
+class ManagerExists(AlreadyExists):
+    """There is a manager of that id."""
+
+    reason = "MANAGER_EXISTS"
+
+
 @dataclass(frozen=True)
 class Manager:
     """A manager and the ids of its keys."""
@@ -34,9 +42,10 @@ class Manager:
     kek_id: str
     domain_key_id: str
 
-    def data_key_context(self, version_uid: str) -> str:
-        """What the data key of a version is bound to."""
-        return f"managers/{self.id}/versions/{version_uid}/data-key"
+    @property
+    def encrypted(self) -> bool:
+        """Whether its keys are secret (`public_keys`)."""
+        return self.kek_id != PUBLIC_KEK
 
 
 class Managers:
@@ -51,29 +60,32 @@ class Managers:
         """Raises ManagerNotFound."""
         found = self._find(manager_id)
         if found is None:
-            raise ManagerNotFound(f"There is no manager '{manager_id}'.", manager=manager_id)
+            raise missing(manager_id)
         return found
-
-    def all(self) -> list[Manager]:
-        with self._database.read() as connection:
-            return [_manager(row) for row in connection.execute(_SELECT).mappings()]
 
     def domain(self, manager: Manager) -> Domain:
         """The manager's dedup domain. Use it for one request: the secret in it may be destroyed."""
-        return Domain(self._keys.unwrap(manager.domain_key_id, _domain_context(manager.id)), manager.domain_key_id)
+        return Domain(self._keys.unwrap(manager.domain_key_id, domain_context(manager.id)), manager.domain_key_id)
 
     def ensure(self, manager_id: str) -> Manager:
-        """The manager, created with its keys if it is not there.
+        """The manager, created with its keys if it is not there."""
+        try:
+            return self._find(manager_id) or self.create(manager_id)
+        except ManagerExists:
+            return self.get(manager_id)
 
-        Of replicas that do this at a time one wins, and the others destroy the domain secret they made. A crash in
-        between leaves a secret that collection finds, and a key-encryption key that the next attempt takes over.
+    def create(self, manager_id: str, **settings: str | int | bool) -> Manager:
+        """Creates a manager with its keys; `settings` are columns of its row. Raises ManagerExists.
+
+        Of several who do this at a time one wins, and the others destroy the keys they made. A crash in between leaves
+        a secret that collection finds. The key-encryption key's id is new, because a manager of the same id may have
+        been deleted, and that one's key must not come back.
         """
-        found = self._find(manager_id)
-        if found is not None:
-            return found
-        kek_id = f"managers/{manager_id}"
+        if self._find(manager_id) is not None:
+            raise _taken(manager_id)
+        kek_id = f"managers/{manager_id}/{new_id()}" if settings.get("enable_encryption", True) else PUBLIC_KEK
         self._keys.create_kek(kek_id)
-        secret = self._keys.generate(kek_id, _domain_context(manager_id))
+        secret = self._keys.generate(kek_id, domain_context(manager_id))
         with self._database.write() as connection:
             t.hold_references(connection)
             condemned.refuse_condemned(connection, [condemned.name_of_key(secret.key_id)])
@@ -82,11 +94,13 @@ class Managers:
                 "kek_id": kek_id,
                 "domain_key_id": secret.key_id,
                 "created_at": self._clock(),
+                **settings,
             }
             t.insert_missing(connection, t.managers, [row])
         manager = self.get(manager_id)
         if manager.domain_key_id != secret.key_id:
-            self._keys.destroy([secret.key_id])
+            self._keys.destroy_kek(kek_id)
+            raise _taken(manager_id)
         return manager
 
     def _find(self, manager_id: str) -> Manager | None:
@@ -95,8 +109,37 @@ class Managers:
         return None if row is None else _manager(row)
 
 
-def _domain_context(manager_id: str) -> str:
+def hold(connection: sa.Connection, manager_id: str) -> None:
+    """Keeps the manager from being deleted before the transaction ends. Raises ManagerNotFound if it is not there."""
+    query = sa.select(t.managers.c.id).where(t.managers.c.id == manager_id).with_for_update(read=True)
+    if connection.scalar(query) is None:
+        raise missing(manager_id)
+
+
+def missing(manager_id: str) -> ManagerNotFound:
+    return ManagerNotFound(f"There is no manager '{manager_id}'.", manager=manager_id)
+
+
+def domain_key_id(connection: sa.Connection, manager_id: str) -> str:
+    """The id of the manager's current domain secret. Raises ManagerNotFound."""
+    row = connection.execute(_BY_ID, {"id": manager_id}).mappings().one_or_none()
+    if row is None:
+        raise missing(manager_id)
+    return _manager(row).domain_key_id
+
+
+def domain_context(manager_id: str) -> str:
+    """What the secrets of a manager's dedup domains are bound to."""
     return f"managers/{manager_id}/domain-secret"
+
+
+def data_key_context(manager_id: str, version_uid: str) -> str:
+    """What the data key of a version is bound to."""
+    return f"managers/{manager_id}/versions/{version_uid}/data-key"
+
+
+def _taken(manager_id: str) -> ManagerExists:
+    return ManagerExists(f"There is a manager '{manager_id}' already: take another id.", manager=manager_id)
 
 
 def _manager(row: sa.RowMapping) -> Manager:

@@ -1,12 +1,13 @@
 """Manifests in the store, opened: the one way to learn what a version consists of."""
 
 from services.models import manifests
+from services.models.access_codes import AccessCode
 from services.models.expiring_cache import ExpiringCache
-from services.models.key_client import KEY_SECONDS, KeyClient
-from services.models.managers import Managers
+from services.models.key_client import KEY_SECONDS
 from services.models.manifests import Manifest
 from services.models.stores.store import ObjectNotFound, Store
-from services.models.versions import Version, VersionNotFound, Versions
+from services.models.version_keys import VersionKeys
+from services.models.versions import Version, Versions
 from services.shared.errors import DataLoss
 
 # Of encoded manifests; decoded they take about four times as much.
@@ -16,30 +17,31 @@ _CACHED_BYTES = 16 << 20
 class ManifestStore:
     """Reads manifests, and keeps the latest in memory as briefly as the keys that open them."""
 
-    def __init__(self, store: Store, versions: Versions, managers: Managers, keys: KeyClient) -> None:
+    def __init__(self, store: Store, versions: Versions, keys: VersionKeys) -> None:
         self._store = store
         self._versions = versions
-        self._managers = managers
         self._keys = keys
         self._cache: ExpiringCache[str, Manifest] = ExpiringCache(_CACHED_BYTES, KEY_SECONDS)
 
-    def load(self, version: Version, *, fresh: bool = False) -> Manifest:
+    def load(self, version: Version, access_code: AccessCode | None = None, *, fresh: bool = False) -> Manifest:
         """The version's manifest, wholly checked; with `fresh` from the store in any case.
 
-        Raises DataLoss with reason MANIFEST_DAMAGED or KEY_MISSING; VersionNotFound if it was deleted just now.
+        Raises DataLoss with reason MANIFEST_DAMAGED or KEY_MISSING; AccessCodeRefused; VersionNotFound if it was
+        deleted just now.
         """
-        manifest = None if fresh else self._cache.get(version.uid)
-        if manifest is not None:
-            return manifest
         try:
-            data = self._read(version)
-            context = self._managers.get(version.manager_id).data_key_context(version.uid)
-            key = self._keys.unwrap(version.data_key_id, context)
+            # First: what is remembered is for those alone who could open it.
+            key = self._keys.data_key(version, access_code) if version.protected else b""
+            manifest = None if fresh else self._cache.get(version.uid)
+            if manifest is not None:
+                return manifest
+            data = self.read(version)
+            key = key or self._keys.data_key(version, access_code)
             manifest = manifests.decode(data, key, version.manifest_digest)
         except DataLoss:
             # A deletion takes the key and the manifest away: that is no damage.
-            if not self._versions.exists(version):
-                raise VersionNotFound("This version was deleted just now.", version=version.name) from None
+            if gone := self._versions.gone(version):
+                raise gone from None
             raise
         self._cache.put(version.uid, manifest, len(data))
         return manifest
@@ -47,9 +49,11 @@ class ManifestStore:
     def forget_expired(self) -> None:
         self._cache.forget_expired()
 
-    def _read(self, version: Version) -> bytes:
+    def read(self, version: Version) -> bytes:
+        """The manifest's bytes as they are stored, unchecked. Raises DataLoss with reason MANIFEST_DAMAGED."""
         try:
-            return self._store.read(version.manifest_key)
+            # A byte more than there may be: who can write to the store must not decide how much memory this takes.
+            return self._store.read(version.manifest_key, 0, manifests.MAX_MANIFEST + 1)
         except ObjectNotFound:
             message = "The manifest is missing: restore it from a copy."
             raise DataLoss(message, reason="MANIFEST_DAMAGED", version=version.name) from None

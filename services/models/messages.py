@@ -20,6 +20,7 @@ def version_message(version: Version, files: Iterable[ManifestFile] = ()) -> pb.
         files_count=version.files_count,
         created_at=timestamp(version.created_at),
         created_by=version.created_by,
+        protected=version.protected,
         files=[
             pb.File(
                 path=file.path,

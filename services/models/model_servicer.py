@@ -4,6 +4,7 @@ import grpc
 
 from services.models.manifest_store import ManifestStore
 from services.models.messages import timestamp, version_message
+from services.models.presented_code import access_code
 from services.models.verify import Verifier
 from services.models.versions import Model, Versions
 from services.shared.call import caller
@@ -37,7 +38,10 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
 
     def GetVersion(self, request: pb.GetVersionRequest, context: grpc.ServicerContext) -> pb.Version:
         version = self._versions.find(request.manager_id, request.model_name, request.version)
-        return version_message(version, self._manifests.load(version).files)
+        code = access_code(context)
+        if version.protected and code is None:
+            return version_message(version)
+        return version_message(version, self._manifests.load(version, code).files)
 
     def DeleteVersion(
         self, request: pb.DeleteVersionRequest, context: grpc.ServicerContext
@@ -58,7 +62,9 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
             if not context.is_active():
                 raise Aborted("The caller went away before the end of the verification.", reason="CLIENT_GONE")
 
-        result = self._verifier.verify(request.manager_id, request.model_name, request.version, still_wanted)
+        result = self._verifier.verify(
+            request.manager_id, request.model_name, request.version, still_wanted, access_code(context)
+        )
         return pb.VerifyVersionResponse(
             manager_id=result.version.manager_id,
             model_name=result.version.model_name,

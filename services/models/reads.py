@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from services.models import chunk_index, packs
+from services.models.access_codes import AccessCode
 from services.models.chunk_index import ChunkRow
 from services.models.chunk_keys import Domain
-from services.models.managers import Managers
 from services.models.manifest_store import ManifestStore
 from services.models.manifests import ChunkRef, ManifestFile
 from services.models.read_ahead import read_ahead
 from services.models.stores.store import Store
-from services.models.versions import Version, VersionNotFound, Versions
+from services.models.version_keys import VersionKeys
+from services.models.versions import Version, Versions
 from services.shared.database import Database
 from services.shared.errors import DataLoss, NotFound, OutOfRange
 
@@ -60,31 +61,39 @@ class Reader:
         self,
         database: Database,
         store: Store,
-        managers: Managers,
+        keys: VersionKeys,
         versions: Versions,
         manifest_store: ManifestStore,
     ) -> None:
         self._database = database
         self._store = store
-        self._managers = managers
+        self._keys = keys
         self._versions = versions
         self._manifests = manifest_store
 
     def open(
-        self, manager_id: str, model_name: str, version: str, path: str, offset: int, length: int | None
+        self,
+        manager_id: str,
+        model_name: str,
+        version: str,
+        path: str,
+        offset: int,
+        length: int | None,
+        access_code: AccessCode | None = None,
     ) -> OpenRange:
         """A range of a file, cut off at the file's end.
 
-        Raises ManagerNotFound, ModelNotFound, VersionNotFound, FileNotFound, OffsetOutOfRange, DataLoss.
+        Raises ManagerNotFound, ModelNotFound, VersionNotFound, FileNotFound, OffsetOutOfRange, DataLoss,
+        AccessCodeRefused.
         """
         found = self._versions.find(manager_id, model_name, version)
-        file = next((file for file in self._manifests.load(found).files if file.path == path), None)
+        file = next((file for file in self._manifests.load(found, access_code).files if file.path == path), None)
         if file is None:
             raise FileNotFound(f"Version '{found.name}' has no file at this path.", version=found.name)
         if offset > file.size:
             raise OffsetOutOfRange(f"The file has {file.size} bytes.", size=str(file.size))
         end = file.size if length is None else min(file.size, offset + length)
-        domain = self._managers.domain(self._managers.get(manager_id))
+        domain = self._keys.domain(found, access_code)
         return OpenRange(found, end - offset, domain, slices(file, offset, end))
 
     def read(self, opened: OpenRange) -> Iterator[memoryview]:
@@ -129,8 +138,8 @@ class Reader:
             try:
                 plain = self.decrypt(opened.domain, chunk, row)
             except DataLoss:
-                if not self._versions.exists(version):
-                    raise VersionNotFound("This version was deleted just now.", version=version.name) from None
+                if gone := self._versions.gone(version):
+                    raise gone from None
                 raise
             yield memoryview(plain)[part.start : part.end]
 

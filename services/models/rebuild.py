@@ -13,16 +13,18 @@ import sqlalchemy as sa
 import structlog
 from ulid import ULID
 
-from services.models import chunk_index, condemned, manifests, packs, versions
+from services.models import chunk_index, condemned, manager_restoring, manifests, packs, versions
 from services.models import tables as t
+from services.models.access_codes import AccessCode, AccessCodeRefused
 from services.models.blob_places import BlobPlaces
 from services.models.index_identity import IndexIdentity
 from services.models.key_client import KeyClient
-from services.models.managers import Manager
-from services.models.manifests import ChunkRef, Manifest
+from services.models.manifests import ChunkRef, Manifest, ManifestHeader
 from services.models.packs import PackIndex
+from services.models.public_keys import is_public, public_key
 from services.models.replication import ReplicatedStore, failure_text
 from services.models.stores.store import ObjectNotFound, StoreUnavailable
+from services.models.version_keys import VersionKeys
 from services.models.versions import Version
 from services.shared.database import Database
 from services.shared.errors import DataLoss, DomainError
@@ -31,6 +33,17 @@ _PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{32})")
 _MOST_PROBLEMS = 100
 
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class RebuildOptions:
+    """What a rebuild shall do: read one `store` alone; only say what it would; trust the index whatever it lacks;
+    believe manifests under public keys, which whoever can write to a store can write."""
+
+    store: str = ""
+    dry_run: bool = False
+    accept_losses: bool = False
+    include_unencrypted: bool = False
 
 
 @dataclass
@@ -54,6 +67,12 @@ class _Unusable(DomainError):
     """A version that can't be added; the message says why."""
 
 
+_REFUSALS = (
+    *(_Unusable, DataLoss, ObjectNotFound),
+    *(condemned.Condemned, manager_restoring.ManagerDiffers, AccessCodeRefused),
+)
+
+
 class Rebuilder:
     """Rebuilds the index.
 
@@ -66,6 +85,7 @@ class Rebuilder:
         database: Database,
         stores: ReplicatedStore,
         keys: KeyClient,
+        version_keys: VersionKeys,
         identity: IndexIdentity,
         finished: Callable[[], object],
         clock: Callable[[], datetime],
@@ -73,31 +93,35 @@ class Rebuilder:
         self._database = database
         self._stores = stores
         self._keys = keys
+        self._version_keys = version_keys
         self._identity = identity
         self._finished = finished
         self._clock = clock
 
-    def rebuild(self, store: str = "", *, dry_run: bool = False, accept_losses: bool = False) -> Rebuilt:
-        """Adds to the index what the stores hold and it lacks; of one store alone if it is named.
+    def rebuild(self, options: RebuildOptions, access_code: AccessCode | None = None) -> Rebuilt:
+        """Adds to the index what the stores hold and it lacks, also what the access code opens.
 
         Each version is added in a transaction of its own, so an interrupted rebuild is simply run again. Raises
         StoreUnknown, KeyServiceUnavailable.
         """
-        source = self._stores.only(store) if store else self._stores
+        opener = _Opener(self._version_keys, access_code, options)
+        source = self._stores.only(options.store) if options.store else self._stores
         result = Rebuilt()
         with BlobPlaces() as places:
             self._index_packs(source, places, result)
             # Ids of versions begin with their time: the newest is added last, and so is the latest of its model.
             for key in sorted(self._listed(source, "manifests/", result)):
                 try:
-                    self._add(source, key, places, result, dry_run=dry_run)
-                except (_Unusable, DataLoss, ObjectNotFound, condemned.Condemned) as error:
+                    self._add(opener, source, key, places, result)
+                except _REFUSALS as error:
                     result.complain(f"{key}: {error.message}")
-        if not dry_run and (accept_losses or not result.problems):
+        if not options.dry_run and (options.accept_losses or not result.problems):
             self._identity.take_over()
             self._finished()
         result.trusted = not self._identity.problem()
-        _log.warning("the index was rebuilt", dry_run=dry_run, **vars(result) | {"problems": len(result.problems)})
+        _log.warning(
+            "the index was rebuilt", dry_run=options.dry_run, **vars(result) | {"problems": len(result.problems)}
+        )
         return result
 
     def _listed(self, source: ReplicatedStore, folder: str, result: Rebuilt) -> dict[str, int]:
@@ -123,7 +147,7 @@ class Rebuilder:
                 result.packs_found += 1
                 result.bytes_found += size
 
-    def _add(self, source: ReplicatedStore, key: str, places: BlobPlaces, result: Rebuilt, *, dry_run: bool) -> None:
+    def _add(self, opener: "_Opener", source: ReplicatedStore, key: str, places: BlobPlaces, result: Rebuilt) -> None:
         with self._database.read() as connection:
             known = sa.select(t.versions.c.id).where(t.versions.c.manifest_key == key)
             if connection.execute(known).first() is not None:
@@ -132,27 +156,21 @@ class Rebuilder:
             if condemned.is_condemned(connection, key):
                 return
         data = source.read(key, 0, manifests.MAX_MANIFEST + 1)
-        manifest = self._opened(key, data)
+        manifest = opener.open(key, data)
         blobs = {chunk.blob_id for chunk in _chunks(manifest)}
         found = places.find(blobs)
         if len(found) < len(blobs):
             raise _Unusable(f"{len(blobs) - len(found)} of {len(blobs)} chunks of {_name(manifest)} are in no pack.")
-        if not dry_run:
+        if not opener.options.dry_run:
+            kek_id = self._version_keys.kek_id(_holder(manifest))
             sizes = {pack_id: source.size(packs.pack_key(pack_id)) for pack_id, _, _ in found.values()}
             with self._database.write() as connection:
                 t.hold_references(connection)
-                result.managers_added += _add_manager(connection, manifest, self._clock())
+                result.managers_added += manager_restoring.restore(
+                    connection, _holder(manifest), kek_id, self._keys, self._clock()
+                )
                 self._insert(connection, manifest, manifests.manifest_digest(data), found, sizes)
         result.versions_added += 1
-
-    def _opened(self, key: str, data: bytes) -> Manifest:
-        """The manifest, authentic and under its own name."""
-        header = manifests.header(data)
-        if key != manifests.manifest_key(header.version_id):
-            raise _Unusable("This manifest stands under another's name.")
-        context = _manager(header.manager_id, header.domain_key_id).data_key_context(header.version_id)
-        data_key = self._keys.unwrap(header.data_key_id, context)
-        return manifests.decode(data, data_key, manifests.manifest_digest(data))
 
     def _insert(
         self,
@@ -163,7 +181,8 @@ class Rebuilder:
         sizes: dict[bytes, int],
     ) -> None:
         names = [packs.pack_key(pack_id) for pack_id in sizes]
-        own = [manifests.manifest_key(manifest.version_id), condemned.name_of_key(manifest.data_key_id)]
+        own = [manifests.manifest_key(manifest.version_id)]
+        own += [condemned.name_of_key(key) for key in (manifest.data_key_id, manifest.domain_key_id)]
         for batch in t.batches([*own, *names]):
             condemned.refuse_condemned(connection, batch)
         numbers = _add_packs(connection, sizes, self._clock())
@@ -185,23 +204,46 @@ def _pack_index(source: ReplicatedStore, pack_id: bytes) -> PackIndex:
     return source.sound(packs.pack_key(pack_id), lambda copy: packs.read_index(copy, pack_id))
 
 
-def _add_manager(connection: sa.Connection, manifest: Manifest, now: datetime) -> bool:
-    """The manager as far as manifests tell of it. True if it was not there."""
-    manager = _manager(manifest.manager_id, manifest.domain_key_id)
-    condemned.refuse_condemned(connection, [condemned.name_of_key(manager.domain_key_id)])
-    row = connection.execute(
-        sa.select(t.managers.c.domain_key_id).where(t.managers.c.id == manager.id).with_for_update()
-    ).one_or_none()
-    if row is None:
-        connection.execute(sa.insert(t.managers).values(**vars(manager), created_at=now))
-        return True
-    if row.domain_key_id != manager.domain_key_id:
-        if connection.execute(sa.select(t.chunks.c.id).where(t.chunks.c.manager_id == manager.id).limit(1)).first():
-            raise _Unusable(f"Manager {manager.id} has chunks under another secret than {_name(manifest)}.")
-        # Made anew after the loss, and not used yet: the weights need the secret that encrypted them.
-        mine = t.managers.c.id == manager.id
-        connection.execute(sa.update(t.managers).where(mine).values(domain_key_id=manager.domain_key_id))
-    return False
+@dataclass(frozen=True)
+class _Opener:
+    """Opens manifests, and says which it does not believe."""
+
+    keys: VersionKeys
+    access_code: AccessCode | None
+    options: RebuildOptions
+
+    def open(self, key: str, data: bytes) -> Manifest:
+        """The manifest, authentic and under its own name."""
+        header = manifests.header(data)
+        if key != manifests.manifest_key(header.version_id):
+            raise _Unusable("This manifest stands under another's name.")
+        return manifests.decode(data, self._data_key(header), manifests.manifest_digest(data))
+
+    def _data_key(self, header: ManifestHeader) -> bytes:
+        public = is_public(header.data_key_id)
+        if public != is_public(header.domain_key_id):
+            raise _Unusable("This manifest names a public key and a secret one.")
+        if not public:
+            return self.keys.data_key(_holder(header), self.access_code)
+        if not self.options.include_unencrypted:
+            raise _Unusable(
+                "Not encrypted, so whoever writes to the store may have made it: include it if you know it."
+            )
+        return public_key(header.data_key_id)
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """A version before it has a row (`version_keys.HasKeys`)."""
+
+    manager_id: str
+    uid: str
+    data_key_id: str
+    domain_key_id: str
+
+
+def _holder(found: Manifest | ManifestHeader) -> _Holder:
+    return _Holder(found.manager_id, found.version_id, found.data_key_id, found.domain_key_id)
 
 
 def _add_packs(connection: sa.Connection, sizes: dict[bytes, int], now: datetime) -> dict[bytes, int]:
@@ -234,10 +276,6 @@ def _chunk_row(
     }
 
 
-def _manager(manager_id: str, domain_key_id: str) -> Manager:
-    return Manager(manager_id, f"managers/{manager_id}", domain_key_id)
-
-
 def _version(manifest: Manifest, digest: bytes) -> Version:
     return Version(
         id=0,
@@ -251,6 +289,7 @@ def _version(manifest: Manifest, digest: bytes) -> Version:
         # Who it was stood in the lost database alone; the audit log may tell.
         created_by="unknown",
         data_key_id=manifest.data_key_id,
+        domain_key_id=manifest.domain_key_id,
         manifest_key=manifests.manifest_key(manifest.version_id),
         manifest_digest=digest,
         sha256_verified=False,

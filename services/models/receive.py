@@ -3,22 +3,23 @@
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from services.models import chunk_index, condemned, proposals, uploads
 from services.models import tables as t
+from services.models.access_codes import AccessCode
 from services.models.commit import Committer
 from services.models.ingest import ByteBudget, Ingest
-from services.models.managers import Managers
 from services.models.manifests import Manifest
 from services.models.pack_writer import SealedPack
 from services.models.packs import pack_key
 from services.models.proposals import ProposedFile
 from services.models.stores.store import Store
 from services.models.uploads import UploadName, Uploads
+from services.models.version_keys import VersionKeys
 from services.models.versions import Version
 from services.shared.database import Database
 from services.shared.errors import DomainError
@@ -35,23 +36,26 @@ class Receiver:
         self,
         database: Database,
         store: Store,
-        managers: Managers,
+        keys: VersionKeys,
         uploads: Uploads,
         budget: ByteBudget,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._store = store
-        self._managers = managers
+        self._keys = keys
         self._uploads = uploads
         self._budget = budget
         self._clock = clock
 
-    def ingest(self, name: UploadName) -> Ingest:
-        """A stream of chunks into an open upload, which holds them from then on. Raises UploadNotFound."""
-        manager = self._managers.get(name.manager_id)
+    def ingest(self, name: UploadName, access_code: AccessCode | None = None) -> Ingest:
+        """A stream of chunks into an open upload, which holds them from then on.
+
+        Raises UploadNotFound, AccessCodeRefused.
+        """
         with self._database.write() as connection:
-            uploads.keep_open(connection, name, self._clock())
+            upload = uploads.keep_open(connection, name, self._clock())
+        domain = uploads.open_domain(self._keys, upload, access_code)
 
         def sealed(pack: SealedPack) -> None:
             with self._database.write() as connection:
@@ -62,7 +66,7 @@ class Receiver:
 
         return Ingest(
             self._store,
-            self._managers.domain(manager),
+            domain,
             known=lambda chunk_ids: self._uploads.hold_sent(name, chunk_ids),
             sealed=sealed,
             budget=self._budget,
@@ -80,7 +84,7 @@ class FileTarget:
 
 
 class FileReceiver:
-    """Stores a plain file, cutting and hashing it here."""
+    """Stores plain files, cutting and hashing them here."""
 
     def __init__(self, receiver: Receiver, uploads: Uploads, committer: Committer) -> None:
         self._receiver = receiver
@@ -88,28 +92,67 @@ class FileReceiver:
         self._committer = committer
 
     def store(
-        self, creator: str, target: FileTarget, body: Iterator[Buffer], still_there: Callable[[], None]
+        self,
+        creator: str,
+        target: FileTarget,
+        body: Iterator[Buffer],
+        still_there: Callable[[], None],
+        *,
+        access_code: AccessCode | None = None,
     ) -> tuple[Version, Manifest]:
         """Stores the bytes of `body`, in pieces of any size, and commits them as a version.
 
         `still_there` raises if the client has gone: called last, because a body that was cut looks like one that ended.
         Raises as Uploads.create and Committer.commit; whatever is raised, there is no version.
         """
-        proposals.check_path(target.path)
-        upload, _ = self._uploads.create(creator, target.manager_id, target.model_name, target.version, resumable=False)
+        return self.store_all(
+            creator,
+            target.manager_id,
+            target.model_name,
+            target.version,
+            [(target.path, body)],
+            still_there,
+            access_code=access_code,
+        )
+
+    def store_all(
+        self,
+        creator: str,
+        manager_id: str,
+        model_name: str,
+        version: str,
+        files: Iterable[tuple[str, Iterator[Buffer]]],
+        still_there: Callable[[], None],
+        *,
+        access_code: AccessCode | None = None,
+    ) -> tuple[Version, Manifest]:
+        """The same with several files, path and body, which are taken one after another."""
+        upload, _ = self._uploads.create(
+            creator, manager_id, model_name, version, resumable=False, access_code=access_code
+        )
         try:
-            file = self._receive(upload.name, target.path, body)
+            received = []
+            for path, body in files:
+                proposals.check_path(path)
+                received.append(self._receive(upload.name, path, body, access_code))
             return self._committer.commit(
-                upload.name, [file], any_chunk=False, sha256_verified=True, last_check=still_there
+                upload.name,
+                received,
+                any_chunk=False,
+                access_code=access_code,
+                sha256_verified=True,
+                last_check=still_there,
             )
         except BaseException:
             with suppress(DomainError):
                 self._uploads.abort(upload.name)
             raise
 
-    def _receive(self, name: UploadName, path: str, body: Iterator[Buffer]) -> ProposedFile:
+    def _receive(
+        self, name: UploadName, path: str, body: Iterator[Buffer], access_code: AccessCode | None
+    ) -> ProposedFile:
         chunker = Chunker(path)
-        with self._receiver.ingest(name) as ingest, _FileHasher() as hasher:
+        with self._receiver.ingest(name, access_code) as ingest, _FileHasher() as hasher:
             for chunk in _chunks(chunker, body):
                 kept = bytes(chunk)
                 ingest.put(kept)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import structlog
 
@@ -9,6 +10,8 @@ from services.models import condemned
 from services.models.key_client import KeyClient, KeyServiceUnavailable
 from services.models.stores.store import Store, StoreUnavailable
 from services.shared.database import Database
+
+K = TypeVar("K")
 
 _log = structlog.get_logger()
 
@@ -25,9 +28,12 @@ class Remover:
     def remove(self, names: Sequence[str]) -> None:
         """Removes what it can. What fails is logged and stays condemned: the next collection tries again."""
         keys = {name: key_id for name in names if (key_id := condemned.key_named(name)) is not None}
-        done = self._remove_objects([name for name in names if name not in keys])
-        if keys and self._destroy_keys(list(keys.values())):
+        keks = {name: kek_id for name in names if (kek_id := condemned.kek_named(name)) is not None}
+        # Keys first: without them the objects are noise, wherever a store that is slow or down keeps them.
+        done = [name for name, kek_id in keks.items() if self._destroyed(self._keys.destroy_kek, kek_id)]
+        if keys and self._destroyed(self._keys.destroy, list(keys.values())):
             done += keys
+        done += self._remove_objects([name for name in names if name not in keys and name not in keks])
         if done:
             with self._database.write() as connection:
                 condemned.confirm(connection, done, self._clock())
@@ -38,14 +44,14 @@ class Remover:
             try:
                 self._store.delete(name)
                 done.append(name)
-            except (StoreUnavailable, OSError) as error:
+            except (OSError, StoreUnavailable) as error:
                 _log.warning("an object could not be removed", object=name, error=str(error))
         return done
 
-    def _destroy_keys(self, key_ids: list[str]) -> bool:
+    def _destroyed(self, destroy: Callable[[K], object], which: K) -> bool:
         try:
-            self._keys.destroy(key_ids)
+            destroy(which)
         except KeyServiceUnavailable as error:
-            _log.warning("keys could not be destroyed", count=len(key_ids), error=error.message)
+            _log.warning("keys could not be destroyed", error=error.message)
             return False
         return True

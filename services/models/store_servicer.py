@@ -4,7 +4,8 @@ import grpc
 
 from services.models.index_identity import IndexIdentity
 from services.models.messages import timestamp
-from services.models.rebuild import Rebuilder
+from services.models.presented_code import access_code
+from services.models.rebuild import Rebuilder, RebuildOptions
 from services.models.store_overview import StoreOverview, StoreView
 from strongroom.models.v1 import stores_pb2 as pb
 from strongroom.models.v1 import stores_pb2_grpc
@@ -27,7 +28,8 @@ class StoreServicer(stores_pb2_grpc.StoreServiceServicer):
         return pb.SyncStoresResponse(stores=map(_store_message, stores))
 
     def RebuildIndex(self, request: pb.RebuildIndexRequest, context: grpc.ServicerContext) -> pb.RebuildIndexResponse:
-        rebuilt = self._rebuilder.rebuild(request.store, dry_run=request.dry_run, accept_losses=request.accept_losses)
+        options = RebuildOptions(request.store, request.dry_run, request.accept_losses, request.include_unencrypted)
+        rebuilt = self._rebuilder.rebuild(options, access_code(context))
         return pb.RebuildIndexResponse(**vars(rebuilt))
 
 

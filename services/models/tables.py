@@ -26,6 +26,17 @@ managers = sa.Table(
     sa.Column("kek_id", sa.String(256), nullable=False),
     sa.Column("domain_key_id", sa.String(64), nullable=False, unique=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
+    # Stands in front of the paths that are shown.
+    sa.Column("model_path", sa.String(512), nullable=False, default="./models"),
+    sa.Column("task_type", sa.String(32), nullable=False, default="regression"),
+    sa.Column("enable_encryption", sa.Boolean, nullable=False, default=True),
+    # How a password becomes a key: scrypt, or PBKDF2 with this hash and so many iterations.
+    sa.Column("key_iterations", sa.Integer, nullable=False, default=200_000),
+    sa.Column("hash_algorithm", sa.String(16), nullable=False, default="sha512"),
+    sa.Column("use_scrypt", sa.Boolean, nullable=False, default=True),
+    sa.Column("enable_quantization", sa.Boolean, nullable=False, default=False),
+    # By which its models are compared; empty: by none.
+    sa.Column("primary_metric", sa.String(128), nullable=False, default=""),
 )
 
 # A model is there while it has versions.
@@ -52,6 +63,8 @@ versions = sa.Table(
     sa.Column("model_id", _Number, sa.ForeignKey("models.id"), nullable=False),
     sa.Column("name", sa.String(128), nullable=False),
     sa.Column("data_key_id", sa.String(64), nullable=False, unique=True),
+    # The secret of the dedup domain that its chunks are in; the data key's own id if an access code protects it.
+    sa.Column("domain_key_id", sa.String(64), nullable=False, index=True),
     sa.Column("manifest_key", sa.String(128), nullable=False, unique=True),
     sa.Column("manifest_digest", sa.LargeBinary(32), nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
@@ -100,6 +113,31 @@ version_chunks = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# What was measured of a version, by name.
+version_metrics = sa.Table(
+    "version_metrics",
+    METADATA,
+    sa.Column("version", _Number, sa.ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("value", sa.Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Where in a manager a file of a version was saved: logical names, never places on a disk.
+manager_paths = sa.Table(
+    "manager_paths",
+    METADATA,
+    sa.Column("manager_id", sa.String(128), sa.ForeignKey("managers.id"), primary_key=True),
+    sa.Column("path", sa.String(1024), primary_key=True),
+    sa.Column("version", _Number, sa.ForeignKey("versions.id", ondelete="CASCADE"), nullable=False, index=True),
+    # Its path in the version; empty for a version of several.
+    sa.Column("file", sa.String(1024), nullable=False),
+    # Whether UploadModel put it there, and nobody saved it yet.
+    sa.Column("uploaded", sa.Boolean, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 uploads = sa.Table(
     "uploads",
     METADATA,
@@ -113,6 +151,9 @@ uploads = sa.Table(
     sa.Column("state", sa.String(9), nullable=False),
     # Whether CreateUpload returns it again. Not for a PutFile: two of them at a time must not share one.
     sa.Column("resumable", sa.Boolean, nullable=False),
+    # The secret of the dedup domain its chunks go to; with an access code the data key from which the secret follows.
+    sa.Column("domain_key_id", sa.String(64), nullable=False, index=True),
+    sa.Column("protected", sa.Boolean, nullable=False, default=False),
     # The version it became.
     sa.Column("version_uid", sa.String(26)),
     sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
@@ -130,13 +171,65 @@ upload_chunks = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# Wrong access codes in a row, by data key and caller; a right one deletes the row.
+access_code_guesses = sa.Table(
+    "access_code_guesses",
+    METADATA,
+    sa.Column("key_id", sa.String(64), primary_key=True),
+    sa.Column("presenter", sa.String(320), primary_key=True),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("blocked_until", UtcDateTime, nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+
+# Re-wrappings of a manager's keys. `finished_at` is set with the receipt; what has none was interrupted.
+rotations = sa.Table(
+    "rotations",
+    METADATA,
+    sa.Column("id", sa.String(26), primary_key=True),
+    sa.Column("manager_id", sa.String(128), sa.ForeignKey("managers.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("requested_by", sa.String(320), nullable=False),
+    sa.Column("using_password", sa.Boolean, nullable=False),
+    # Of the key-encryption key.
+    sa.Column("from_version", sa.Integer, nullable=False),
+    sa.Column("to_version", sa.Integer),
+    sa.Column("rewrapped_keys", sa.Integer, nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Index("rotations_of_manager", "manager_id", "id"),
+)
+
+# Re-encryptions: jobs that write the chunks of a manager, or of one of its models, anew under new keys.
+reencryptions = sa.Table(
+    "reencryptions",
+    METADATA,
+    sa.Column("id", sa.String(26), primary_key=True),
+    sa.Column("manager_id", sa.String(128), sa.ForeignKey("managers.id", ondelete="CASCADE"), nullable=False),
+    # Empty: all models.
+    sa.Column("model_name", sa.String(128), nullable=False),
+    sa.Column("requested_by", sa.String(320), nullable=False),
+    # The secret of the dedup domain that they are written into.
+    sa.Column("domain_key_id", sa.String(64), nullable=False),
+    # running, done or failed.
+    sa.Column("state", sa.String(8), nullable=False, index=True),
+    sa.Column("error", sa.String(512), nullable=False),
+    sa.Column("versions_done", sa.Integer, nullable=False),
+    sa.Column("bytes_done", sa.BigInteger, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    # Until when a process has it.
+    sa.Column("leased_until", UtcDateTime, nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Index("reencryptions_of_manager", "manager_id", "id"),
+)
+
 # Objects and keys that nothing refers to, and to which nothing may refer any more: they are being removed. Their names
 # are random and never used again.
 condemned = sa.Table(
     "condemned",
     METADATA,
-    # `manifests/<id>`, `packs/ab/<id>` or `keys/<id>`.
-    sa.Column("name", sa.String(128), primary_key=True),
+    # `manifests/<id>`, `packs/ab/<id>`, `keys/<id>` or `keks/<id>`.
+    sa.Column("name", sa.String(262), primary_key=True),
     sa.Column("condemned_at", UtcDateTime, nullable=False),
     sa.Column("removed_at", UtcDateTime, index=True),
 )

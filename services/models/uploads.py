@@ -1,14 +1,19 @@
 """Uploads: what is being sent and is no version yet."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from services.models import chunk_index, versions
+from services.models import chunk_index, condemned, managers, versions
 from services.models import tables as t
+from services.models.access_codes import AccessCode, AccessCodeRefused
+from services.models.chunk_keys import Domain
+from services.models.key_client import KeyMissing
+from services.models.manager_access import may_on_all
 from services.models.managers import Managers
+from services.models.version_keys import VersionKeys
 from services.shared.database import Database
 from services.shared.errors import FailedPrecondition, InvalidArgument, NotFound
 from services.shared.identity import Principal
@@ -44,76 +49,119 @@ class UploadName:
 
 @dataclass(frozen=True)
 class Upload:
-    """An upload as it stands. `state` is open, committed or aborted; `version_uid` is set once committed."""
+    """An upload as it stands. `state` is open, committed or aborted; `version_uid` is set once committed.
+
+    Its dedup domain is the one the manager had when it was opened; `protected` by an access code it has its own.
+    """
 
     name: UploadName
     version: str
     state: str
     version_uid: str | None
+    domain_key_id: str
+    protected: bool
+
+    @property
+    def manager_id(self) -> str:
+        return self.name.manager_id
+
+    @property
+    def uid(self) -> str:
+        return self.version_uid or ""
+
+    @property
+    def data_key_id(self) -> str:
+        """Empty while there is none: without an access code the commit makes it."""
+        return self.domain_key_id if self.protected else ""
 
 
 def may_read_all(principal: Principal, manager_id: str) -> bool:
     """Whether the caller may learn which chunks a manager has.
 
-    Chunks belong to no model, so this takes the permission on the whole manager. A deny anywhere in it could not be
-    heeded, therefore whoever has one is treated like somebody without the permission.
+    Chunks belong to no model, so this takes the permission on the whole manager.
     """
-    permission = "models.read"
-    denied = any(grant.effect == "deny" and grant.names(permission) for grant in principal.grants)
-    return not denied and principal.allows(permission, f"managers/{manager_id}/**")
+    return may_on_all(principal, "models.read", manager_id)
 
 
 class Uploads:
     """Opens, looks up and gives up uploads."""
 
-    def __init__(self, database: Database, managers: Managers, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, managers: Managers, keys: VersionKeys, clock: Callable[[], datetime]
+    ) -> None:
         self._database = database
         self._managers = managers
+        self._keys = keys
         self._clock = clock
 
     def create(
-        self, creator: str, manager_id: str, model_name: str, version: str, *, resumable: bool = True
+        self,
+        creator: str,
+        manager_id: str,
+        model_name: str,
+        version: str,
+        *,
+        resumable: bool = True,
+        access_code: AccessCode | None = None,
     ) -> tuple[Upload, bool]:
         """Opens an upload, or returns the creator's own resumable one of that version and True.
 
-        Without a version it is named after the moment. Raises ManagerNotFound, VersionExists, and InvalidArgument for
-        reserved names.
+        Without a version it is named after the moment. With an access code the version will be protected by it: every
+        further step of the upload takes the code, and one that was begun with another code is not returned.
+
+        Raises ManagerNotFound, VersionExists, AccessCodeUnsupported, and InvalidArgument for reserved names.
         """
         if model_name in _RESERVED or version in _RESERVED:
             message = "`latest`, `.` and `..` are no names for a version or a model."
             raise InvalidArgument(message, reason="NAME_RESERVED")
-        self._managers.get(manager_id)
+        manager = self._managers.get(manager_id)
+        place = UploadName(manager_id, model_name, "", creator)
+        found = self._resumable(place, version, access_code) if resumable and version else None
+        # Made here: no key is asked for within a transaction.
+        lock = self._keys.new_protected_key(manager, access_code).key_id if access_code and not found else None
         now = self._clock()
         with self._database.write() as connection:
+            t.hold_references(connection)
+            managers.hold(connection, manager_id)
             version = version or _free_name(connection, manager_id, model_name, now)
             versions.refuse_existing(connection, manager_id, model_name, version)
-            found = _own_open(connection, creator, manager_id, model_name, version) if resumable else None
-            upload_id = found or new_id()
-            name = UploadName(manager_id, model_name, upload_id, creator)
-            if found is None:
-                row = {
-                    "id": upload_id,
-                    "manager_id": manager_id,
-                    "model_name": model_name,
-                    "version": version,
-                    "creator": creator,
-                    "state": "open",
-                    "resumable": resumable,
-                    "expires_at": now + LIFETIME,
-                }
-                connection.execute(sa.insert(t.uploads).values(row))
-            else:
-                keep_open(connection, name, now)
-        return Upload(name, version, "open", None), found is not None
+            if found is not None:
+                return keep_open(connection, found, now), True
+            name = replace(place, upload_id=new_id())
+            # Read in this transaction: re-encryption changes it, and gives up the uploads that are open then.
+            domain_key_id = lock or managers.domain_key_id(connection, manager_id)
+            upload = Upload(name, version, "open", None, domain_key_id, protected=lock is not None)
+            if lock:
+                condemned.refuse_condemned(connection, [condemned.name_of_key(lock)])
+            connection.execute(sa.insert(t.uploads).values(_row(upload, resumable=resumable, now=now)))
+        return upload, False
 
-    def present(self, name: UploadName, digests: bytes, *, any_chunk: bool) -> bytes:
+    def _resumable(self, place: UploadName, version: str, access_code: AccessCode | None) -> UploadName | None:
+        """The creator's own open upload of the version, if there is one that this code, or none, opens."""
+        with self._database.read() as connection:
+            upload_id = _own_open(connection, place, version, protected=access_code is not None)
+            if upload_id is None:
+                return None
+            upload = find(connection, replace(place, upload_id=upload_id), lock=False)
+        try:
+            open_domain(self._keys, upload, access_code)
+        except (AccessCodeRefused, UploadNotFound):
+            return None
+        return upload.name
+
+    def present(
+        self, name: UploadName, digests: bytes, *, any_chunk: bool, access_code: AccessCode | None = None
+    ) -> bytes:
         """One byte for each digest of 32 bytes: 1 if its chunk need not be sent. Those are kept for the upload.
 
-        `any_chunk`: the caller may hear of chunks that did not come in this upload. Raises UploadNotFound.
+        `any_chunk`: the caller may hear of chunks that did not come in this upload. Raises UploadNotFound,
+        AccessCodeRefused.
         """
         if len(digests) % DIGEST_BYTES:
             raise InvalidArgument("`digests` has 32 bytes for each chunk.", reason="DIGESTS_INVALID")
-        domain = self._managers.domain(self._managers.get(name.manager_id))
+        with self._database.read() as connection:
+            upload = find(connection, name, lock=False)
+        domain = open_domain(self._keys, upload, access_code)
         chunk_ids = [domain.chunk_id(digest) for digest in split(digests)]
         with self._database.write() as connection:
             t.hold_references(connection)
@@ -149,20 +197,45 @@ class Uploads:
 def find(connection: sa.Connection, name: UploadName, *, lock: bool = True) -> Upload:
     """The upload in whatever state. Raises UploadNotFound unless caller, manager and model are its own."""
     c = t.uploads.c
-    query = sa.select(c.version, c.state, c.version_uid).where(_is(name))
+    query = sa.select(c.version, c.state, c.version_uid, c.domain_key_id, c.protected).where(_is(name))
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise UploadNotFound("You have no such upload of this model. Open one with CreateUpload.")
-    return Upload(name, row.version, row.state, row.version_uid)
+    return Upload(name, *row)
 
 
 def keep_open(connection: sa.Connection, name: UploadName, now: datetime) -> Upload:
     """The open upload, which lives on from now. Raises UploadNotFound if it is over."""
     upload = find(connection, name)
     if upload.state != "open":
-        raise UploadNotFound("This upload is over. Open another with CreateUpload.")
+        raise _over()
     connection.execute(sa.update(t.uploads).where(_is(name)).values(expires_at=now + LIFETIME))
     return upload
+
+
+def open_domain(keys: VersionKeys, upload: Upload, access_code: AccessCode | None) -> Domain:
+    """Where the chunks of an open upload go. Raises UploadNotFound if it is over, AccessCodeRefused."""
+    if upload.state != "open":
+        raise _over()
+    try:
+        return keys.domain(upload, access_code)
+    except KeyMissing:
+        # Re-encryption gave the upload up, and destroyed the secret, just now.
+        raise _over() from None
+
+
+def open_internal(connection: sa.Connection, name: UploadName, version: str, domain_key_id: str, now: datetime) -> None:
+    """Opens an upload of the service's own, into a domain that need not be the manager's."""
+    upload = Upload(name, version, "open", None, domain_key_id, protected=False)
+    connection.execute(sa.insert(t.uploads).values(_row(upload, resumable=False, now=now)))
+
+
+def give_up_all(connection: sa.Connection, creator: str) -> None:
+    """Deletes the uploads of a creator with their leases."""
+    t.hold_references(connection, removing=True)
+    for upload in connection.scalars(sa.select(t.uploads.c.id).where(t.uploads.c.creator == creator)).all():
+        chunk_index.release(connection, upload)
+        connection.execute(sa.delete(t.uploads).where(t.uploads.c.id == upload))
 
 
 def close_committed(connection: sa.Connection, name: UploadName, version_uid: str) -> None:
@@ -192,6 +265,10 @@ def split(digests: bytes) -> Sequence[bytes]:
     return [digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES)]
 
 
+def _over() -> UploadNotFound:
+    return UploadNotFound("This upload is over. Open another with CreateUpload.")
+
+
 def _is(name: UploadName) -> sa.ColumnElement[bool]:
     c = t.uploads.c
     return sa.and_(
@@ -207,10 +284,27 @@ def _of_version(manager_id: str, model_name: str, version: str) -> sa.ColumnElem
     return sa.and_(c.manager_id == manager_id, c.model_name == model_name, c.version == version, c.state == "open")
 
 
-def _own_open(connection: sa.Connection, creator: str, manager_id: str, model_name: str, version: str) -> str | None:
-    mine = sa.and_(t.uploads.c.creator == creator, t.uploads.c.resumable)
-    query = sa.select(t.uploads.c.id).where(_of_version(manager_id, model_name, version), mine).limit(1)
-    return connection.scalar(query)
+def _own_open(connection: sa.Connection, place: UploadName, version: str, *, protected: bool) -> str | None:
+    c = t.uploads.c
+    mine = sa.and_(c.creator == place.creator, c.resumable, c.protected == protected)
+    of_version = _of_version(place.manager_id, place.model_name, version)
+    # The latest: one that was begun with another code does not stand in the way for ever.
+    return connection.scalar(sa.select(c.id).where(of_version, mine).order_by(c.id.desc()).limit(1))
+
+
+def _row(upload: Upload, *, resumable: bool, now: datetime) -> dict[str, object]:
+    return {
+        "id": upload.name.upload_id,
+        "manager_id": upload.manager_id,
+        "model_name": upload.name.model_name,
+        "version": upload.version,
+        "creator": upload.name.creator,
+        "state": upload.state,
+        "resumable": resumable,
+        "domain_key_id": upload.domain_key_id,
+        "protected": upload.protected,
+        "expires_at": now + LIFETIME,
+    }
 
 
 def _free_name(connection: sa.Connection, manager_id: str, model_name: str, now: datetime) -> str:

@@ -1,17 +1,23 @@
 """Verification: reads every stored byte of a version."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+import hmac
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from services.models import packs
+from blake3 import blake3
+
+from services.models import chunk_index, manifests, packs
+from services.models.access_codes import AccessCode
+from services.models.chunk_index import ChunkRow
 from services.models.chunk_keys import Domain
-from services.models.managers import Managers
 from services.models.manifest_store import ManifestStore
-from services.models.manifests import Manifest, ManifestFile
+from services.models.manifests import Manifest, ManifestFile, Reference
 from services.models.reads import Reader
 from services.models.stores.store import Store
-from services.models.versions import Version, VersionNotFound, Versions
+from services.models.version_keys import VersionKeys
+from services.models.versions import Version, Versions
+from services.shared.database import Database
 from services.shared.errors import DataLoss
 
 _MOST_PROBLEMS = 100
@@ -35,42 +41,95 @@ class Verifier:
     """Verifies versions, holding one chunk at a time."""
 
     def __init__(
-        self, store: Store, managers: Managers, versions: Versions, manifest_store: ManifestStore, reader: Reader
+        self,
+        database: Database,
+        store: Store,
+        keys: VersionKeys,
+        versions: Versions,
+        manifest_store: ManifestStore,
+        reader: Reader,
     ) -> None:
+        self._database = database
         self._store = store
-        self._managers = managers
+        self._keys = keys
         self._versions = versions
         self._manifests = manifest_store
         self._reader = reader
 
     def verify(
-        self, manager_id: str, model_name: str, version: str, still_wanted: Callable[[], None] = lambda: None
+        self,
+        manager_id: str,
+        model_name: str,
+        version: str,
+        still_wanted: Callable[[], None] = lambda: None,
+        access_code: AccessCode | None = None,
     ) -> Verification:
         """Reads and checks manifest, packs and chunks, and each file's sha256; damage is an answer, not an error.
 
         `still_wanted` is called at every chunk, and raises if nobody waits for the answer: a version that names one
         chunk a million times takes hours to read.
 
-        Raises ManagerNotFound, ModelNotFound, VersionNotFound.
+        Of a protected version whose code is not presented the ciphertext is checked: every byte that is stored, but not
+        what it decrypts to, so no file is counted.
+
+        Raises ManagerNotFound, ModelNotFound, VersionNotFound, AccessCodeRefused.
         """
         found = self._versions.find(manager_id, model_name, version)
         result = Verification(found)
+        without_keys = found.protected and access_code is None
         try:
-            manifest = self._manifests.load(found, fresh=True)
-            domain = self._managers.domain(self._managers.get(manager_id))
+            if without_keys:
+                problems = self._stored_problems(result, still_wanted)
+            else:
+                manifest = self._manifests.load(found, access_code, fresh=True)
+                problems = self._problems(result, manifest, self._keys.domain(found, access_code), still_wanted)
         except DataLoss as error:
             result.problems.append(error.message)
             return result
-        problems = self._problems(result, manifest, domain, still_wanted)
         for problem in problems:
             result.problems.append(problem)
             if len(result.problems) >= _MOST_PROBLEMS:
                 break
-        if not result.is_valid and not self._versions.exists(found):
-            raise VersionNotFound("This version was deleted just now.", version=found.name)
-        if result.is_valid and not found.sha256_verified:
+        if not result.is_valid and (gone := self._versions.gone(found)):
+            raise gone
+        if result.is_valid and not found.sha256_verified and not without_keys:
             self._versions.mark_verified(found)
         return result
+
+    def _stored_problems(self, result: Verification, still_wanted: Callable[[], None]) -> Iterator[str]:
+        """What is checked without keys: the manifest's digest, and by its references every blob. Raises DataLoss."""
+        version = result.version
+        data = self._manifests.read(version)
+        if not hmac.compare_digest(manifests.manifest_digest(data), version.manifest_digest):
+            raise DataLoss("The manifest is damaged: restore it from a copy.", reason="MANIFEST_DAMAGED")
+        references = manifests.references(data)
+        with self._database.read() as connection:
+            rows = chunk_index.of_version(connection, version.id)
+        return self._damaged_blobs(result, references, rows, still_wanted)
+
+    def _damaged_blobs(
+        self,
+        result: Verification,
+        references: Sequence[Reference],
+        rows: Mapping[bytes, ChunkRow],
+        still_wanted: Callable[[], None],
+    ) -> Iterator[str]:
+        for reference in references:
+            still_wanted()
+            row = rows.get(reference.blob_id)
+            blob = b"" if row is None else self._blob(row)
+            result.bytes_checked += len(blob)
+            if not hmac.compare_digest(blake3(blob).digest(), reference.ciphertext_digest):
+                yield f"blob {reference.blob_id.hex()}: damaged or missing"
+        for pack_id in sorted({row.pack_id for row in rows.values()}):
+            yield from self._check_pack(pack_id, set(rows))
+
+    def _blob(self, row: ChunkRow) -> bytes:
+        """A blob as it is stored; empty if it can't be read."""
+        try:
+            return bytes(packs.read_blob(self._store, row.pack_id, row.offset, row.stored_length))
+        except DataLoss:
+            return b""
 
     def _problems(
         self, result: Verification, manifest: Manifest, domain: Domain, still_wanted: Callable[[], None]

@@ -7,11 +7,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.models import chunk_index, condemned
+from services.models import chunk_index, condemned, domains
 from services.models import tables as t
 from services.models.managers import Managers
 from services.shared.database import Database
-from services.shared.errors import AlreadyExists, InvalidArgument, NotFound
+from services.shared.errors import AlreadyExists, DomainError, InvalidArgument, NotFound, Unavailable
 
 LATEST = "latest"
 
@@ -29,6 +29,12 @@ class VersionNotFound(NotFound):
     """The model has no version of that name."""
 
     reason = "VERSION_NOT_FOUND"
+
+
+class VersionRewritten(Unavailable):
+    """The version has got other keys while it was read: the next attempt finds them."""
+
+    reason = "VERSION_REENCRYPTED"
 
 
 class VersionExists(AlreadyExists):
@@ -63,9 +69,15 @@ class Version:
     created_at: datetime
     created_by: str
     data_key_id: str
+    domain_key_id: str
     manifest_key: str
     manifest_digest: bytes
     sha256_verified: bool
+
+    @property
+    def protected(self) -> bool:
+        """Whether it takes an access code to open it (`version_keys`)."""
+        return self.data_key_id == self.domain_key_id
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,16 @@ class Versions:
         with self._database.read() as connection:
             return _by_uid(connection, version.uid) is not None
 
+    def gone(self, version: Version) -> DomainError | None:
+        """Why what the version consists of is there no more; None if it should be."""
+        if self.exists(version):
+            return None
+        query = _select().where(t.versions.c.id == version.id, t.models.c.name == version.model_name)
+        with self._database.read() as connection:
+            if connection.execute(query).first() is not None:
+                return VersionRewritten("This version was re-encrypted just now. Read it again.", version=version.name)
+        return VersionNotFound("This version was deleted just now.", version=version.name)
+
     def by_uid(self, uid: str | None) -> Version:
         """The version an upload became. Raises VersionNotFound if it was deleted since."""
         with self._database.read() as connection:
@@ -170,9 +192,9 @@ class Versions:
             t.hold_references(connection, removing=True)
             found = find(connection, manager_id, model_name, version)
             shredded, shared = chunk_index.drop_version(connection, found.id, now)
-            remove = [found.manifest_key, condemned.name_of_key(found.data_key_id)]
-            condemned.condemn(connection, remove, now)
             connection.execute(sa.delete(t.versions).where(t.versions.c.id == found.id))
+            remove = _unneeded(connection, found)
+            condemned.condemn(connection, remove, now)
             _forget_in_model(connection, manager_id, model_name, now)
         self._remove(remove)
         self._database.forget_deleted()
@@ -190,6 +212,13 @@ def find(connection: sa.Connection, manager_id: str, model_name: str, version: s
         raise _no_model(model_name)
     message = f"Model '{model_name}' has no version '{version}'."
     raise VersionNotFound(message, model=model_name, version=version)
+
+
+def hold(connection: sa.Connection, version: Version) -> None:
+    """Keeps the version from being deleted before the transaction ends. Raises VersionNotFound if it was already."""
+    query = sa.select(t.versions.c.id).where(t.versions.c.uid == version.uid).with_for_update(read=True)
+    if connection.scalar(query) is None:
+        raise VersionNotFound("This version was deleted just now.", version=version.name)
 
 
 def exists(connection: sa.Connection, manager_id: str, model_name: str, version: str) -> bool:
@@ -215,12 +244,42 @@ def insert(connection: sa.Connection, version: Version, chunk_rows: list[int]) -
     values = {"model_id": model_id, **{column.name: getattr(version, column.name) for column in _own_columns()}}
     statement = sa.insert(t.versions).values(values).returning(t.versions.c.id)
     number = connection.execute(statement).scalar_one()
-    if chunk_rows:
-        rows = [{"version": number, "chunk": row} for row in sorted(chunk_rows)]
-        connection.execute(sa.insert(t.version_chunks), rows)
+    _refer(connection, number, chunk_rows)
     counted = {"versions_count": t.models.c.versions_count + 1, "updated_at": now}
     connection.execute(sa.update(t.models).where(t.models.c.id == model_id).values(counted))
     return replace(version, id=number)
+
+
+def rewrite(connection: sa.Connection, old: Version, new: Version, chunk_rows: list[int]) -> list[str]:
+    """Gives a version the keys, the manifest and the chunks of another; what it is called by stays.
+
+    Expects `tables.hold_references(removing=True)` before. Returns the names of what is condemned by that. Raises
+    VersionNotFound if the version was deleted or rewritten meanwhile.
+    """
+    this = sa.and_(t.versions.c.id == old.id, t.versions.c.uid == old.uid)
+    if connection.execute(sa.select(t.versions.c.id).where(this).with_for_update()).first() is None:
+        raise VersionNotFound("This version was deleted just now.", version=old.name)
+    changed = ("uid", "data_key_id", "domain_key_id", "manifest_key", "manifest_digest")
+    connection.execute(sa.update(t.versions).where(this).values({name: getattr(new, name) for name in changed}))
+    receipts = sa.update(t.uploads).where(t.uploads.c.version_uid == old.uid)
+    connection.execute(receipts.values(version_uid=new.uid))
+    chunk_index.drop_version(connection, old.id, new.created_at)
+    _refer(connection, old.id, chunk_rows)
+    unneeded = _unneeded(connection, old)
+    condemned.condemn(connection, unneeded, new.created_at)
+    return unneeded
+
+
+def _refer(connection: sa.Connection, version: int, chunk_rows: list[int]) -> None:
+    if chunk_rows:
+        rows = [{"version": version, "chunk": row} for row in sorted(chunk_rows)]
+        connection.execute(sa.insert(t.version_chunks), rows)
+
+
+def _unneeded(connection: sa.Connection, gone: Version) -> list[str]:
+    """The names of what a version needed that has no row any more, and nothing else needs."""
+    own = [gone.manifest_key, condemned.name_of_key(gone.data_key_id)]
+    return own if gone.protected else own + domains.unreferenced(connection, gone.domain_key_id)
 
 
 def _forget_in_model(connection: sa.Connection, manager_id: str, model_name: str, now: datetime) -> None:

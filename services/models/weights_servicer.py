@@ -8,6 +8,7 @@ import grpc
 from services.models import bulk_frames, uploads
 from services.models.commit import Committer
 from services.models.messages import version_message
+from services.models.presented_code import access_code
 from services.models.proposals import ProposedFile
 from services.models.reads import Reader
 from services.models.receive import Receiver
@@ -47,13 +48,19 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
 
     def CreateUpload(self, request: pb.CreateUploadRequest, context: grpc.ServicerContext) -> pb.CreateUploadResponse:
         upload, resumed = self._uploads.create(
-            caller(context).id, request.manager_id, request.model_name, request.version
+            caller(context).id,
+            request.manager_id,
+            request.model_name,
+            request.version,
+            access_code=access_code(context),
         )
         return pb.CreateUploadResponse(upload_id=upload.name.upload_id, version=upload.version, resumed=resumed)
 
     def HasChunks(self, request: pb.HasChunksRequest, context: grpc.ServicerContext) -> pb.HasChunksResponse:
         any_chunk = uploads.may_read_all(caller(context), request.manager_id)
-        present = self._uploads.present(_name(request, context), request.digests, any_chunk=any_chunk)
+        present = self._uploads.present(
+            _name(request, context), request.digests, any_chunk=any_chunk, access_code=access_code(context)
+        )
         return pb.HasChunksResponse(present=present)
 
     def CommitUpload(self, request: pb.CommitUploadRequest, context: grpc.ServicerContext) -> models_pb2.Version:
@@ -62,7 +69,9 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
             ProposedFile(file.path, file.sha256, file.chunk_digests, tuple(file.chunk_lengths))
             for file in request.files
         ]
-        version, manifest = self._committer.commit(_name(request, context), files, any_chunk=any_chunk)
+        version, manifest = self._committer.commit(
+            _name(request, context), files, any_chunk=any_chunk, access_code=access_code(context)
+        )
         return version_message(version, manifest.files)
 
     def AbortUpload(self, request: pb.AbortUploadRequest, context: grpc.ServicerContext) -> pb.AbortUploadResponse:
@@ -74,7 +83,7 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
     ) -> pb.WriteChunksResponse:
         # The layers have decoded the first message and decided on it; here it is bytes like the others.
         header = bulk_frames.parse_header(next(messages))
-        with self._receiver.ingest(_name(header, context)) as ingest:
+        with self._receiver.ingest(_name(header, context), access_code(context)) as ingest:
             for message in messages:
                 for chunk in bulk_frames.parse_frame(message).chunks():
                     ingest.put(chunk)
@@ -91,7 +100,13 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
     ) -> Iterator[bytes]:
         length = request.length if request.HasField("length") else None
         opened = self._reader.open(
-            request.manager_id, request.model_name, request.version, request.path, request.offset, length
+            request.manager_id,
+            request.model_name,
+            request.version,
+            request.path,
+            request.offset,
+            length,
+            access_code(context),
         )
         for pieces in bulk_frames.grouped(self._reader.read(opened), _MESSAGE_BYTES):
             yield bulk_frames.encode_data(pieces)

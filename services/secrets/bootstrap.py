@@ -6,6 +6,7 @@ from pathlib import Path
 import grpc
 
 from services.secrets import root_key
+from services.secrets.kek_rotation import KekRotation
 from services.secrets.key_servicer import KeyServicer
 from services.secrets.keyring import Keyring
 from services.secrets.secret_servicer import SecretServicer
@@ -46,7 +47,9 @@ def build(settings: SecretsSettings) -> Service:
 
     def register(server: grpc.Server) -> None:
         secrets_pb2_grpc.add_SecretServiceServicer_to_server(SecretServicer(vault), server)
-        keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(keyring), server)
+        keys_pb2_grpc.add_KeyServiceServicer_to_server(
+            KeyServicer(keyring, KekRotation(database, keyring, _utc_now)), server
+        )
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 
     def start() -> None:

@@ -2,7 +2,9 @@
 
 import grpc
 
+from services.secrets.kek_rotation import KekRotation
 from services.secrets.keyring import DataKey, Keyring
+from services.secrets.password_keys import KekPassword
 from services.shared.call import caller
 from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc
 
@@ -12,8 +14,9 @@ _PAGE_SIZE = 1000
 class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     """Serves wrapped keys."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, rotation: KekRotation) -> None:
         self._keyring = keyring
+        self._rotation = rotation
 
     def CreateKek(
         self, request: keys_pb2.CreateKekRequest, context: grpc.ServicerContext
@@ -26,6 +29,33 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     ) -> keys_pb2.GenerateKeysResponse:
         made = self._keyring.generate(caller(context).id, request.kek_id, request.contexts)
         return keys_pb2.GenerateKeysResponse(keys=map(_key, made))
+
+    def WrapKeys(self, request: keys_pb2.WrapKeysRequest, context: grpc.ServicerContext) -> keys_pb2.WrapKeysResponse:
+        values = [(value.context, value.key) for value in request.keys]
+        return keys_pb2.WrapKeysResponse(key_ids=self._keyring.wrap(caller(context).id, request.kek_id, values))
+
+    def RotateKek(
+        self, request: keys_pb2.RotateKekRequest, context: grpc.ServicerContext
+    ) -> keys_pb2.RotateKekResponse:
+        password = _password(request.password) if request.HasField("password") else None
+        step = self._rotation.rotate(caller(context).id, request.kek_id, password)
+        return keys_pb2.RotateKekResponse(
+            from_version=step.from_version, to_version=step.version, rewrapped=step.rewrapped, left=step.left
+        )
+
+    def RewrapKeys(
+        self, request: keys_pb2.RewrapKeysRequest, context: grpc.ServicerContext
+    ) -> keys_pb2.RewrapKeysResponse:
+        contexts = {key.key_id: key.context for key in request.keys}
+        step = self._rotation.rewrap(caller(context).id, request.kek_id, contexts)
+        return keys_pb2.RewrapKeysResponse(
+            version=step.version, rewrapped=step.rewrapped, left=step.left, unbound_key_ids=step.unbound
+        )
+
+    def DestroyKek(
+        self, request: keys_pb2.DestroyKekRequest, context: grpc.ServicerContext
+    ) -> keys_pb2.DestroyKekResponse:
+        return keys_pb2.DestroyKekResponse(destroyed_keys=self._rotation.destroy(caller(context).id, request.kek_id))
 
     def UnwrapKeys(
         self, request: keys_pb2.UnwrapKeysRequest, context: grpc.ServicerContext
@@ -59,5 +89,10 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         return keys_pb2.DecryptResponse(plaintext=plaintext)
 
 
+def _password(password: keys_pb2.KekPassword) -> KekPassword:
+    pbkdf2 = password.pbkdf2
+    return KekPassword(password.password, pbkdf2.hash_algorithm, pbkdf2.iterations)
+
+
 def _key(key: DataKey) -> keys_pb2.Key:
-    return keys_pb2.Key(key_id=key.id, key=key.key)
+    return keys_pb2.Key(key_id=key.id, key=key.key, kek_id=key.kek_id)

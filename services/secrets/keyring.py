@@ -6,7 +6,7 @@ Each wrapping is bound to all that names it, so that a row moved to another plac
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -68,16 +68,21 @@ class DataKey:
 
     id: str
     key: bytes = field(repr=False)
+    # The KEK it was unwrapped with.
+    kek_id: str = ""
 
 
 @dataclass(frozen=True)
-class _Kek:
+class Kek:
+    """A version of a KEK, open."""
+
     owner: str
     id: str
     version: int
     key: bytes = field(repr=False)
 
     def aad(self, key_id: str, context: str) -> bytes:
+        """What a key wrapped under this version is bound to."""
         return envelope.bind("key", _FORMAT, self.owner, self.id, self.version, key_id, context)
 
 
@@ -115,12 +120,25 @@ class Keyring:
             current = self._current_version(connection, owner, kek_id)
             if current is not None:
                 return current
-            now = self._clock()
-            wrapped = envelope.seal(self._root_key, envelope.new_key(), _kek_aad(owner, kek_id, 1))
-            connection.execute(sa.insert(keks).values(owner=owner, id=kek_id, version=1, created_at=now))
-            version = {"owner": owner, "kek_id": kek_id, "version": 1, "wrapped": wrapped, "created_at": now}
-            connection.execute(sa.insert(kek_versions).values(version))
+            connection.execute(sa.insert(keks).values(owner=owner, id=kek_id, version=1, created_at=self._clock()))
+            self.add_version(connection, owner, kek_id, 1, envelope.new_key())
             return 1
+
+    def add_version(
+        self, connection: Connection, owner: str, kek_id: str, version: int, key: bytes, derivation: str = ""
+    ) -> None:
+        """Makes this the current version of a KEK; `derivation` says how the key came of a password."""
+        row = {
+            "owner": owner,
+            "kek_id": kek_id,
+            "version": version,
+            "wrapped": envelope.seal(self._root_key, key, _kek_aad(owner, kek_id, version)),
+            "derivation": derivation,
+            "created_at": self._clock(),
+        }
+        connection.execute(sa.insert(kek_versions).values(row))
+        this = sa.and_(keks.c.owner == owner, keks.c.id == kek_id)
+        connection.execute(sa.update(keks).where(this).values(version=version))
 
     def generate(self, owner: str, kek_id: str, contexts: Sequence[str]) -> list[DataKey]:
         """New keys, one for each context, durable when this returns. Raises KekNotFound."""
@@ -129,8 +147,19 @@ class Keyring:
 
     def generate_in(self, connection: Connection, owner: str, kek_id: str, contexts: Sequence[str]) -> list[DataKey]:
         """As `generate`, as a part of the caller's transaction."""
-        kek = self._current(connection, owner, kek_id)
         made = [DataKey(new_id(), envelope.new_key()) for _ in contexts]
+        self._insert(connection, owner, kek_id, zip(made, contexts, strict=True))
+        return made
+
+    def wrap(self, owner: str, kek_id: str, values: Sequence[tuple[str, bytes]]) -> list[str]:
+        """Stores (context, key) of the caller's own as if they had been generated; their ids. Raises KekNotFound."""
+        made = [(DataKey(new_id(), key), context) for context, key in values]
+        with self._database.write() as connection:
+            self._insert(connection, owner, kek_id, made)
+        return [key.id for key, _ in made]
+
+    def _insert(self, connection: Connection, owner: str, kek_id: str, made: Iterable[tuple[DataKey, str]]) -> None:
+        kek = self.hold_current(connection, owner, kek_id, shared=True)
         now = self._clock()
         rows = [
             {
@@ -139,12 +168,12 @@ class Keyring:
                 "kek_id": kek_id,
                 "kek_version": kek.version,
                 "wrapped": envelope.seal(kek.key, key.key, kek.aad(key.id, context)),
+                "context": context,
                 "created_at": now,
             }
-            for key, context in zip(made, contexts, strict=True)
+            for key, context in made
         ]
         connection.execute(sa.insert(keys), rows)
-        return made
 
     def unwrap(self, owner: str, references: Sequence[tuple[str, str]]) -> list[DataKey]:
         """The keys of (id, context), in that order. Raises KeyNotFound for the first that can't be had."""
@@ -155,18 +184,19 @@ class Keyring:
         """As `unwrap`, as a part of the caller's transaction."""
         wanted = sa.select(keys).where(keys.c.owner == owner, keys.c.id.in_({key_id for key_id, _ in references}))
         rows = {row.id: row for row in connection.execute(wanted)}
-        opened: dict[tuple[str, int], _Kek] = {}
+        opened: dict[tuple[str, int], Kek] = {}
         found = []
         for key_id, context in references:
             row = rows.get(key_id)
             if row is None:
                 raise KeyNotFound(key_id)
             place = (row.kek_id, row.kek_version)
-            kek = opened.get(place) or opened.setdefault(place, self._kek(connection, owner, *place))
+            kek = opened.get(place) or opened.setdefault(place, self.kek(connection, owner, *place))
             try:
-                found.append(DataKey(key_id, envelope.unseal(kek.key, row.wrapped, kek.aad(key_id, context))))
+                key = envelope.unseal(kek.key, row.wrapped, kek.aad(key_id, context))
             except EnvelopeError:
                 raise KeyNotFound(key_id) from None
+            found.append(DataKey(key_id, key, row.kek_id))
         return found
 
     def destroy(self, owner: str, key_ids: Sequence[str]) -> int:
@@ -183,21 +213,22 @@ class Keyring:
         return done.rowcount
 
     def list_ids(self, owner: str, kek_id: str, *, after: str, min_age_seconds: int, limit: int) -> list[str]:
-        """The ids of a KEK's keys, in order, from behind `after`."""
+        """The ids of a KEK's keys, or with an empty `kek_id` of all, in order, from behind `after`."""
         made_before = self._clock() - timedelta(seconds=min_age_seconds)
         wanted = (
             sa.select(keys.c.id)
-            .where(keys.c.owner == owner, keys.c.kek_id == kek_id, keys.c.id > after, keys.c.created_at <= made_before)
+            .where(keys.c.owner == owner, keys.c.id > after, keys.c.created_at <= made_before)
             .order_by(keys.c.id)
             .limit(limit)
         )
+        if kek_id:
+            wanted = wanted.where(keys.c.kek_id == kek_id)
         with self._database.read() as connection:
             return list(connection.execute(wanted).scalars())
 
     def encrypt(self, owner: str, kek_id: str, plaintext: bytes, context: str) -> bytes:
         """Encrypts a small value under the KEK's current version. Raises KekNotFound."""
-        with self._database.read() as connection:
-            kek = self._current(connection, owner, kek_id)
+        kek = self._encrypting(owner, kek_id)
         name = kek_id.encode()
         head = _HEAD.pack(_FORMAT, len(name), kek.version) + name
         return head + envelope.seal(kek.key, plaintext, _value_aad(kek, context))
@@ -211,23 +242,47 @@ class Keyring:
             if version_of_format != _FORMAT:
                 raise CiphertextInvalid
             with self._database.read() as connection:
-                kek = self._kek(connection, owner, kek_id, version)
+                kek = self.kek(connection, owner, kek_id, version)
             return envelope.unseal(kek.key, ciphertext[head + length :], _value_aad(kek, context))
         except (struct.error, UnicodeDecodeError, KekNotFound, EnvelopeError):
             raise CiphertextInvalid from None
 
-    def _current(self, connection: Connection, owner: str, kek_id: str) -> _Kek:
+    def current(self, connection: Connection, owner: str, kek_id: str) -> Kek:
+        """The current version. Raises KekNotFound."""
         version = self._current_version(connection, owner, kek_id)
         if version is None:
             raise KekNotFound(kek_id)
-        return self._kek(connection, owner, kek_id, version)
+        return self.kek(connection, owner, kek_id, version)
+
+    def hold_current(self, connection: Connection, owner: str, kek_id: str, *, shared: bool = False) -> Kek:
+        """The current version, which stays so until the transaction ends; `shared` with others who need only that."""
+        held = sa.select(keks.c.version).where(keks.c.owner == owner, keks.c.id == kek_id)
+        version = connection.execute(held.with_for_update(read=shared)).scalar()
+        if version is None:
+            raise KekNotFound(kek_id)
+        return self.kek(connection, owner, kek_id, version)
+
+    def _encrypting(self, owner: str, kek_id: str) -> Kek:
+        """The current version, marked as one that opens values: those are elsewhere, so it is kept for good."""
+        v = kek_versions.c
+        with self._database.read() as connection:
+            kek = self.current(connection, owner, kek_id)
+            this = sa.and_(v.owner == owner, v.kek_id == kek_id, v.version == kek.version)
+            if connection.execute(sa.select(v.encrypts).where(this)).scalar():
+                return kek
+        with self._database.write() as connection:
+            kek = self.hold_current(connection, owner, kek_id, shared=True)
+            this = sa.and_(v.owner == owner, v.kek_id == kek_id, v.version == kek.version)
+            connection.execute(sa.update(kek_versions).where(this).values(encrypts=True))
+        return kek
 
     @staticmethod
     def _current_version(connection: Connection, owner: str, kek_id: str) -> int | None:
         wanted = sa.select(keks.c.version).where(keks.c.owner == owner, keks.c.id == kek_id)
         return connection.execute(wanted).scalar()
 
-    def _kek(self, connection: Connection, owner: str, kek_id: str, version: int) -> _Kek:
+    def kek(self, connection: Connection, owner: str, kek_id: str, version: int) -> Kek:
+        """A version, open. Raises KekNotFound, KekDamaged."""
         wanted = sa.select(kek_versions.c.wrapped).where(
             kek_versions.c.owner == owner, kek_versions.c.kek_id == kek_id, kek_versions.c.version == version
         )
@@ -238,12 +293,12 @@ class Keyring:
             key = envelope.unseal(self._root_key, wrapped, _kek_aad(owner, kek_id, version))
         except EnvelopeError:
             raise KekDamaged(kek_id) from None
-        return _Kek(owner, kek_id, version, key)
+        return Kek(owner, kek_id, version, key)
 
 
 def _kek_aad(owner: str, kek_id: str, version: int) -> bytes:
     return envelope.bind("kek", _FORMAT, owner, kek_id, version)
 
 
-def _value_aad(kek: _Kek, context: str) -> bytes:
+def _value_aad(kek: Kek, context: str) -> bytes:
     return envelope.bind("value", _FORMAT, kek.owner, kek.id, kek.version, context)

@@ -33,6 +33,10 @@ kek_versions = sa.Table(
     sa.Column("kek_id", sa.String(256), primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True),
     sa.Column("wrapped", sa.LargeBinary, nullable=False),
+    # Whether it has encrypted values that are kept elsewhere (`Keyring.encrypt`): then it stays for good.
+    sa.Column("encrypts", sa.Boolean, nullable=False, default=False),
+    # How it came of a password, as JSON without that; empty for a random one.
+    sa.Column("derivation", sa.String(512), nullable=False, default=""),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.ForeignKeyConstraint(["owner", "kek_id"], ["keks.owner", "keks.id"], ondelete="CASCADE"),
 )
@@ -46,9 +50,12 @@ keys = sa.Table(
     sa.Column("kek_id", sa.String(256), nullable=False),
     sa.Column("kek_version", sa.Integer, nullable=False),
     sa.Column("wrapped", sa.LargeBinary, nullable=False),
+    # What it is bound to; unknown (NULL) of keys older than this column until they are re-wrapped.
+    sa.Column("context", sa.String(512)),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.ForeignKeyConstraint(["owner", "kek_id"], ["keks.owner", "keks.id"], ondelete="CASCADE"),
     sa.Index("keys_of_kek", "owner", "kek_id", "id"),
+    sa.Index("keys_of_kek_version", "owner", "kek_id", "kek_version"),
 )
 
 # A secret's data key is a row of `keys`; deleting a secret deletes it.

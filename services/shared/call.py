@@ -69,6 +69,11 @@ def acts_as(context: grpc.ServicerContext, principal: Principal) -> None:
     _call(context).principal = principal
 
 
+def header(context: grpc.ServicerContext, name: str) -> str:
+    """A header of the request by its name in lower case; empty if it did not come."""
+    return _call(context).metadata.get(name, "")
+
+
 def request_id(context: grpc.ServicerContext) -> str:
     """The id under which the call stands in the logs of gateway and services."""
     return _call(context).request_id

@@ -65,6 +65,7 @@ class Database:
             engine = _postgresql(parsed, service, pool_size)
         database = cls(engine)
         database._migrate(migrations, service)
+        database.forget_deleted()  # whoever was killed between deleting and forgetting left it to us
         return database
 
     @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from strongroom.cli import access, account, admin, audit, keys, models, secrets, serve, up, usage, users
+from strongroom.cli import access, account, admin, audit, keys, managers, models, secrets, serve, up, usage, users
 from strongroom.cli.session import complain
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ for command in _COMMANDS:
     app.command()(command)
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
+app.add_typer(managers.app, name="managers")
 app.add_typer(users.app, name="users")
 app.add_typer(audit.app, name="audit")
 app.add_typer(access.app, name="access")

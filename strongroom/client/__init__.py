@@ -20,6 +20,7 @@ from strongroom.client.access import Access
 from strongroom.client.admin import Admin
 from strongroom.client.audit import Audit
 from strongroom.client.keys import Keys
+from strongroom.client.managers import Managers
 from strongroom.client.models import Models
 from strongroom.client.secrets import Secrets
 from strongroom.client.sessions import Sessions
@@ -52,6 +53,7 @@ class Client:
     ) -> None:
         self._connection = Connection(url, api_key=api_key, token=token)
         self.models = Models(self._connection)
+        self.managers = Managers(self._connection)
         self.secrets = Secrets(self._connection)
         self.keys = Keys(self._connection)
         self.users = Users(self._connection)

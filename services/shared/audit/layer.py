@@ -164,14 +164,17 @@ class _Record:
 def resource_of(method: access.Method, request: Message | None, answer: Any = None) -> str:
     """What a call is about, in the words of the method's access rule, followed by version and file where there are any.
 
-    Of a method whose rule names none, the id in the request; of one that made something, with the id of what it made.
-    Never anything else of a message.
+    Of a method whose rule names none, the manager or the id in the request; of one that made something, with the id of
+    what it made. Never anything else of a message.
     """
     if request is None:
         return ""
     template = next((rule.resource for rule in method.rules if rule.resource), "")
+    if not template and _text(request, "manager_id"):
+        # Which model it is, only its answer knows.
+        template = "managers/{manager_id}"
     resource = access.fill(template, request) if template else _text(request, "id")
-    for part, name in (("versions", "version"), ("files", "path")):
+    for part, name in (("versions", "version"), ("files", "path"), ("paths", "filepath")):
         if template and (text := _text(request, name)):
             resource = f"{resource}/{part}/{text}"
     if isinstance(answer, Message) and not _text(request, "id") and (made := _text(answer, "id")):

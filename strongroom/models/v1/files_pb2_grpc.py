@@ -28,7 +28,8 @@ if _version_not_supported:
 
 
 class FileServiceStub:
-    """One file in, one file out, for clients that do not cut chunks themselves.
+    """One file in, one file out, for clients that do not cut chunks themselves. With the header
+    `x-access-code` a file is stored protected by that code, and read again.
     """
 
     def __init__(self, channel):
@@ -50,7 +51,8 @@ class FileServiceStub:
 
 
 class FileServiceServicer:
-    """One file in, one file out, for clients that do not cut chunks themselves.
+    """One file in, one file out, for clients that do not cut chunks themselves. With the header
+    `x-access-code` a file is stored protected by that code, and read again.
     """
 
     def PutFile(self, request_iterator, context):
@@ -95,7 +97,8 @@ def add_FileServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FileService:
-    """One file in, one file out, for clients that do not cut chunks themselves.
+    """One file in, one file out, for clients that do not cut chunks themselves. With the header
+    `x-access-code` a file is stored protected by that code, and read again.
     """
 
     @staticmethod

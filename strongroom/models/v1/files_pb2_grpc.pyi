@@ -29,7 +29,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FileServiceStub:
-    """One file in, one file out, for clients that do not cut chunks themselves."""
+    """One file in, one file out, for clients that do not cut chunks themselves. With the header
+    `x-access-code` a file is stored protected by that code, and read again.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -50,7 +52,9 @@ class FileServiceStub:
 
 @_typing.type_check_only
 class FileServiceAsyncStub(FileServiceStub):
-    """One file in, one file out, for clients that do not cut chunks themselves."""
+    """One file in, one file out, for clients that do not cut chunks themselves. With the header
+    `x-access-code` a file is stored protected by that code, and read again.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutFile: _aio.StreamUnaryMultiCallable[_files_pb2.PutFileRequest, _models_pb2.Version]  # type: ignore[assignment]
@@ -67,7 +71,9 @@ class FileServiceAsyncStub(FileServiceStub):
     """
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
-    """One file in, one file out, for clients that do not cut chunks themselves."""
+    """One file in, one file out, for clients that do not cut chunks themselves. With the header
+    `x-access-code` a file is stored protected by that code, and read again.
+    """
 
     @_abc_1.abstractmethod
     def PutFile(

@@ -72,6 +72,7 @@ class Version(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
     model_name: _builtins.str
     version: _builtins.str
@@ -79,11 +80,16 @@ class Version(_message.Message):
     """Sum of the sizes of its files, in bytes."""
     files_count: _builtins.int
     created_by: _builtins.str
+    protected: _builtins.bool
+    """Whether an access code protects it: present it in the metadata (header) `x-access-code`. Without
+    it, or with a wrong one, PERMISSION_DENIED with reason ACCESS_CODE_REFUSED; after several wrong ones
+    RESOURCE_EXHAUSTED with reason ACCESS_CODE_THROTTLED.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
-        """In a listing this is empty."""
+        """Empty in a listing, and of a protected version whose code is not presented."""
 
     def __init__(
         self,
@@ -96,10 +102,11 @@ class Version(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
         files: _abc.Iterable[Global___File] | None = ...,
+        protected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "files", b"files", "files_count", b"files_count", "manager_id", b"manager_id", "model_name", b"model_name", "size_bytes", b"size_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "files", b"files", "files_count", b"files_count", "manager_id", b"manager_id", "model_name", b"model_name", "protected", b"protected", "size_bytes", b"size_bytes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,7 +50,8 @@ class ModelServiceStub:
     """
     VerifyVersion: _grpc.UnaryUnaryMultiCallable[_models_pb2.VerifyVersionRequest, _models_pb2.VerifyVersionResponse]
     """Reads every stored byte of a version and checks it against the manifest. The answer says what
-    is damaged; it is an answer, not an error.
+    is damaged; it is an answer, not an error. Of a protected version whose code is not presented the
+    stored bytes are checked, but not what they decrypt to: then `files_checked` is 0.
     """
 
 @_typing.type_check_only
@@ -75,7 +76,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """
     VerifyVersion: _aio.UnaryUnaryMultiCallable[_models_pb2.VerifyVersionRequest, _models_pb2.VerifyVersionResponse]  # type: ignore[assignment]
     """Reads every stored byte of a version and checks it against the manifest. The answer says what
-    is damaged; it is an answer, not an error.
+    is damaged; it is an answer, not an error. Of a protected version whose code is not presented the
+    stored bytes are checked, but not what they decrypt to: then `files_checked` is 0.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -127,7 +129,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.VerifyVersionResponse, _abc.Awaitable[_models_pb2.VerifyVersionResponse]]:
         """Reads every stored byte of a version and checks it against the manifest. The answer says what
-        is damaged; it is an answer, not an error.
+        is damaged; it is an answer, not an error. Of a protected version whose code is not presented the
+        stored bytes are checked, but not what they decrypt to: then `files_checked` is 0.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -175,6 +175,7 @@ class RebuildIndexRequest(_message.Message):
     STORE_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     ACCEPT_LOSSES_FIELD_NUMBER: _builtins.int
+    INCLUDE_UNENCRYPTED_FIELD_NUMBER: _builtins.int
     store: _builtins.str
     """Read this store alone; all if empty. A name, or `aws`, `gcp`, `azure`, `local`."""
     dry_run: _builtins.bool
@@ -183,16 +184,21 @@ class RebuildIndexRequest(_message.Message):
     """Trust the index from then on even though versions could not be added: what it does not know is
     removed by the next collections. Otherwise it is trusted only if nothing is amiss.
     """
+    include_unencrypted: _builtins.bool
+    """Add versions of managers without encryption, too. Nothing proves who wrote those: whoever can
+    write to a store can.
+    """
     def __init__(
         self,
         *,
         store: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
         accept_losses: _builtins.bool = ...,
+        include_unencrypted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_losses", b"accept_losses", "dry_run", b"dry_run", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_losses", b"accept_losses", "dry_run", b"dry_run", "include_unencrypted", b"include_unencrypted", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

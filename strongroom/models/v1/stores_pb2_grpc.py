@@ -78,7 +78,8 @@ class StoreServiceServicer:
     def RebuildIndex(self, request, context):
         """Makes the index of versions and chunks anew out of what the stores hold, after the database was
         lost or restored from a backup. Versions that are in the index stay as they are. It needs the
-        secrets service with its own database: without their keys, weights are noise.
+        secrets service with its own database: without their keys, weights are noise. Versions behind an
+        access code need it, in the header `x-access-code`; run it once for each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

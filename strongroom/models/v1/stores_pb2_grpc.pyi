@@ -47,7 +47,8 @@ class StoreServiceStub:
     RebuildIndex: _grpc.UnaryUnaryMultiCallable[_stores_pb2.RebuildIndexRequest, _stores_pb2.RebuildIndexResponse]
     """Makes the index of versions and chunks anew out of what the stores hold, after the database was
     lost or restored from a backup. Versions that are in the index stay as they are. It needs the
-    secrets service with its own database: without their keys, weights are noise.
+    secrets service with its own database: without their keys, weights are noise. Versions behind an
+    access code need it, in the header `x-access-code`; run it once for each.
     """
 
 @_typing.type_check_only
@@ -69,7 +70,8 @@ class StoreServiceAsyncStub(StoreServiceStub):
     RebuildIndex: _aio.UnaryUnaryMultiCallable[_stores_pb2.RebuildIndexRequest, _stores_pb2.RebuildIndexResponse]  # type: ignore[assignment]
     """Makes the index of versions and chunks anew out of what the stores hold, after the database was
     lost or restored from a backup. Versions that are in the index stay as they are. It needs the
-    secrets service with its own database: without their keys, weights are noise.
+    secrets service with its own database: without their keys, weights are noise. Versions behind an
+    access code need it, in the header `x-access-code`; run it once for each.
     """
 
 class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -106,7 +108,8 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_stores_pb2.RebuildIndexResponse, _abc.Awaitable[_stores_pb2.RebuildIndexResponse]]:
         """Makes the index of versions and chunks anew out of what the stores hold, after the database was
         lost or restored from a backup. Versions that are in the index stay as they are. It needs the
-        secrets service with its own database: without their keys, weights are noise.
+        secrets service with its own database: without their keys, weights are noise. Versions behind an
+        access code need it, in the header `x-access-code`; run it once for each.
         """
 
 def add_StoreServiceServicer_to_server(servicer: StoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,7 +27,10 @@ if _version_not_supported:
 
 
 class WeightsServiceStub:
-    """Moves weights. A client cuts each file into chunks (docs/format.md), asks which the store has,
+    """Moves weights. With the metadata `x-access-code` at CreateUpload the version will be protected by
+    that code; every further call of the upload, and every read, then takes it too.
+
+    A client cuts each file into chunks (docs/format.md), asks which the store has,
     sends the others and commits. A version appears at commit, whole, or not at all.
     """
 
@@ -70,7 +73,10 @@ class WeightsServiceStub:
 
 
 class WeightsServiceServicer:
-    """Moves weights. A client cuts each file into chunks (docs/format.md), asks which the store has,
+    """Moves weights. With the metadata `x-access-code` at CreateUpload the version will be protected by
+    that code; every further call of the upload, and every read, then takes it too.
+
+    A client cuts each file into chunks (docs/format.md), asks which the store has,
     sends the others and commits. A version appears at commit, whole, or not at all.
     """
 
@@ -171,7 +177,10 @@ def add_WeightsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WeightsService:
-    """Moves weights. A client cuts each file into chunks (docs/format.md), asks which the store has,
+    """Moves weights. With the metadata `x-access-code` at CreateUpload the version will be protected by
+    that code; every further call of the upload, and every read, then takes it too.
+
+    A client cuts each file into chunks (docs/format.md), asks which the store has,
     sends the others and commits. A version appears at commit, whole, or not at all.
     """
 

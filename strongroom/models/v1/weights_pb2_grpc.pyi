@@ -28,7 +28,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WeightsServiceStub:
-    """Moves weights. A client cuts each file into chunks (docs/format.md), asks which the store has,
+    """Moves weights. With the metadata `x-access-code` at CreateUpload the version will be protected by
+    that code; every further call of the upload, and every read, then takes it too.
+
+    A client cuts each file into chunks (docs/format.md), asks which the store has,
     sends the others and commits. A version appears at commit, whole, or not at all.
     """
 
@@ -69,7 +72,10 @@ class WeightsServiceStub:
 
 @_typing.type_check_only
 class WeightsServiceAsyncStub(WeightsServiceStub):
-    """Moves weights. A client cuts each file into chunks (docs/format.md), asks which the store has,
+    """Moves weights. With the metadata `x-access-code` at CreateUpload the version will be protected by
+    that code; every further call of the upload, and every read, then takes it too.
+
+    A client cuts each file into chunks (docs/format.md), asks which the store has,
     sends the others and commits. A version appears at commit, whole, or not at all.
     """
 
@@ -106,7 +112,10 @@ class WeightsServiceAsyncStub(WeightsServiceStub):
     """
 
 class WeightsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Moves weights. A client cuts each file into chunks (docs/format.md), asks which the store has,
+    """Moves weights. With the metadata `x-access-code` at CreateUpload the version will be protected by
+    that code; every further call of the upload, and every read, then takes it too.
+
+    A client cuts each file into chunks (docs/format.md), asks which the store has,
     sends the others and commits. A version appears at commit, whole, or not at all.
     """
 

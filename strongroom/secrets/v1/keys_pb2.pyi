@@ -116,23 +116,319 @@ class Key(_message.Message):
 
     KEY_ID_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    KEK_ID_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """A ULID."""
     key: _builtins.bytes
     """32 bytes."""
+    kek_id: _builtins.str
+    """The KEK it is wrapped by; from UnwrapKeys alone."""
     def __init__(
         self,
         *,
         key_id: _builtins.str = ...,
         key: _builtins.bytes = ...,
+        kek_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "key_id", b"key_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kek_id", b"kek_id", "key", b"key", "key_id", b"key_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Key: _TypeAlias = Key  # noqa: Y015
+
+@_typing.final
+class WrapKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEK_ID_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    kek_id: _builtins.str
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyToWrap]: ...
+    def __init__(
+        self,
+        *,
+        kek_id: _builtins.str = ...,
+        keys: _abc.Iterable[Global___KeyToWrap] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kek_id", b"kek_id", "keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WrapKeysRequest: _TypeAlias = WrapKeysRequest  # noqa: Y015
+
+@_typing.final
+class KeyToWrap(_message.Message):
+    """A value to be wrapped, and the context it is bound to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    context: _builtins.str
+    key: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        context: _builtins.str = ...,
+        key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyToWrap: _TypeAlias = KeyToWrap  # noqa: Y015
+
+@_typing.final
+class WrapKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        key_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_ids", b"key_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WrapKeysResponse: _TypeAlias = WrapKeysResponse  # noqa: Y015
+
+@_typing.final
+class RotateKekRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEK_ID_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    kek_id: _builtins.str
+    @_builtins.property
+    def password(self) -> Global___KekPassword:
+        """Unset: the new version is random."""
+
+    def __init__(
+        self,
+        *,
+        kek_id: _builtins.str = ...,
+        password: Global___KekPassword | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["password", b"password"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kek_id", b"kek_id", "password", b"password"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKekRequest: _TypeAlias = RotateKekRequest  # noqa: Y015
+
+@_typing.final
+class KekPassword(_message.Message):
+    """A password and how it becomes a key of 32 bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    SCRYPT_FIELD_NUMBER: _builtins.int
+    PBKDF2_FIELD_NUMBER: _builtins.int
+    password: _builtins.str
+    @_builtins.property
+    def scrypt(self) -> Global___Scrypt: ...
+    @_builtins.property
+    def pbkdf2(self) -> Global___Pbkdf2: ...
+    def __init__(
+        self,
+        *,
+        password: _builtins.str = ...,
+        scrypt: Global___Scrypt | None = ...,
+        pbkdf2: Global___Pbkdf2 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["derivation", b"derivation", "pbkdf2", b"pbkdf2", "scrypt", b"scrypt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["derivation", b"derivation", "password", b"password", "pbkdf2", b"pbkdf2", "scrypt", b"scrypt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_derivation: _TypeAlias = _typing.Literal["scrypt", "pbkdf2"]  # noqa: Y015
+    _WhichOneofArgType_derivation: _TypeAlias = _typing.Literal["derivation", b"derivation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_derivation) -> _WhichOneofReturnType_derivation | None: ...
+
+Global___KekPassword: _TypeAlias = KekPassword  # noqa: Y015
+
+@_typing.final
+class Scrypt(_message.Message):
+    """RFC 7914 with N = 2^15, r = 8, p = 3 and a random salt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Scrypt: _TypeAlias = Scrypt  # noqa: Y015
+
+@_typing.final
+class Pbkdf2(_message.Message):
+    """RFC 8018 with a random salt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HASH_ALGORITHM_FIELD_NUMBER: _builtins.int
+    ITERATIONS_FIELD_NUMBER: _builtins.int
+    hash_algorithm: _builtins.str
+    iterations: _builtins.int
+    def __init__(
+        self,
+        *,
+        hash_algorithm: _builtins.str = ...,
+        iterations: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash_algorithm", b"hash_algorithm", "iterations", b"iterations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pbkdf2: _TypeAlias = Pbkdf2  # noqa: Y015
+
+@_typing.final
+class RotateKekResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    REWRAPPED_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    from_version: _builtins.int
+    to_version: _builtins.int
+    rewrapped: _builtins.int
+    left: _builtins.int
+    """Keys that are still under older versions."""
+    def __init__(
+        self,
+        *,
+        from_version: _builtins.int = ...,
+        to_version: _builtins.int = ...,
+        rewrapped: _builtins.int = ...,
+        left: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_version", b"from_version", "left", b"left", "rewrapped", b"rewrapped", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKekResponse: _TypeAlias = RotateKekResponse  # noqa: Y015
+
+@_typing.final
+class RewrapKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEK_ID_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    kek_id: _builtins.str
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyReference]:
+        """The contexts of keys that `unbound_key_ids` named."""
+
+    def __init__(
+        self,
+        *,
+        kek_id: _builtins.str = ...,
+        keys: _abc.Iterable[Global___KeyReference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kek_id", b"kek_id", "keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrapKeysRequest: _TypeAlias = RewrapKeysRequest  # noqa: Y015
+
+@_typing.final
+class RewrapKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    REWRAPPED_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    UNBOUND_KEY_IDS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The KEK's current version."""
+    rewrapped: _builtins.int
+    left: _builtins.int
+    """Keys that are still under older versions."""
+    @_builtins.property
+    def unbound_key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first 1000 of those left that were made before contexts were kept: name them in the next call."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        rewrapped: _builtins.int = ...,
+        left: _builtins.int = ...,
+        unbound_key_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "rewrapped", b"rewrapped", "unbound_key_ids", b"unbound_key_ids", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrapKeysResponse: _TypeAlias = RewrapKeysResponse  # noqa: Y015
+
+@_typing.final
+class DestroyKekRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEK_ID_FIELD_NUMBER: _builtins.int
+    kek_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        kek_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kek_id", b"kek_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestroyKekRequest: _TypeAlias = DestroyKekRequest  # noqa: Y015
+
+@_typing.final
+class DestroyKekResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESTROYED_KEYS_FIELD_NUMBER: _builtins.int
+    destroyed_keys: _builtins.int
+    """How many keys were under it."""
+    def __init__(
+        self,
+        *,
+        destroyed_keys: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destroyed_keys", b"destroyed_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestroyKekResponse: _TypeAlias = DestroyKekResponse  # noqa: Y015
 
 @_typing.final
 class UnwrapKeysRequest(_message.Message):
@@ -248,6 +544,7 @@ class ListKeysRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     MIN_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     kek_id: _builtins.str
+    """Empty: of every KEK."""
     page_token: _builtins.str
     """Ids after this one."""
     min_age_seconds: _builtins.int

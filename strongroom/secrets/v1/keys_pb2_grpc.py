@@ -49,6 +49,26 @@ class KeyServiceStub:
                 request_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.GenerateKeysRequest.SerializeToString,
                 response_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.GenerateKeysResponse.FromString,
                 _registered_method=True)
+        self.WrapKeys = channel.unary_unary(
+                '/strongroom.secrets.v1.KeyService/WrapKeys',
+                request_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.WrapKeysRequest.SerializeToString,
+                response_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.WrapKeysResponse.FromString,
+                _registered_method=True)
+        self.RotateKek = channel.unary_unary(
+                '/strongroom.secrets.v1.KeyService/RotateKek',
+                request_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.RotateKekRequest.SerializeToString,
+                response_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.RotateKekResponse.FromString,
+                _registered_method=True)
+        self.RewrapKeys = channel.unary_unary(
+                '/strongroom.secrets.v1.KeyService/RewrapKeys',
+                request_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.RewrapKeysRequest.SerializeToString,
+                response_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.RewrapKeysResponse.FromString,
+                _registered_method=True)
+        self.DestroyKek = channel.unary_unary(
+                '/strongroom.secrets.v1.KeyService/DestroyKek',
+                request_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.DestroyKekRequest.SerializeToString,
+                response_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.DestroyKekResponse.FromString,
+                _registered_method=True)
         self.UnwrapKeys = channel.unary_unary(
                 '/strongroom.secrets.v1.KeyService/UnwrapKeys',
                 request_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.UnwrapKeysRequest.SerializeToString,
@@ -99,6 +119,43 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WrapKeys(self, request, context):
+        """Stores values of the caller's own, each wrapped under the KEK's current version, as if they had
+        been generated: for keys that the caller has locked a second time. NOT_FOUND with reason
+        KEK_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKek(self, request, context):
+        """Makes a new version of a KEK and re-wraps keys under it, the first 20,000 in one transaction; for
+        more of them RewrapKeys goes on. A key that is generated meanwhile is under the new version. A
+        version under which nothing is left is destroyed. NOT_FOUND with reason KEK_NOT_FOUND.
+
+        With a password the new version is derived from it, and kept wrapped by the root key like any
+        other: whoever runs the service needs no password. It lets the owner make the KEK anew elsewhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RewrapKeys(self, request, context):
+        """Re-wraps up to 20,000 keys that are under older versions of their KEK. Repeated until nothing is
+        left, it ends a rotation that a crash interrupted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DestroyKek(self, request, context):
+        """Destroys a KEK with all of its versions and every key under it: whatever they encrypted is lost
+        for good. Destroying one that is gone already is fine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UnwrapKeys(self, request, context):
         """Unwraps keys. NOT_FOUND with reason KEY_NOT_FOUND if one was destroyed, never existed, belongs
         to another service or was generated under another context.
@@ -116,7 +173,7 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListKeys(self, request, context):
-        """Lists the ids of a KEK's wrapped keys in order, so that keys nothing refers to can be found.
+        """Lists the ids of a KEK's wrapped keys, or of all, in order, so that keys nothing refers to can be found.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +206,26 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.GenerateKeys,
                     request_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.GenerateKeysRequest.FromString,
                     response_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.GenerateKeysResponse.SerializeToString,
+            ),
+            'WrapKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.WrapKeys,
+                    request_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.WrapKeysRequest.FromString,
+                    response_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.WrapKeysResponse.SerializeToString,
+            ),
+            'RotateKek': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKek,
+                    request_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.RotateKekRequest.FromString,
+                    response_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.RotateKekResponse.SerializeToString,
+            ),
+            'RewrapKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RewrapKeys,
+                    request_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.RewrapKeysRequest.FromString,
+                    response_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.RewrapKeysResponse.SerializeToString,
+            ),
+            'DestroyKek': grpc.unary_unary_rpc_method_handler(
+                    servicer.DestroyKek,
+                    request_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.DestroyKekRequest.FromString,
+                    response_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.DestroyKekResponse.SerializeToString,
             ),
             'UnwrapKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.UnwrapKeys,
@@ -235,6 +312,114 @@ class KeyService:
             '/strongroom.secrets.v1.KeyService/GenerateKeys',
             strongroom_dot_secrets_dot_v1_dot_keys__pb2.GenerateKeysRequest.SerializeToString,
             strongroom_dot_secrets_dot_v1_dot_keys__pb2.GenerateKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WrapKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.secrets.v1.KeyService/WrapKeys',
+            strongroom_dot_secrets_dot_v1_dot_keys__pb2.WrapKeysRequest.SerializeToString,
+            strongroom_dot_secrets_dot_v1_dot_keys__pb2.WrapKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKek(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.secrets.v1.KeyService/RotateKek',
+            strongroom_dot_secrets_dot_v1_dot_keys__pb2.RotateKekRequest.SerializeToString,
+            strongroom_dot_secrets_dot_v1_dot_keys__pb2.RotateKekResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RewrapKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.secrets.v1.KeyService/RewrapKeys',
+            strongroom_dot_secrets_dot_v1_dot_keys__pb2.RewrapKeysRequest.SerializeToString,
+            strongroom_dot_secrets_dot_v1_dot_keys__pb2.RewrapKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DestroyKek(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.secrets.v1.KeyService/DestroyKek',
+            strongroom_dot_secrets_dot_v1_dot_keys__pb2.DestroyKekRequest.SerializeToString,
+            strongroom_dot_secrets_dot_v1_dot_keys__pb2.DestroyKekResponse.FromString,
             options,
             channel_credentials,
             insecure,

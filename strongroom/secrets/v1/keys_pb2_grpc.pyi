@@ -44,6 +44,27 @@ class KeyServiceStub:
     """Generates 32-byte keys, stores each wrapped under the KEK's current version, and returns them.
     NOT_FOUND with reason KEK_NOT_FOUND.
     """
+    WrapKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.WrapKeysRequest, _keys_pb2.WrapKeysResponse]
+    """Stores values of the caller's own, each wrapped under the KEK's current version, as if they had
+    been generated: for keys that the caller has locked a second time. NOT_FOUND with reason
+    KEK_NOT_FOUND.
+    """
+    RotateKek: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKekRequest, _keys_pb2.RotateKekResponse]
+    """Makes a new version of a KEK and re-wraps keys under it, the first 20,000 in one transaction; for
+    more of them RewrapKeys goes on. A key that is generated meanwhile is under the new version. A
+    version under which nothing is left is destroyed. NOT_FOUND with reason KEK_NOT_FOUND.
+
+    With a password the new version is derived from it, and kept wrapped by the root key like any
+    other: whoever runs the service needs no password. It lets the owner make the KEK anew elsewhere.
+    """
+    RewrapKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RewrapKeysRequest, _keys_pb2.RewrapKeysResponse]
+    """Re-wraps up to 20,000 keys that are under older versions of their KEK. Repeated until nothing is
+    left, it ends a rotation that a crash interrupted.
+    """
+    DestroyKek: _grpc.UnaryUnaryMultiCallable[_keys_pb2.DestroyKekRequest, _keys_pb2.DestroyKekResponse]
+    """Destroys a KEK with all of its versions and every key under it: whatever they encrypted is lost
+    for good. Destroying one that is gone already is fine.
+    """
     UnwrapKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.UnwrapKeysRequest, _keys_pb2.UnwrapKeysResponse]
     """Unwraps keys. NOT_FOUND with reason KEY_NOT_FOUND if one was destroyed, never existed, belongs
     to another service or was generated under another context.
@@ -53,7 +74,7 @@ class KeyServiceStub:
     already is fine.
     """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]
-    """Lists the ids of a KEK's wrapped keys in order, so that keys nothing refers to can be found."""
+    """Lists the ids of a KEK's wrapped keys, or of all, in order, so that keys nothing refers to can be found."""
     Encrypt: _grpc.UnaryUnaryMultiCallable[_keys_pb2.EncryptRequest, _keys_pb2.EncryptResponse]
     """Encrypts a small value under a KEK, for keys that are not 32 random bytes (a private key)."""
     Decrypt: _grpc.UnaryUnaryMultiCallable[_keys_pb2.DecryptRequest, _keys_pb2.DecryptResponse]
@@ -77,6 +98,27 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """Generates 32-byte keys, stores each wrapped under the KEK's current version, and returns them.
     NOT_FOUND with reason KEK_NOT_FOUND.
     """
+    WrapKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.WrapKeysRequest, _keys_pb2.WrapKeysResponse]  # type: ignore[assignment]
+    """Stores values of the caller's own, each wrapped under the KEK's current version, as if they had
+    been generated: for keys that the caller has locked a second time. NOT_FOUND with reason
+    KEK_NOT_FOUND.
+    """
+    RotateKek: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKekRequest, _keys_pb2.RotateKekResponse]  # type: ignore[assignment]
+    """Makes a new version of a KEK and re-wraps keys under it, the first 20,000 in one transaction; for
+    more of them RewrapKeys goes on. A key that is generated meanwhile is under the new version. A
+    version under which nothing is left is destroyed. NOT_FOUND with reason KEK_NOT_FOUND.
+
+    With a password the new version is derived from it, and kept wrapped by the root key like any
+    other: whoever runs the service needs no password. It lets the owner make the KEK anew elsewhere.
+    """
+    RewrapKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.RewrapKeysRequest, _keys_pb2.RewrapKeysResponse]  # type: ignore[assignment]
+    """Re-wraps up to 20,000 keys that are under older versions of their KEK. Repeated until nothing is
+    left, it ends a rotation that a crash interrupted.
+    """
+    DestroyKek: _aio.UnaryUnaryMultiCallable[_keys_pb2.DestroyKekRequest, _keys_pb2.DestroyKekResponse]  # type: ignore[assignment]
+    """Destroys a KEK with all of its versions and every key under it: whatever they encrypted is lost
+    for good. Destroying one that is gone already is fine.
+    """
     UnwrapKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.UnwrapKeysRequest, _keys_pb2.UnwrapKeysResponse]  # type: ignore[assignment]
     """Unwraps keys. NOT_FOUND with reason KEY_NOT_FOUND if one was destroyed, never existed, belongs
     to another service or was generated under another context.
@@ -86,7 +128,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     already is fine.
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]  # type: ignore[assignment]
-    """Lists the ids of a KEK's wrapped keys in order, so that keys nothing refers to can be found."""
+    """Lists the ids of a KEK's wrapped keys, or of all, in order, so that keys nothing refers to can be found."""
     Encrypt: _aio.UnaryUnaryMultiCallable[_keys_pb2.EncryptRequest, _keys_pb2.EncryptResponse]  # type: ignore[assignment]
     """Encrypts a small value under a KEK, for keys that are not 32 random bytes (a private key)."""
     Decrypt: _aio.UnaryUnaryMultiCallable[_keys_pb2.DecryptRequest, _keys_pb2.DecryptResponse]  # type: ignore[assignment]
@@ -121,6 +163,51 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def WrapKeys(
+        self,
+        request: _keys_pb2.WrapKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.WrapKeysResponse, _abc.Awaitable[_keys_pb2.WrapKeysResponse]]:
+        """Stores values of the caller's own, each wrapped under the KEK's current version, as if they had
+        been generated: for keys that the caller has locked a second time. NOT_FOUND with reason
+        KEK_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateKek(
+        self,
+        request: _keys_pb2.RotateKekRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.RotateKekResponse, _abc.Awaitable[_keys_pb2.RotateKekResponse]]:
+        """Makes a new version of a KEK and re-wraps keys under it, the first 20,000 in one transaction; for
+        more of them RewrapKeys goes on. A key that is generated meanwhile is under the new version. A
+        version under which nothing is left is destroyed. NOT_FOUND with reason KEK_NOT_FOUND.
+
+        With a password the new version is derived from it, and kept wrapped by the root key like any
+        other: whoever runs the service needs no password. It lets the owner make the KEK anew elsewhere.
+        """
+
+    @_abc_1.abstractmethod
+    def RewrapKeys(
+        self,
+        request: _keys_pb2.RewrapKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.RewrapKeysResponse, _abc.Awaitable[_keys_pb2.RewrapKeysResponse]]:
+        """Re-wraps up to 20,000 keys that are under older versions of their KEK. Repeated until nothing is
+        left, it ends a rotation that a crash interrupted.
+        """
+
+    @_abc_1.abstractmethod
+    def DestroyKek(
+        self,
+        request: _keys_pb2.DestroyKekRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.DestroyKekResponse, _abc.Awaitable[_keys_pb2.DestroyKekResponse]]:
+        """Destroys a KEK with all of its versions and every key under it: whatever they encrypted is lost
+        for good. Destroying one that is gone already is fine.
+        """
+
+    @_abc_1.abstractmethod
     def UnwrapKeys(
         self,
         request: _keys_pb2.UnwrapKeysRequest,
@@ -146,7 +233,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.ListKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.ListKeysResponse, _abc.Awaitable[_keys_pb2.ListKeysResponse]]:
-        """Lists the ids of a KEK's wrapped keys in order, so that keys nothing refers to can be found."""
+        """Lists the ids of a KEK's wrapped keys, or of all, in order, so that keys nothing refers to can be found."""
 
     @_abc_1.abstractmethod
     def Encrypt(
