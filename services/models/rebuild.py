@@ -227,7 +227,7 @@ class _Opener:
             return self.keys.data_key(_holder(header), self.access_code)
         if not self.options.include_unencrypted:
             raise _Unusable(
-                "Not encrypted, so whoever writes to the store may have made it: include it if you know it."
+                "Not encrypted, so whoever writes to a store may have made it. See include_unencrypted."
             )
         return public_key(header.data_key_id)
 
