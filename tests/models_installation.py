@@ -271,7 +271,7 @@ class Installation:
         """Files in the store: those of `packs`, `manifests`, `.tmp`, or all but the marks of whose index it is."""
         root = self.folder / "weights"
         files = (path for path in (root / kind).rglob("*") if path.is_file())
-        return sorted(path for path in files if path.relative_to(root).parts[0] != "index")
+        return sorted(path for path in files if path.relative_to(root).parts[0] not in ("index", "checks"))
 
 
 def make_installation_files(folder: Path, database_url: str = "", stores: Path | None = None) -> Installation:

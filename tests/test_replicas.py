@@ -71,14 +71,15 @@ def test_a_store_that_was_down_gets_what_it_missed(three: Replicated) -> None:
 
 
 @pytest.mark.row("S4.5")
-def test_what_a_store_lost_is_repaired_on_demand(three: Replicated) -> None:
+def test_what_nobody_has_whole_is_not_copied_and_told(three: Replicated) -> None:
     content = noise(4, 2 * MIB)
     three.running.admin.push("v1", {"a": content})
     three.synced()
-    for name in ("main", "west"):
-        shutil.rmtree(three.folder(name) / "packs")
+    wait_for(lambda: all(store.HasField("repaired_at") for store in three.running.admin.show_stores().stores))
     cut = next((three.folder("east") / "packs").rglob("*/*"))
     cut.write_bytes(cut.read_bytes()[:-4096])
+    for name in ("main", "west"):
+        shutil.rmtree(three.folder(name) / "packs")
     lost = three.objects("main")
     # Nobody has it whole any more: nothing is made worse.
     three.running.admin.sync_stores()

@@ -41,7 +41,7 @@ from services.models.store_overview import StoreOverview
 from services.models.store_servicer import StoreServicer
 from services.models.store_states import StoreStates
 from services.models.store_watch import StoreWatch
-from services.models.stores import configuration
+from services.models.stores.configuration import StoresConfiguration
 from services.models.stores.opening import open_all
 from services.models.synchronize import Synchronizer
 from services.models.tables import audit_events
@@ -88,7 +88,7 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     accounts = accounts_for(settings.auth_addr, identity, clock)
     secrets = service_channel(settings.secrets_addr, "secrets", identity)
     journal = CopyJournal(database, clock)
-    store = _open_stores(settings, journal)
+    store = _replicated(settings.stores_configuration(), journal)
     trail = Trail(database, audit_events, identity, settings.data_dir, clock)
 
     keys = KeyClient(secrets)
@@ -182,14 +182,9 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     )
 
 
-def _open_stores(settings: ModelsSettings, journal: CopyJournal) -> ReplicatedStore:
-    chosen = (
-        configuration.load(settings.stores)
-        if settings.stores is not None
-        else configuration.StoresConfiguration.only_local(settings.weights_dir)
-    )
-    opened = open_all(chosen)
-    return ReplicatedStore([Member(name, chosen.stores[name].kind, opened[name]) for name in chosen.names], journal)
+def _replicated(configured: StoresConfiguration, journal: CopyJournal) -> ReplicatedStore:
+    members = [Member(name, configured.stores[name].kind, store) for name, store in open_all(configured).items()]
+    return ReplicatedStore(members, journal)
 
 
 def _watch(

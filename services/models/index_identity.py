@@ -41,7 +41,7 @@ class IndexIdentity:
     def ensure(self) -> None:
         """At the start: makes the identity of a new index, and sees whether the store has another's.
 
-        Raises StoreUnavailable, OSError.
+        Raises StoreUnavailable.
         """
         with self._database.read() as connection:
             if connection.execute(sa.select(t.index_identity.c.id)).first() is not None:
@@ -64,7 +64,7 @@ class IndexIdentity:
             return connection.scalar(sa.select(t.index_identity.c.stranger)) or ""
 
     def prove(self) -> None:
-        """Before a removal: takes the next generation. Raises IndexStale, StoreUnavailable, OSError."""
+        """Before a removal: takes the next generation. Raises IndexStale, StoreUnavailable."""
         with self._database.write() as connection:
             row = connection.execute(sa.select(t.index_identity).with_for_update()).one()
             if row.stranger:

@@ -22,7 +22,7 @@ from services.models.key_client import KeyClient
 from services.models.manifests import ChunkRef, Manifest, ManifestHeader
 from services.models.packs import PackIndex
 from services.models.public_keys import is_public, public_key
-from services.models.replication import ReplicatedStore, failure_text
+from services.models.replication import ReplicatedStore
 from services.models.stores.store import ObjectNotFound, StoreUnavailable
 from services.models.version_keys import VersionKeys
 from services.models.versions import Version
@@ -130,8 +130,8 @@ class Rebuilder:
         for member in source.members:
             try:
                 found.update((listed.key, listed.size) for listed in member.store.list(folder))
-            except (StoreUnavailable, OSError) as error:
-                result.complain(f"{member.name}: {failure_text(error)}")
+            except StoreUnavailable as error:
+                result.complain(f"{member.name}: {error.message}")
         return found
 
     def _index_packs(self, source: ReplicatedStore, places: BlobPlaces, result: Rebuilt) -> None:
@@ -226,9 +226,7 @@ class _Opener:
         if not public:
             return self.keys.data_key(_holder(header), self.access_code)
         if not self.options.include_unencrypted:
-            raise _Unusable(
-                "Not encrypted, so whoever writes to a store may have made it. See include_unencrypted."
-            )
+            raise _Unusable("Not encrypted, so whoever writes to a store may have made it. See include_unencrypted.")
         return public_key(header.data_key_id)
 
 

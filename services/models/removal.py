@@ -44,8 +44,8 @@ class Remover:
             try:
                 self._store.delete(name)
                 done.append(name)
-            except (OSError, StoreUnavailable) as error:
-                _log.warning("an object could not be removed", object=name, error=str(error))
+            except StoreUnavailable as error:
+                _log.warning("an object could not be removed", object=name, error=error.message)
         return done
 
     def _destroyed(self, destroy: Callable[[K], object], which: K) -> bool:

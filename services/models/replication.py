@@ -25,7 +25,6 @@ T = TypeVar("T")
 
 # Seconds for which a store that failed is asked last: its timeout is not waited for at every chunk of a file.
 _AVOIDED = 15.0
-_FAILURES = (StoreUnavailable, OSError)
 # What people call the kinds of stores.
 _PROVIDERS = {"aws": "s3", "gcp": "gcs"}
 
@@ -126,7 +125,7 @@ class ReplicatedStore:
                     if found.key not in seen:
                         seen.add(found.key)
                         yield found
-            except _FAILURES as error:
+            except StoreUnavailable as error:
                 failed += 1
                 self._failed(member, error)
         if failed == len(self.members):
@@ -139,7 +138,7 @@ class ReplicatedStore:
         for member in self.members:
             try:
                 found |= member.store.delete(key)
-            except _FAILURES as error:
+            except StoreUnavailable as error:
                 self._failed(member, error)
                 failed.append(member.name)
         if failed:
@@ -154,7 +153,7 @@ class ReplicatedStore:
             try:
                 for found in member.store.unfinished():
                     yield StoredObject(f"{member.name}/{found.key}", found.size, found.modified)
-            except _FAILURES as error:
+            except StoreUnavailable as error:
                 self._failed(member, error)
 
     def discard_unfinished(self, key: str) -> bool:
@@ -173,7 +172,7 @@ class ReplicatedStore:
                 raise
             damaged: tuple[str, ...] = ()
             for member in self._failures.last(self._order):
-                with suppress(ObjectNotFound, *_FAILURES):
+                with suppress(ObjectNotFound, StoreUnavailable):
                     try:
                         found = attempt(member.store)
                     except DataLoss:
@@ -196,13 +195,13 @@ class ReplicatedStore:
         if not self.replicas:
             return ask(self.primary.store)
         missing: ObjectNotFound | None = None
-        failure: Exception | None = None
+        failure: StoreUnavailable | None = None
         for member in self._failures.last(self._order):
             try:
                 answer = ask(member.store)
             except ObjectNotFound as error:
                 missing = error
-            except _FAILURES as error:
+            except StoreUnavailable as error:
                 self._failed(member, error)
                 failure = error
             else:
@@ -214,9 +213,9 @@ class ReplicatedStore:
         assert missing is not None
         raise missing
 
-    def _failed(self, member: Member, error: Exception) -> None:
+    def _failed(self, member: Member, error: StoreUnavailable) -> None:
         self._failures.note(member.name)
-        _log.warning("a store failed", store=member.name, error=failure_text(error))
+        _log.warning("a store failed", store=member.name, error=error.message)
 
 
 class _NotingWriter:
@@ -246,10 +245,3 @@ class _NotingWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
-
-
-def failure_text(error: Exception) -> str:
-    """What may be shown of a failure: domain errors are made to be seen, of others the text may hold anything."""
-    if isinstance(error, StoreUnavailable):
-        return error.message[:255]
-    return (error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__)[:255]

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from services.models.stores import configuration
+from services.models.stores.configuration import StoresConfiguration
 from services.shared.settings import ServiceSettings
 
 
@@ -10,9 +12,9 @@ class ModelsSettings(ServiceSettings):
 
     # Seconds between two collections of garbage.
     collect_seconds: float = 3600.0
-
-    # The YAML file that says where weights are kept (docs/stores.md); the folder `weights` in `data_dir` if unset.
+    # A YAML file that says where weights are kept (docs/stores.md); on the local disk if there is none.
     stores: Path | None = None
+
     # Seconds between two looks at what a store lacks.
     sync_seconds: float = 2.0
 
@@ -20,3 +22,9 @@ class ModelsSettings(ServiceSettings):
     def weights_dir(self) -> Path:
         """The folder of the local store that is used if no other is named."""
         return self.data_dir / "weights"
+
+    def stores_configuration(self) -> StoresConfiguration:
+        """Where weights are kept. Raises ConfigurationError."""
+        if self.stores is None:
+            return StoresConfiguration.only_local(self.weights_dir)
+        return configuration.load(self.stores)

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.models.copy_journal import CopyJournal
-from services.models.replication import Member, failure_text
+from services.models.replication import Member
 from services.models.store_states import StoreState, StoreStates
-from services.models.stores.store import ObjectNotFound, StoreUnavailable
+from services.models.stores.store import ObjectNotFound, Store, StoreFull, StoreUnavailable, check
 from services.models.synchronize import Synchronizer
 from services.shared.ids import new_id
 
@@ -43,7 +43,8 @@ class StoreWatch:
         self._alone = alone
         self._holder = new_id()
         self._asked_at: datetime | None = None
-        self._error = ""
+        # Whether this process has seen it keep its promises since it last failed.
+        self._sure = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"store-{self._store.name}", daemon=True)
 
@@ -92,7 +93,9 @@ class StoreWatch:
         if state is not None and not state.error and asked_lately:
             return state
         self._asked_at = now
-        error = _failure_of(self._store)
+        sure = state is not None and not state.error and self._sure
+        error = _failure_of(self._store.store, thorough=not sure and not self._alone)
+        self._sure = not error
         changed = state is None or state.error != error
         if state is None or changed or now - state.checked_at >= _WRITE:
             self._states.record(self._store.name, error=error, checked_at=now)
@@ -123,12 +126,15 @@ def _repair_due(state: StoreState, now: datetime) -> bool:
     return repaired is None or now - repaired >= _REPAIR or (requested is not None and requested >= repaired)
 
 
-def _failure_of(member: Member) -> str:
-    """Empty if the store answers."""
+def _failure_of(store: Store, *, thorough: bool) -> str:
+    """Empty if the store answers; `thorough`: and may be written, and keeps its promises."""
     try:
-        member.store.size("checks/once")
+        if thorough:
+            check(store)
+        else:
+            store.size("checks/once")
     except ObjectNotFound:
         return ""
-    except (StoreUnavailable, OSError) as error:
-        return failure_text(error)
+    except (StoreUnavailable, StoreFull) as error:
+        return error.message[:255]
     return ""

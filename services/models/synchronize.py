@@ -14,7 +14,7 @@ import structlog
 from services.models import condemned, copy_journal, copying, packs
 from services.models import tables as t
 from services.models.copy_journal import CopyJournal, PendingCopy
-from services.models.replication import Member, ReplicatedStore, failure_text
+from services.models.replication import Member, ReplicatedStore
 from services.models.stores.store import ObjectExists, ObjectNotFound, Store
 from services.shared.database import Database
 from services.shared.errors import DomainError
@@ -59,7 +59,7 @@ class Synchronizer:
         return made
 
     def repair(self) -> int:
-        """Notes what the store lacks, or has in another size; returns how many objects. StoreUnavailable, OSError."""
+        """Notes what the store lacks, or has in another size; returns how many objects. StoreUnavailable."""
         there = {
             found.key: found.size for folder in ("packs/", "manifests/") for found in self.target.store.list(folder)
         }
@@ -96,10 +96,9 @@ class Synchronizer:
             if copy.noted_at > self._clock() - _NEVER_WRITTEN:
                 self._journal.failed(copy, "")
                 return False
-        except (DomainError, OSError) as error:
-            text = error.message if isinstance(error, DomainError) else failure_text(error)
-            _log.warning("a copy was not made", store=copy.store, object=copy.name, error=text)
-            self._journal.failed(copy, text)
+        except DomainError as error:
+            _log.warning("a copy was not made", store=copy.store, object=copy.name, error=error.message)
+            self._journal.failed(copy, error.message)
             return False
         self._journal.done(copy)
         return True
@@ -116,7 +115,7 @@ class Synchronizer:
             with suppress(ObjectNotFound):
                 self.target.store.size(copy.name)
                 return
-        failure: Exception | None = None
+        failure: DomainError | None = None
         for source in self._sources:
             try:
                 source.store.size(copy.name)
@@ -125,7 +124,7 @@ class Synchronizer:
                 continue
             except ObjectExists:
                 return
-            except (DomainError, OSError) as error:
+            except DomainError as error:
                 failure = error
             else:
                 _log.info("copied", store=copy.store, object=copy.name, source=source.name)

@@ -21,12 +21,15 @@ _OWNERS = {
     "STRONGROOM_TOKEN": "",
     ROOT_KEY_FILE: "secrets",
     "STRONGROOM_KMS": "secrets",
+    "STRONGROOM_STORES": "models",
     "API_KEYS": "auth",
     "API_KEYS_FILE": "auth",
     "AUTH_TOKEN": "auth",
     "CHAPKIT_API_KEYS": "auth",
     "JWT_SECRET": "auth",
 }
+# Credentials of stores.
+_STORE = re.compile(r"STRONGROOM_STORE_\w+")
 # What else of ours is named after a secret is about credentials, and those are auth's.
 _SECRET = re.compile(r"STRONGROOM_\w*(KEY|PASSWORD|SECRET|TOKEN)\w*")
 
@@ -64,6 +67,8 @@ def service_environment(
 
 
 def _owner(name: str) -> str | None:
+    if _STORE.fullmatch(name):
+        return "models"
     return _OWNERS.get(name, "auth" if _SECRET.fullmatch(name) else None)
 
 

@@ -23,7 +23,7 @@ from azure.core.exceptions import (
 from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, ContainerClient, ExponentialRetry
 
 from services.models.stores.configuration import AzureConfiguration, ConfigurationError
-from services.models.stores.parts import MARK, Conflict, PartWriter, Patience
+from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience
 from services.models.stores.store import ObjectNotFound, StoredObject, StoreFull, StoreUnavailable, folder, key_parts
 from strongroom.chunking import Buffer
 
@@ -31,7 +31,7 @@ _DISCARDED = "strongroomdiscarded"
 _MOST_AT_ONCE = 64 * 1024 * 1024  # a pack in one request
 
 
-def opened(configuration: AzureConfiguration, patience: Patience = Patience()) -> "AzureStore":  # noqa: B008 - a value
+def opened(configuration: AzureConfiguration, patience: Patience = USUAL) -> "AzureStore":
     """Opens a store; asks nothing of it yet. Raises ConfigurationError."""
     try:
         container = ContainerClient(
@@ -118,7 +118,7 @@ class AzureStore:
         if prefix and not prefix.endswith("/"):
             raise ValueError("a prefix names a folder and ends in /")
         with _translated(prefix):
-            for blob in self._container.list_blobs(self._root + prefix, include=["metadata"]):
+            for blob in self._container.list_blobs(self._root + prefix, include=["metadata"], results_per_page=PAGE):
                 key = blob.name.removeprefix(self._root)
                 with suppress(ValueError, ObjectNotFound):  # not ours, or discarded
                     key_parts(key)
@@ -128,6 +128,7 @@ class AzureStore:
     def delete(self, key: str) -> bool:
         """Removes an object, durably; False if there is none. An account with soft delete keeps it for a while."""
         try:
+            self.size(key)  # else some servers would delete what is staged, too
             with _translated(key):
                 self._blob(key).delete_blob(delete_snapshots="include")
         except ObjectNotFound:
@@ -158,7 +159,7 @@ class AzureStore:
         """Bytes of a blob's staged blocks; None if the blob is an object or gone."""
         if _discarded(blob.metadata):
             return 0
-        if blob.etag or blob.size:
+        if blob.size:
             return None
         with suppress(ResourceNotFoundError):
             committed, staged = self._container.get_blob_client(blob.name).get_block_list("all")

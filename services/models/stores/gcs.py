@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException
 
 from services.models.stores.configuration import ConfigurationError, GcsConfiguration
-from services.models.stores.parts import MARK, Conflict, PartWriter, Patience
+from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience
 from services.models.stores.store import ObjectNotFound, StoredObject, StoreFull, StoreUnavailable, folder, key_parts
 from strongroom.chunking import Buffer
 
@@ -33,14 +33,15 @@ _MOST_COMPOSED = 32  # https://cloud.google.com/storage/docs/composite-objects
 _TYPE = "application/octet-stream"
 
 
-def opened(configuration: GcsConfiguration, patience: Patience = Patience()) -> "GcsStore":  # noqa: B008 - a value
+def opened(configuration: GcsConfiguration, patience: Patience = USUAL) -> "GcsStore":
     """Opens a store; asks nothing of it yet. Raises ConfigurationError."""
-    session = AuthorizedSession(_credentials(configuration))
+    credentials = _credentials(configuration)
+    session = AuthorizedSession(credentials)
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
     options = {"api_endpoint": configuration.endpoint} if configuration.endpoint else None
     # The project would own new buckets, and none are made.
-    client = storage.Client(project="-", _http=session, client_options=options)
+    client = storage.Client(project="-", credentials=credentials, _http=session, client_options=options)
     return GcsStore(client, configuration.bucket, configuration.prefix, patience)
 
 
@@ -147,7 +148,9 @@ class GcsStore:
 
     def _listed(self, prefix: str) -> Iterator[StoredObject]:
         with _translated():
-            for blob in self._client.list_blobs(self._bucket, prefix=self._root + prefix, **self._patience):
+            for blob in self._client.list_blobs(
+                self._bucket, prefix=self._root + prefix, page_size=PAGE, **self._patience
+            ):
                 key = blob.name.removeprefix(self._root)
                 yield StoredObject(key, int(blob.size), blob.updated.timestamp())
 
@@ -195,6 +198,9 @@ class _Upload:
             parts = list(self._made)
             while len(parts) > _MOST_COMPOSED:
                 parts = [self._composed(parts[at : at + _MOST_COMPOSED]) for at in range(0, len(parts), _MOST_COMPOSED)]
+            # The condition decides; asked before, a server that overlooks it does less harm.
+            if self._store._found(self._key) is not None:
+                raise Conflict
             try:
                 self._store._compose(self._target, parts, once=True)
             except exceptions.NotFound:  # the parts were discarded, perhaps after a first attempt succeeded

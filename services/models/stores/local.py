@@ -13,7 +13,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from services.models.stores.store import PART, ObjectExists, ObjectNotFound, StoredObject, key_parts
+from services.models.stores.store import (
+    PART,
+    ObjectExists,
+    ObjectNotFound,
+    StoredObject,
+    StoreFull,
+    StoreUnavailable,
+    key_parts,
+)
 from strongroom.chunking import Buffer
 
 _TEMPORARY = ".tmp"  # no key begins with a dot
@@ -21,26 +29,26 @@ _TEMPORARY = ".tmp"  # no key begins with a dot
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESERVED = 16 * 1024 * 1024
+# No space, no quota, and larger than a file may be.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LocalStore:
-    """Objects below a folder, which is made if it is not there; files 0600, folders 0700.
-
-    All methods may raise OSError.
-    """
+    """Objects below a folder, which is made if it is not there; files 0600, folders 0700."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._folder([_TEMPORARY], create=True):
-            pass
+        with _translated():
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._folder([_TEMPORARY], create=True):
+                pass
 
     def create(self, key: str) -> "LocalWriter":
         """Begins an object, unseen until it is committed. A context manager: leaving it uncommitted discards."""
         key_parts(key)
         name = os.urandom(16).hex()
-        with self._folder([_TEMPORARY]) as folder:
+        with _translated(), self._folder([_TEMPORARY]) as folder:
             return LocalWriter(self, key, name, _open_direct(name, folder))
 
     def put(self, key: str, data: Buffer) -> None:
@@ -51,7 +59,7 @@ class LocalStore:
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """Reads a range of an object, all of it by default; shorter only where the object ends. ObjectNotFound."""
-        with self._opened(key) as descriptor:
+        with _translated(), self._opened(key) as descriptor:
             left = os.fstat(descriptor).st_size - offset
             left = max(0, left if length is None else min(left, length))
             data = os.pread(descriptor, left, offset)
@@ -61,40 +69,46 @@ class LocalStore:
 
     def size(self, key: str) -> int:
         """Bytes of an object. ObjectNotFound."""
-        with self._opened(key) as descriptor:
+        with _translated(), self._opened(key) as descriptor:
             return os.fstat(descriptor).st_size
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Objects in a folder such as `packs/` and below, in no order; all by default."""
         if prefix and not prefix.endswith("/"):
             raise ValueError("a prefix names a folder and ends in /")
-        with suppress(FileNotFoundError), self._folder(key_parts(prefix[:-1]) if prefix else []) as folder:
+        with (
+            _translated(),
+            suppress(FileNotFoundError),
+            self._folder(key_parts(prefix[:-1]) if prefix else []) as folder,
+        ):
             yield from _walk(folder, prefix)
 
     def delete(self, key: str) -> bool:
         """Removes an object, durably; False if there is none."""
         *folders, name = key_parts(key)
-        try:
-            with self._folder(folders) as folder:
-                os.unlink(name, dir_fd=folder)
-                os.fsync(folder)
-        except FileNotFoundError:
-            return False
+        with _translated():
+            try:
+                with self._folder(folders) as folder:
+                    os.unlink(name, dir_fd=folder)
+                    os.fsync(folder)
+            except FileNotFoundError:
+                return False
         return True
 
     def unfinished(self) -> Iterator[StoredObject]:
         """What unfinished writers hold, and what crashed ones left; their age tells which."""
-        with self._folder([_TEMPORARY]) as folder:
+        with _translated(), self._folder([_TEMPORARY]) as folder:
             yield from _walk(folder, "")
 
     def discard_unfinished(self, key: str) -> bool:
         """Removes one of `unfinished`; False if it is gone already."""
         (name,) = key_parts(key)
-        try:
-            with self._folder([_TEMPORARY]) as folder:
-                os.unlink(name, dir_fd=folder)
-        except FileNotFoundError:
-            return False
+        with _translated():
+            try:
+                with self._folder([_TEMPORARY]) as folder:
+                    os.unlink(name, dir_fd=folder)
+            except FileNotFoundError:
+                return False
         return True
 
     def _publish(self, temporary: str, key: str) -> None:
@@ -157,28 +171,19 @@ class LocalWriter:
         """
         if self._descriptor is None:
             raise ValueError("the writer is closed")
-        view = memoryview(data).cast("B")
-        if len(view) * 16 >= _RESERVED and self._size + len(view) > self._reserved:
-            self._reserve(self._descriptor)
-        while view:
-            try:
-                written = os.pwrite(self._descriptor, view, self._size)
-            except OSError as error:
-                if error.errno != errno.EINVAL or not _make_buffered(self._descriptor):
-                    raise
-                continue
-            self._size += written
-            view = view[written:]
+        with _translated():
+            self._append(self._descriptor, memoryview(data).cast("B"))
 
     def commit(self) -> None:
         """Makes the object durable, then visible. ObjectExists if another was faster. Closes the writer even so."""
         try:
             if self._descriptor is None:
                 raise ValueError("the writer is closed")
-            if self._reserved > self._size:
-                os.ftruncate(self._descriptor, self._size)
-            os.fsync(self._descriptor)
-            self._store._publish(self._temporary, self._key)
+            with _translated():
+                if self._reserved > self._size:
+                    os.ftruncate(self._descriptor, self._size)
+                os.fsync(self._descriptor)
+                self._store._publish(self._temporary, self._key)
         finally:
             self.discard()
 
@@ -187,7 +192,22 @@ class LocalWriter:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-            self._store.discard_unfinished(self._temporary)
+            # The disk may fail; what is left is among the unfinished, and is collected by its age.
+            with suppress(StoreUnavailable):
+                self._store.discard_unfinished(self._temporary)
+
+    def _append(self, descriptor: int, view: memoryview) -> None:
+        if len(view) * 16 >= _RESERVED and self._size + len(view) > self._reserved:
+            self._reserve(descriptor)
+        while view:
+            try:
+                written = os.pwrite(descriptor, view, self._size)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not _make_buffered(descriptor):
+                    raise
+                continue
+            self._size += written
+            view = view[written:]
 
     def _reserve(self, descriptor: int) -> None:
         """Takes space ahead: large objects written side by side stay in one piece, and a full disk says so early."""
@@ -205,6 +225,19 @@ class LocalWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The operating system's errors as ours; without paths, which are for the log of the service alone."""
+    try:
+        yield
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "UNKNOWN")
+        if error.errno in _FULL:
+            raise StoreFull("The disk of the weights is full: make room, then try again.", code=name) from error
+        message = f"The disk of the weights fails ({name}): see whether it is mounted, sound and may be written."
+        raise StoreUnavailable(message, code=name) from error
 
 
 def _open_direct(name: str, folder: int) -> int:

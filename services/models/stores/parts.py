@@ -15,6 +15,8 @@ from strongroom.chunking import Buffer
 
 # Memory a writer holds, and the least that S3 takes is 5 MiB.
 PART_BYTES = 8 * 1024 * 1024
+# Objects listed with one request.
+PAGE = 1000
 # The name of the mark among the metadata of an object.
 MARK = "strongroomwriter"
 
@@ -26,6 +28,9 @@ class Patience:
     connect: float = 5.0
     silence: float = 30.0
     attempts: int = 4
+
+
+USUAL = Patience()
 
 
 class Conflict(Exception):
@@ -102,16 +107,22 @@ class PartWriter:
             part = bytes(waiting[:length])
         del self._waiting[:length]
         self._sent = True  # also if it fails: nobody knows how much of it arrived
-        self._upload.send(part)
+        try:
+            self._upload.send(part)
+        except Conflict:
+            raise self._lost() from None
 
     def _settle(self) -> None:
         match self._upload.winner():
             case self._mark:
                 return
             case None:
-                raise StoreUnavailable("What was written is no longer in the store: write it again.", key=self._key)
+                raise self._lost()
             case _:
                 raise ObjectExists("The store has this object already.", key=self._key)
+
+    def _lost(self) -> StoreUnavailable:
+        return StoreUnavailable("What was written is no longer in the store: write it again.", key=self._key)
 
     def _check_open(self) -> None:
         if not self._open:

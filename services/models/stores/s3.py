@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 
 from services.models.stores.configuration import ConfigurationError, S3Configuration
-from services.models.stores.parts import MARK, Conflict, PartWriter, Patience
+from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience
 from services.models.stores.store import ObjectNotFound, StoredObject, StoreFull, StoreUnavailable, folder, key_parts
 from strongroom.chunking import Buffer
 
@@ -24,7 +24,7 @@ _CONFLICT = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload",
 _BETWEEN = ":"  # no part of a key: key and id of an unfinished upload
 
 
-def opened(configuration: S3Configuration, patience: Patience = Patience()) -> "S3Store":  # noqa: B008 - a value
+def opened(configuration: S3Configuration, patience: Patience = USUAL) -> "S3Store":
     """Opens a store; asks nothing of it yet. Raises ConfigurationError."""
 
     def read(name: str) -> str | None:
@@ -181,7 +181,10 @@ class S3Store:
     def _pages(self, operation: str, field: str, prefix: str) -> Iterator[dict[str, Any]]:
         if prefix and not prefix.endswith("/"):
             raise ValueError("a prefix names a folder and ends in /")
-        for page in self._client.get_paginator(operation).paginate(Bucket=self._bucket, Prefix=self._root + prefix):
+        pages = self._client.get_paginator(operation).paginate(
+            Bucket=self._bucket, Prefix=self._root + prefix, PaginationConfig={"PageSize": PAGE}
+        )
+        for page in pages:
             yield from page.get(field, ())
 
 
