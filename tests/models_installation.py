@@ -30,6 +30,8 @@ from strongroom.models.v1 import (
     maintenance_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
+    stores_pb2,
+    stores_pb2_grpc,
     weights_pb2,
     weights_pb2_grpc,
 )
@@ -76,6 +78,7 @@ class Caller:
         self.models = models_pb2_grpc.ModelServiceStub(self.channel)
         self.weights = weights_pb2_grpc.WeightsServiceStub(self.channel)
         self.files = files_pb2_grpc.FileServiceStub(self.channel)
+        self.stores = stores_pb2_grpc.StoreServiceStub(self.channel)
         self.maintenance = maintenance_pb2_grpc.MaintenanceServiceStub(self.channel)
 
     @property
@@ -175,6 +178,15 @@ class Caller:
         request = maintenance_pb2.CollectGarbageRequest(dry_run=dry_run, min_age_seconds=min_age)
         return self.call(self.maintenance.CollectGarbage, request)
 
+    def show_stores(self) -> stores_pb2.ListStoresResponse:
+        return self.call(self.stores.ListStores, stores_pb2.ListStoresRequest())
+
+    def sync_stores(self, *stores: str) -> stores_pb2.SyncStoresResponse:
+        return self.call(self.stores.SyncStores, stores_pb2.SyncStoresRequest(stores=stores))
+
+    def rebuild(self, **options: Any) -> stores_pb2.RebuildIndexResponse:
+        return self.call(self.stores.RebuildIndex, stores_pb2.RebuildIndexRequest(**options))
+
 
 def put_messages(
     version: str, path: str, pieces: Iterable[bytes], model: str = MODEL, manager: str = "default"
@@ -202,6 +214,8 @@ class Installation:
     channel: grpc.Channel = field(init=False)
     secrets: ExitStack = field(init=False)
     secrets_address: str = field(init=False)
+    # The file that says where weights are kept; one folder if None.
+    stores: Path | None = None
 
     def start_secrets(self, listen: str) -> None:
         """Runs the secrets service until `secrets` is closed."""
@@ -234,6 +248,8 @@ class Installation:
             identity_dir=self.folder / "keys",
             secrets_addr=self.secrets_address,
             auth_addr="127.0.0.1:1",
+            stores=self.stores,
+            sync_seconds=0.05,
         )
         with serving(self.build, settings) as address:
             yield address
@@ -252,23 +268,25 @@ class Installation:
         return self.caller(ADMINISTRATOR)
 
     def stored(self, kind: str = "") -> list[Path]:
-        """Files in the store: all, or those of `packs`, `manifests`, `.tmp`."""
-        return sorted(path for path in (self.folder / "weights" / kind).rglob("*") if path.is_file())
+        """Files in the store: those of `packs`, `manifests`, `.tmp`, or all but the marks of whose index it is."""
+        root = self.folder / "weights"
+        files = (path for path in (root / kind).rglob("*") if path.is_file())
+        return sorted(path for path in files if path.relative_to(root).parts[0] not in ("index", "checks"))
 
 
-def make_installation_files(folder: Path, database_url: str = "") -> Installation:
+def make_installation_files(folder: Path, database_url: str = "", stores: Path | None = None) -> Installation:
     """An installation with its keys, of which no service runs yet."""
     root_key = folder / "root.key"
     root_key.touch(mode=0o600)
     root_key.write_text(base64.b64encode(os.urandom(32)).decode())
     make_identities(folder / "keys")
-    return Installation(folder, database_url=database_url)
+    return Installation(folder, database_url=database_url, stores=stores)
 
 
 @contextmanager
-def installation(folder: Path, database_url: str = "") -> Iterator[Installation]:
+def installation(folder: Path, database_url: str = "", stores: Path | None = None) -> Iterator[Installation]:
     with ExitStack() as stack:
-        made = make_installation_files(folder, database_url)
+        made = make_installation_files(folder, database_url, stores)
         made.start_secrets("127.0.0.1:0")
         stack.callback(lambda: made.secrets.close())
         made.address = stack.enter_context(made.models())

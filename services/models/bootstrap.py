@@ -15,8 +15,10 @@ from services.models.artifacts import Artifacts
 from services.models.catalog_servicer import CatalogServicer
 from services.models.collect import Collector
 from services.models.commit import Committer
+from services.models.copy_journal import CopyJournal
 from services.models.file_servicer import FileServicer
 from services.models.housekeeper import Housekeeper
+from services.models.index_identity import IndexIdentity
 from services.models.ingest import ByteBudget
 from services.models.key_client import KeyClient
 from services.models.lineage import Lineage
@@ -33,15 +35,23 @@ from services.models.metrics import Metrics
 from services.models.model_servicer import ModelServicer
 from services.models.path_index import PathIndex
 from services.models.reads import Reader
+from services.models.rebuild import Rebuilder
 from services.models.receive import FileReceiver, Receiver
 from services.models.reencrypt import Reencryptor
 from services.models.reencryptions import Reencryptions
 from services.models.removal import Remover
+from services.models.replication import Member, ReplicatedStore
 from services.models.rotation_servicer import RotationServicer
 from services.models.rotation_worker import RotationWorker
 from services.models.search import Search
 from services.models.settings import ModelsSettings
+from services.models.store_overview import StoreOverview
+from services.models.store_servicer import StoreServicer
+from services.models.store_states import StoreStates
+from services.models.store_watch import StoreWatch
+from services.models.stores.configuration import StoresConfiguration
 from services.models.stores.opening import open_all
+from services.models.synchronize import Synchronizer
 from services.models.tables import audit_events
 from services.models.uploads import Uploads
 from services.models.verify import Verifier
@@ -66,13 +76,14 @@ from strongroom.models.v1 import (
     managers_pb2_grpc,
     models_pb2_grpc,
     rotation_pb2_grpc,
+    stores_pb2_grpc,
 )
 
 _NAME = "models"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICES = (
     *("ModelService", "WeightsService", "FileService", "MaintenanceService", "ManagerService", "RotationService"),
-    *("CatalogService", "ArtifactService"),
+    *("CatalogService", "ArtifactService", "StoreService"),
 )
 
 
@@ -87,8 +98,8 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
     accounts = accounts_for(settings.auth_addr, identity, clock)
     secrets = service_channel(settings.secrets_addr, "secrets", identity)
-    configured = settings.stores_configuration()
-    store = open_all(configured)[configured.primary]
+    journal = CopyJournal(database, clock)
+    store = _replicated(settings.stores_configuration(), journal)
     trail = Trail(database, audit_events, identity, settings.data_dir, clock)
 
     keys = KeyClient(secrets)
@@ -109,7 +120,16 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     removal = ManagerRemoval(database, remover.remove, clock)
     saves = ManagerSaves(catalog, paths, versions, manifest_store, files, reader)
     by_path = ManagerModels(catalog, paths, versions, manifest_store, files, reader, verifying, clock)
-    collector = Collector(database, store, keys, remover, clock)
+    identity_of_index = IndexIdentity(database, store.primary.store)
+    collector = Collector(database, store, keys, remover, identity_of_index, clock)
+    states = StoreStates(database, clock)
+    watches = [_watch(member, store, database, states, journal, settings, clock) for member in store.members]
+
+    def ensure_default() -> None:
+        managers.ensure(DEFAULT_MANAGER)
+
+    rebuilder = Rebuilder(database, store, keys, version_keys, identity_of_index, ensure_default, clock)
+    overview = StoreOverview(store, states, journal, clock)
     reencryptor = Reencryptor(database, version_keys, versions, manifest_store, reader, receiver, committer, clock)
     rotation_worker = RotationWorker(reencryptor.run, manager_keys.resume)
     reencryptions = Reencryptions(database, keys, managers, remover.remove, rotation_worker.wake, clock)
@@ -135,6 +155,8 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         rotation_servicer = RotationServicer(manager_keys, reencryptions)
         rotation_pb2_grpc.add_RotationServiceServicer_to_server(rotation_servicer, server)
         maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(collector), server)
+        stores_servicer = StoreServicer(overview, identity_of_index, rebuilder)
+        stores_pb2_grpc.add_StoreServiceServicer_to_server(stores_servicer, server)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 
     def start() -> None:
@@ -142,11 +164,18 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         trust.start()
         trail.start()
         accounts.start()
-        managers.ensure(DEFAULT_MANAGER)
+        identity_of_index.ensure()
+        # An index that lost its managers must not get new secrets in place of those that opened the weights.
+        if not identity_of_index.problem():
+            ensure_default()
         housekeeper.start()
         rotation_worker.start()
+        for watch in watches:
+            watch.start()
 
     def close() -> None:
+        for watch in watches:
+            watch.close()
         rotation_worker.close()
         housekeeper.close()
         accounts.close()
@@ -169,3 +198,22 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         max_request_bytes=64 << 20,
         socket=settings.bulk_socket,
     )
+
+
+def _replicated(configured: StoresConfiguration, journal: CopyJournal) -> ReplicatedStore:
+    members = [Member(name, configured.stores[name].kind, store) for name, store in open_all(configured).items()]
+    return ReplicatedStore(members, journal)
+
+
+def _watch(
+    member: Member,
+    store: ReplicatedStore,
+    database: Database,
+    states: StoreStates,
+    journal: CopyJournal,
+    settings: ModelsSettings,
+    clock: Callable[[], datetime],
+) -> StoreWatch:
+    synchronizer = Synchronizer(member, store, database, journal, clock)
+    alone = not store.replicas
+    return StoreWatch(synchronizer, states, journal, clock, settings.sync_seconds, alone=alone)

@@ -17,9 +17,10 @@ from ulid import ULID
 
 from services.models import access_codes, chunk_index, condemned, packs, uploads
 from services.models import tables as t
+from services.models.index_identity import IndexIdentity, IndexStale
 from services.models.key_client import KeyClient
 from services.models.removal import Remover
-from services.models.stores.store import ObjectNotFound, Store, StoredObject
+from services.models.stores.store import ObjectNotFound, Store, StoredObject, StoreUnavailable
 from services.shared.database import Database
 
 N = TypeVar("N", str, bytes)
@@ -74,20 +75,24 @@ class Collector:
         store: Store,
         keys: KeyClient,
         remover: Remover,
+        identity: IndexIdentity,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._store = store
         self._keys = keys
         self._remover = remover
+        self._identity = identity
         self._clock = clock
 
     def collect(self, *, dry_run: bool = False, min_age: timedelta | None = None) -> Collected:
         """Collects, or with `dry_run` says what it would.
 
         `min_age` replaces the age of one hour for objects and keys and that of 24 hours for packs; but while an upload
-        is open, what may be its own is left alone for an hour. Raises KeyServiceUnavailable.
+        is open, what may be its own is left alone for an hour. Raises KeyServiceUnavailable; StoreUnavailable;
+        IndexStale where the index has forgotten what the stores hold, which must not pass for garbage.
         """
+        self._trust_index(dry_run=dry_run)
         now = self._clock()
         object_age, pack_age = (OBJECT_AGE, PACK_AGE) if min_age is None else (min_age, min_age)
         candidates = self._candidates(now, object_age, pack_age)
@@ -105,6 +110,12 @@ class Collector:
         if not dry_run:
             self._remove(doomed, candidates)
         return result
+
+    def _trust_index(self, *, dry_run: bool) -> None:
+        if not dry_run:
+            self._identity.prove()
+        elif problem := self._identity.problem():
+            raise IndexStale(problem)
 
     def _candidates(self, now: datetime, object_age: timedelta, pack_age: timedelta) -> _Candidates:
         # Keys first, objects next: a commit makes its key, then its manifest, then its rows.
@@ -149,7 +160,7 @@ class Collector:
             if condemned.key_named(name) is not None:
                 result.destroyed_keys += 1
                 continue
-            with suppress(ObjectNotFound):
+            with suppress(ObjectNotFound, StoreUnavailable):
                 result.freed_bytes += self._store.size(name)
                 result.deleted_packs += name.startswith("packs/")
                 result.deleted_manifests += name.startswith("manifests/")

@@ -55,6 +55,11 @@ def refuse_condemned(connection: sa.Connection, names: Collection[str]) -> None:
         raise Condemned("Garbage collection was faster than this upload. Try again.")
 
 
+def is_condemned(connection: sa.Connection, name: str) -> bool:
+    """Whether nobody may refer to this any more."""
+    return connection.execute(sa.select(t.condemned.c.name).where(t.condemned.c.name == name)).first() is not None
+
+
 def pending(connection: sa.Connection) -> list[str]:
     """The names whose removal is not confirmed."""
     return list(connection.scalars(sa.select(t.condemned.c.name).where(t.condemned.c.removed_at.is_(None))))

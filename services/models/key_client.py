@@ -103,6 +103,14 @@ class KeyClient:
         self._cache.put(key_id, (context, unwrapped.key))
         return unwrapped.key
 
+    def kek_of(self, key_id: str, context: str) -> str:
+        """The key-encryption key that the key is under. KeyMissing as `unwrap`."""
+        if is_public(key_id):
+            return PUBLIC_KEK
+        request = pb.UnwrapKeysRequest(keys=[pb.KeyReference(key_id=key_id, context=context)])
+        with _translated():
+            return self._stub.UnwrapKeys(request).keys[0].kek_id
+
     def destroy(self, key_ids: Sequence[str]) -> int:
         """Destroys keys for good; those that are gone already count for nothing."""
         destroyed = 0

@@ -20,10 +20,12 @@ class ModelsSettings(ServiceSettings):
 
     # A unix socket for bulk streams that need not pass the gateway; its folder is for this user alone. None if empty.
     bulk_socket: Annotated[str, StringConstraints(pattern=r"^(/.{1,106})?$")] = ""
+    # Seconds between two looks at what a store lacks.
+    sync_seconds: float = 2.0
 
     @property
     def weights_dir(self) -> Path:
-        """The folder of the local store."""
+        """The folder of the local store that is used if no other is named."""
         return self.data_dir / "weights"
 
     def stores_configuration(self) -> StoresConfiguration:

@@ -238,6 +238,57 @@ condemned = sa.Table(
     sa.Column("removed_at", UtcDateTime, index=True),
 )
 
+# Objects that a store shall have and may lack: written down before the object is anywhere, deleted once it is there.
+pending_copies = sa.Table(
+    "pending_copies",
+    METADATA,
+    sa.Column("store", sa.String(32), primary_key=True),
+    sa.Column("name", sa.String(128), primary_key=True),
+    # Whether what the store has under this name is damaged.
+    sa.Column("replaces", sa.Boolean, nullable=False),
+    sa.Column("noted_at", UtcDateTime, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("retry_at", UtcDateTime, nullable=False),
+    sa.Column("error", sa.String(255), nullable=False),
+    sa.Index("pending_copies_due", "store", "retry_at"),
+)
+
+# Versions whose weights were deleted in the primary and live on in replicas.
+primary_deletions = sa.Table(
+    "primary_deletions",
+    METADATA,
+    sa.Column("version", _Number, sa.ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("deleted_at", UtcDateTime, nullable=False),
+)
+
+# What was last seen of a store, by whichever process, and the job that repairs it.
+store_states = sa.Table(
+    "store_states",
+    METADATA,
+    sa.Column("store", sa.String(32), primary_key=True),
+    # Empty if it answered.
+    sa.Column("error", sa.String(255), nullable=False),
+    sa.Column("checked_at", UtcDateTime, nullable=False),
+    # When it last had all that it shall have.
+    sa.Column("synced_at", UtcDateTime),
+    sa.Column("repair_requested_at", UtcDateTime),
+    sa.Column("repaired_at", UtcDateTime),
+    # Which process works on it, and until when it does unless it says so again.
+    sa.Column("holder", sa.String(32)),
+    sa.Column("held_until", UtcDateTime),
+)
+
+# One row: which index this is. The stores say which one is theirs, and collection removes nothing of another's.
+index_identity = sa.Table(
+    "index_identity",
+    METADATA,
+    sa.Column("id", sa.String(26), primary_key=True),
+    # Grows at each collection, so that an index restored from a backup is found out.
+    sa.Column("generation", sa.Integer, nullable=False),
+    # Why it does not fit the stores; empty if it does.
+    sa.Column("stranger", sa.String(255), nullable=False),
+)
+
 # Parameters in one statement; SQLite takes 32,766.
 _BATCH = 1000
 

@@ -94,6 +94,12 @@ class VersionKeys:
             self._opened.put(known, key)
         return key
 
+    def kek_id(self, holder: HasKeys) -> str:
+        """The key-encryption key that the data key is under. Raises KeyMissing."""
+        if protected(holder):
+            return self._keys.kek_of(holder.data_key_id, _protected_context(holder.manager_id))
+        return self._keys.kek_of(holder.data_key_id, data_key_context(holder.manager_id, holder.uid))
+
     def domain(self, holder: HasKeys, code: AccessCode | None) -> Domain:
         """The dedup domain. Use it for one request: the secret in it may be destroyed. Raises as `data_key`."""
         self._refuse_public(holder)

@@ -95,4 +95,4 @@ def _password(password: keys_pb2.KekPassword) -> KekPassword:
 
 
 def _key(key: DataKey) -> keys_pb2.Key:
-    return keys_pb2.Key(key_id=key.id, key=key.key)
+    return keys_pb2.Key(key_id=key.id, key=key.key, kek_id=key.kek_id)

@@ -68,6 +68,8 @@ class DataKey:
 
     id: str
     key: bytes = field(repr=False)
+    # The KEK it was unwrapped with.
+    kek_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,10 @@ class Keyring:
             place = (row.kek_id, row.kek_version)
             kek = opened.get(place) or opened.setdefault(place, self.kek(connection, owner, *place))
             try:
-                found.append(DataKey(key_id, envelope.unseal(kek.key, row.wrapped, kek.aad(key_id, context))))
+                key = envelope.unseal(kek.key, row.wrapped, kek.aad(key_id, context))
             except EnvelopeError:
                 raise KeyNotFound(key_id) from None
+            found.append(DataKey(key_id, key, row.kek_id))
         return found
 
     def destroy(self, owner: str, key_ids: Sequence[str]) -> int:

@@ -116,19 +116,23 @@ class Key(_message.Message):
 
     KEY_ID_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    KEK_ID_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """A ULID."""
     key: _builtins.bytes
     """32 bytes."""
+    kek_id: _builtins.str
+    """The KEK it is wrapped by; from UnwrapKeys alone."""
     def __init__(
         self,
         *,
         key_id: _builtins.str = ...,
         key: _builtins.bytes = ...,
+        kek_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "key_id", b"key_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kek_id", b"kek_id", "key", b"key", "key_id", b"key_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
