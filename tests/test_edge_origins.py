@@ -3,6 +3,7 @@
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -19,6 +20,13 @@ from tests.test_gateway_rest import Answer, admin, assert_problem, call
 
 FRIEND = "https://app.example.com"
 SECOND = "http://localhost:3000"
+# The gateway's own names, beside addresses and localhost.
+OURS, ALIAS = "strongroom.example", "http://gateway.internal:8080"
+ENVIRONMENT = {
+    "ALLOWED_ORIGINS": f"{FRIEND}, {SECOND}, {ALIAS}",
+    "STRONGROOM_PUBLIC_URL": f"http://{OURS}",
+    "STRONGROOM_RATE_LIMIT": "1000/second",
+}
 STRANGER = "https://evil.example.com"
 REPORT = "/strongroom.edge.v1.EdgeService/ReportRefusedOrigin"
 
@@ -27,7 +35,7 @@ REPORT = "/strongroom.edge.v1.EdgeService/ReportRefusedOrigin"
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One that lets two websites in, and allows so much that it limits nobody here."""
     folder = tmp_path_factory.mktemp("origins") / "data"
-    with RunningStack(folder, ALLOWED_ORIGINS=f"{FRIEND}, {SECOND}", STRONGROOM_RATE_LIMIT="1000/second") as running:
+    with RunningStack(folder, **ENVIRONMENT) as running:
         yield running
 
 
@@ -105,6 +113,46 @@ def test_the_same_host_by_another_scheme_or_port_is_another_origin(stack: Stack,
     """`x-forwarded-proto` of the client's own does not help."""
     headers = [f"origin: {origin}", "x-forwarded-proto: https"]
     assert send(stack, raw("GET /health", *headers, host="strongroom.example")).status == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:8080", "LOCALHOST", "127.0.0.1:9", "192.0.2.7", "[::1]:8080", "gateway.internal:8080"]
+)
+def test_a_page_of_ours_is_one_from_a_name_of_ours(stack: Stack, host: str) -> None:
+    assert send(stack, raw("GET /health", f"origin: http://{host.lower()}", host=host)).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example.com",
+        "evil.example.com:8080",
+        "localhost.evil.com",
+        "127.0.0.1.evil.com",
+        "1.2.3.4.5",
+        "gateway.internal",
+    ],
+)
+@pytest.mark.parametrize("line", ["GET /api/v1/managers/default/models", "POST /api/v1/secrets", "GET /health"])
+def test_a_name_that_leads_here_is_not_ours(stack: Stack, host: str, line: str) -> None:
+    """DNS rebinding: a page of that name is the same origin to its browser."""
+    answer = send(stack, raw(line, f"origin: http://{host}", f"x-api-key: {stack.admin_key}", host=host))
+    assert_problem(answer, 403, "ORIGIN_NOT_ALLOWED")
+
+
+def test_in_open_mode_a_name_that_leads_here_reads_nothing(tmp_path: Path) -> None:
+    """A browser names no origin when a page reads from its own."""
+    path, environment = "/api/v1/managers/default/models", ENVIRONMENT | {"STRONGROOM_AUTH_MODE": "open"}
+    with RunningStack(tmp_path / "data", **environment) as opened:
+        problem = assert_problem(send(opened, raw(f"GET {path}", host="evil.example.com")), 403, "HOST_NOT_ALLOWED")
+        assert "STRONGROOM_ALLOWED_ORIGINS" in problem["detail"]
+        for host in ("localhost:1", "127.0.0.1", OURS, "gateway.internal:8080"):
+            assert send(opened, raw(f"GET {path}", host=host)).status == 200
+        key = f"x-api-key: {opened.admin_key}"
+        assert send(opened, raw(f"GET {path}", key, host="evil.example.com")).status == 200
+        assert send(opened, raw("GET /health", host="evil.example.com")).status == 200
+        evil = "origin: http://evil.example.com"
+        assert_problem(send(opened, raw(f"GET {path}", evil, host="evil.example.com")), 403, "ORIGIN_NOT_ALLOWED")
 
 
 def test_without_an_origin_nothing_is_said_but_that_it_matters(stack: Stack) -> None:

@@ -98,6 +98,17 @@ def test_an_access_token_is_accepted_without_the_key(stack: Stack) -> None:
     assert caller.json["principal"] == admin(stack, "GET", "/api/v1/caller").json["principal"]
 
 
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR", "bearer "])
+def test_the_scheme_of_a_token_has_no_case(stack: Stack, scheme: str) -> None:
+    """RFC 9110, section 11.1."""
+    token = admin(stack, "POST", "/api/v1/tokens", {}).json["access_token"]
+    headers = {"Authorization": f"{scheme} {token}"}
+    assert call(stack, "GET", "/api/v1/caller", headers).status == 200
+    assert call(stack, "GET", "/api/v1/managers/default/models", headers).status == 200
+    twice = call(stack, "GET", "/api/v1/caller", {**headers, "X-API-Key": stack.admin_key})
+    assert_problem(twice, 401, "CREDENTIAL_INVALID")
+
+
 def test_a_token_of_another_signer_is_refused(stack: Stack) -> None:
     key_id = call(stack, "GET", "/.well-known/jwks.json").json["keys"][0]["kid"]
     now = int(time.time())

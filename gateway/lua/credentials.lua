@@ -2,28 +2,58 @@
 
 -- Names of query parameters that carry credentials elsewhere, without case, dashes and underscores.
 local NAMES = {
-  accesstoken = true, apikey = true, authorization = true, authtoken = true, refreshtoken = true, xapikey = true,
+  accesstoken = true, apikey = true, apitoken = true, authorization = true, authtoken = true, bearer = true,
+  clientsecret = true, currentpassword = true, idtoken = true, jwt = true, newpassword = true, password = true,
+  refreshtoken = true, secret = true, token = true, xapikey = true,
 }
 
--- Shorter than a key, so that one that was cut off is found as well; longer than what is named after one.
-local KEY = "sr_" .. ("%w"):rep(30)
+local SECRETS = {
+  -- Keys and refresh tokens. Shorter than they are, so that one that was cut off is found as well; longer than what is named
+  -- after one.
+  "sr_" .. ("%w"):rep(30), "srr_" .. ("%w"):rep(30),
+  -- Tokens (RFC 7515, section 3.1), whose first part begins with `{"`.
+  "eyJ[%w_-]+%.[%w_-]+%.",
+}
+
+-- Who reads a log or calls on may decode once more than we do. Nobody encodes so often with good intentions.
+local READINGS = 8
 
 local function decode(text)
   return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
 end
 
+-- Whether one of the readings of a text, or the lack of a last one, is as `judge` says.
+local function in_a_reading(text, judge)
+  for _ = 1, READINGS do
+    if judge(text) then return true end
+    local read = decode(text)
+    if read == text then return false end
+    text = read
+  end
+  return true
+end
+
+local function holds_secret(text)
+  for _, pattern in ipairs(SECRETS) do
+    if text:find(pattern) then return true end
+  end
+end
+
+local function is_named(name)
+  return NAMES[name:lower():gsub("[-_]", "")]
+end
+
 local function named_in(query)
   for name in query:gmatch("([^&=;]+)=") do
-    if NAMES[decode(name):lower():gsub("[-_]", "")] then return true end
+    if in_a_reading(name, is_named) then return true end
   end
 end
 
 -- Whether the target of a request holds a credential, and its path as it may stand in a log and in an answer.
 local function in_target(target)
   local path, query = target:match("^([^?]*)%??(.*)$")
-  local shown = decode(path):find(KEY) and "/[redacted]" or path
-  if shown ~= path or query == "" then return shown ~= path, shown end
-  return (named_in(query) or decode(query):find(KEY) ~= nil), shown
+  if in_a_reading(path, holds_secret) then return true, "/[redacted]" end
+  return query ~= "" and (named_in(query) or in_a_reading(query, holds_secret)) or false, path
 end
 
 -- One request, one credential: whoever sends a second, wrong one must learn that it is wrong. jwt_authn would accept the
@@ -37,4 +67,12 @@ local function hide_if_several(headers)
   end
 end
 
-return {in_target = in_target, hide_if_several = hide_if_several}
+-- Schemes have no case (RFC 9110, section 11.1), but jwt_authn and those behind it know one spelling.
+local function spell_scheme(headers)
+  local scheme, rest = (headers:get("authorization") or ""):match("^(%a+) +(.*)$")
+  if scheme and scheme ~= "Bearer" and scheme:lower() == "bearer" then
+    headers:replace("authorization", "Bearer " .. rest)
+  end
+end
+
+return {in_target = in_target, spell_scheme = spell_scheme, hide_if_several = hide_if_several}

@@ -15,7 +15,12 @@ local function is_grpc(headers)
   return (headers:get("content-type") or ""):sub(1, 16) == "application/grpc"
 end
 
--- `/api-keys/` is `/api-keys`; the name of a file keeps every slash and is judged with it.
+-- A segment without a name. Routes take it for no path and the transcoder for a field that is empty: nobody reads it.
+local function has_gap(path)
+  return path:find("//", 1, true) or (#path > 1 and path:sub(-1) == "/")
+end
+
+-- `/api-keys/` is `/api-keys`; the name of a file keeps its slash and is judged with it.
 local function without_slash(headers, path)
   if #path < 2 or path:sub(-1) ~= "/" or path:find("/files/", 1, true) then return path end
   headers:replace(":path", path:sub(1, -2) .. headers:get(":path"):sub(#path + 1))
@@ -39,7 +44,13 @@ function envoy_on_request(handle)
     request.refuse(handle, 400, "CREDENTIAL_IN_URL", detail)
     return
   end
+  if has_gap(path) then
+    local detail = "A segment of this path is empty. Write one slash between names, and none at the end."
+    request.refuse(handle, 404, "PATH_UNKNOWN", detail)
+    return
+  end
   credentials.hide_if_several(headers)
+  credentials.spell_scheme(headers)
 end
 
 -- What the service said about its answer before the first byte: the status of success, and the length of a stream.

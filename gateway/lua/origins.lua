@@ -15,22 +15,42 @@ local DEFAULT_PORTS = {http = ":80", https = ":443"}
 local REPORTS = 5
 local second, reported, untold = 0, 0, 0
 
-local allowed -- origin → true, read once
+local known = {} -- by the list's name: name → true, read once
 
-local function may(handle, origin)
-  if not allowed then
-    allowed = {}
-    for _, name in ipairs(handle:virtualHost():metadata():get("origins") or {}) do allowed[name] = true end
+local function listed(handle, list, name)
+  if not known[list] then
+    known[list] = {}
+    for _, entry in ipairs(handle:virtualHost():metadata():get(list) or {}) do known[list][entry] = true end
   end
-  return allowed[origin]
+  return known[list][name] or false
 end
 
--- Whether the gateway itself served the page. The scheme is that of the connection.
-local function same(headers, origin)
-  local scheme, host = headers:get("x-forwarded-proto") or "", headers:get(":authority") or ""
+-- The origin that the request was sent to, by its own account. The scheme is that of the connection.
+local function asked(headers)
+  local scheme, host = headers:get("x-forwarded-proto") or "", (headers:get(":authority") or ""):lower()
   local port = DEFAULT_PORTS[scheme]
   if port and host:sub(-#port) == port then host = host:sub(1, -#port - 1) end
-  return host ~= "" and origin == scheme .. "://" .. host:lower()
+  return scheme .. "://" .. host, (host:gsub(":%d+$", ""))
+end
+
+-- Whether the gateway answers to a host. Whoever has a name of their own can let it lead here and be the same origin as what
+-- they find, so names count where they are ours; behind an address is nobody else.
+local function is_ours(handle, origin, host)
+  return listed(handle, "hosts", host) or listed(handle, "origins", origin)
+    or host:find("^%d+%.%d+%.%d+%.%d+$") or host:find("^%[[%x:.]+%]$")
+end
+
+-- Whether the gateway itself served the page.
+local function same(handle, headers, origin)
+  local own, host = asked(headers)
+  return origin == own and is_ours(handle, own, host)
+end
+
+-- Browsers name no origin when a page reads from where it was served. In open mode nobody else asks them who they are.
+local function led_here(handle, headers, path)
+  if not handle:virtualHost():metadata():get("open") or headers:get(":method") ~= "GET" then return false end
+  if path:sub(1, 4) ~= "/api" or headers:get("x-api-key") or headers:get("authorization") then return false end
+  return not is_ours(handle, asked(headers))
 end
 
 -- Tells auth, which keeps counters and the audit log, and does not wait for it.
@@ -51,8 +71,14 @@ end
 -- Answers preflights and who may not ask. False for what goes on its way.
 local function answered(handle, headers, path)
   local origin = headers:get("origin")
-  if not origin then return false end
-  if headers:getNumValues("origin") > 1 or not (same(headers, origin) or may(handle, origin)) then
+  if not origin then
+    if not led_here(handle, headers, path) then return false end
+    local detail = "In open mode the gateway answers to names that it knows: list this one in STRONGROOM_ALLOWED_ORIGINS, "
+      .. "or send a credential."
+    request.refuse(handle, 403, "HOST_NOT_ALLOWED", detail)
+    return true
+  end
+  if headers:getNumValues("origin") > 1 or not (same(handle, headers, origin) or listed(handle, "origins", origin)) then
     report(handle, origin, path)
     request.refuse(handle, 403, "ORIGIN_NOT_ALLOWED", "Origin not allowed")
     return true

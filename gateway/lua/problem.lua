@@ -46,6 +46,11 @@ local function about_inside(text)
     or text == "content length too large"
 end
 
+-- As many requests of a kind are under way as the gateway sends on at a time.
+local function too_many(text)
+  return starts(text, "upstream ") and text:find("reset reason: overflow", 1, true)
+end
+
 -- gRPC's runtime says of a message over a service's own limit what it says of too many requests.
 local function too_large(text)
   return text:find("Received message larger than max", 1, true)
@@ -54,6 +59,7 @@ end
 -- Reason and sentence for a failure that Envoy or auth's check explains in a line of text.
 local function explain(status, text)
   if too_large(text) then return REASONS[413][1], REASONS[413][2] end
+  if too_many(text) then return "UNAVAILABLE", "More requests are under way than a service takes. Try again." end
   local known = REASONS[status] or REASONS[status < 500 and 400 or 500]
   if about_inside(text) or text == TITLES[status] then return known[1], known[2] end
   if status == 401 and (starts(text, "Missing") or starts(text, "Authentication required")) then
@@ -131,6 +137,7 @@ local function answer_problem(handle, headers, status)
       headers:replace(":status", "405")
       headers:replace("allow", allowed)
     end
+    if too_many(text) then headers:replace("retry-after", "1") end
     reason, text = explain(status, text)
     detail, details = quote(text), "[]"
   elseif not reason and too_large(detail) then
@@ -163,7 +170,7 @@ local function explain_grpc(handle, headers)
   end
   local reason, message = explain(STATUS_OF_CODE[code] or 500, text)
   if request.reason then reason, message = request.reason, request.detail end
-  local seconds = reason == "RATE_LIMITED" and seconds_to_wait(headers, "") or nil
+  local seconds = (reason == "RATE_LIMITED" or too_many(text)) and seconds_to_wait(headers, "") or nil
   local details = wire.status(code, message, reason, request.request_id or "", seconds)
   if message ~= text then headers:replace("grpc-message", message) end
   headers:replace("grpc-status-details-bin", handle:base64Escape(details))

@@ -3,7 +3,6 @@
 Each is a log line, a count in Prometheus and an audit event. Floods cost little: the audit log counts alike events.
 """
 
-import ipaddress
 import re
 import threading
 import time
@@ -13,6 +12,7 @@ from collections.abc import Callable
 import structlog
 from prometheus_client import Counter
 
+from services.auth.networks import network
 from services.shared.audit.event import Event
 
 _FAILURES = Counter("strongroom_auth_failures_total", "Refused credentials by cause.", ["cause"])
@@ -25,8 +25,6 @@ _MAX_CAUSES = 64
 _OTHER = "other"
 # Addresses remembered; the one that failed longest ago is forgotten first.
 _MAX_ADDRESSES = 10_000
-# Whoever has one IPv6 address has 2^64 of them.
-_NETWORK_BITS = 64
 # Callers choose origins, paths and request ids: long ones do not fill the log.
 _LOGGED_CHARACTERS = 128
 
@@ -90,26 +88,26 @@ class EdgeEvents:
     def failed(self, cause: str, address: str) -> None:
         """Counts a refused credential, and raises the alarm at the last of too many from one address."""
         _FAILURES.labels(self._label(cause)).inc()
-        if address and self._is_unusual(_network(address)):
+        if address and self._is_unusual(network(address)):
             _ALERTS.inc()
             _log.warning("auth.many_failures", address=address, failures=self._threshold, seconds=self._window)
             self._note(Event("auth.many_failures", outcome="denied", reason="MANY_FAILURES", address=address, count=1))
 
-    def _is_unusual(self, network: str) -> bool:
+    def _is_unusual(self, origin: str) -> bool:
         """Whether this failure makes too many within the window; True once a window."""
         now = self._clock()
         with self._lock:
             # The last `threshold` failures: if even the first of them is recent, they are too many.
-            times = self._failures.setdefault(network, deque(maxlen=self._threshold))
+            times = self._failures.setdefault(origin, deque(maxlen=self._threshold))
             times.append(now)
-            self._failures.move_to_end(network)
+            self._failures.move_to_end(origin)
             if len(times) < self._threshold or now - times[0] > self._window:
                 unusual = False
             else:
-                unusual = now - self._alerted.get(network, float("-inf")) > self._window
+                unusual = now - self._alerted.get(origin, float("-inf")) > self._window
             if unusual:
-                self._alerted[network] = now
-                self._alerted.move_to_end(network)
+                self._alerted[origin] = now
+                self._alerted.move_to_end(origin)
             for remembered in (self._failures, self._alerted):
                 while len(remembered) > _MAX_ADDRESSES:
                     remembered.popitem(last=False)
@@ -138,13 +136,3 @@ def _refusal(kind: str, reason: str, method: str, request_id: str, address: str,
 
 def _logged(**texts: str) -> dict[str, str]:
     return {name: text[:_LOGGED_CHARACTERS] for name, text in texts.items()}
-
-
-def _network(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address[:_LOGGED_CHARACTERS]
-    if parsed.version == 4:
-        return address
-    return str(ipaddress.ip_network((parsed, _NETWORK_BITS), strict=False))

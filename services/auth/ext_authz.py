@@ -14,7 +14,8 @@ from prometheus_client import Counter
 
 from services.auth.admission import Admission, Admitted, Attempt, Refused
 from services.auth.edge_events import EdgeEvents
-from services.auth.guesses import Guesses, network
+from services.auth.guesses import Guesses
+from services.auth.networks import network
 from services.shared.access import CHECK_METHOD, REPORT_METHOD
 from services.shared.channels import IDENTITY_HEADER
 from services.shared.layers import REQUEST_ID_HEADER

@@ -6,7 +6,6 @@ were good a while ago: who guesses does not lock out who works behind the same a
 """
 
 import hashlib
-import ipaddress
 import os
 import threading
 from collections import OrderedDict
@@ -14,12 +13,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from services.auth.admission import Attempt
+from services.auth.networks import network
 from strongroom.rates import Rate
 
 # Addresses and good credentials that are remembered; the one that was quiet for longest is forgotten first.
 _REMEMBERED = 10_000
-# Whoever has one IPv6 address has 2^64 of them.
-_NETWORK_BITS = 64
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -82,14 +80,3 @@ def _remember(store: OrderedDict[K, V], key: K, value: V) -> None:
     store.move_to_end(key)
     while len(store) > _REMEMBERED:
         store.popitem(last=False)
-
-
-def network(address: str) -> str:
-    """The address, or of an IPv6 address the network."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return address
-    return str(ipaddress.ip_network((parsed, _NETWORK_BITS), strict=False))

@@ -8,8 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
-from services.auth import password_rules, throttle
+from services.auth import password_rules
 from services.auth.issuer import TokenIssuer
+from services.auth.networks import network
 from services.auth.password_hashing import PasswordHashing, SignInBusy
 from services.auth.sessions import KIND as SESSION
 from services.auth.sessions import Refreshed, Sessions, end_sessions
@@ -83,10 +84,10 @@ class SignIn:
         """
         if new_password:
             _check_change(password, new_password, email)
-        key, network = email_key(email), throttle.network(address)
+        key, origin = email_key(email), network(address)
         user = self._row(u.c.email_key == key)
         # Asked for nobody too, so that the time does not tell.
-        known = self._sessions.known(user.id if user is not None else "", network)
+        known = self._sessions.known(user.id if user is not None else "", origin)
         scopes = self._throttle.sign_in_scopes(key, address, known=known)
         stored = user.password_hash if user is not None else None
         # The same work for a user who may not sign in.
@@ -100,7 +101,7 @@ class SignIn:
             self._change(connection, user, changes)
             if new_password:
                 end_sessions(connection, user.id, self._clock())
-            opened = self._sessions.open(connection, user, address, network)
+            opened = self._sessions.open(connection, user, address, origin)
         return self._tokens(opened)
 
     def refresh(self, refresh_token: str) -> Tokens:

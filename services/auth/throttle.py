@@ -13,7 +13,6 @@ from that network count, and sessions go on without a sign-in. An attempt counts
 taken back if it succeeds: a hundred attempts at once are no way around. E-mail addresses that nobody has count alike.
 """
 
-import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from services.auth.networks import network
 from services.auth.pepper import Pepper
 from services.auth.user_tables import sign_in_failures as f
 from services.shared.database import Database
@@ -168,17 +168,6 @@ class Throttle:
                 ),
             }
             connection.execute(sa.update(f).where(f.c.scope == count.scope.key).values(values))
-
-
-def network(address: str) -> str:
-    """Whom an address stands for: of IPv6 the /64 that one customer has, however many addresses they use of it."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def _count(scope: Scope, row: Any, now: datetime) -> Count:

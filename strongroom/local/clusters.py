@@ -8,12 +8,18 @@ from typing import Any
 from strongroom.local.authorization import CHECK
 from strongroom.local.contract import SERVICES
 
-# Auth three times more, for whoever has no credential: one kind of request cannot keep out the others, and none of them
-# whoever has a credential. So many at a time; together fewer than the threads (32) that serve strangers.
+# Auth four times more, for whoever has no credential: one kind of request cannot keep out the others, and none of them
+# whoever has a credential. So many at a time.
 PUBLIC = "public"
+# Passwords. More than auth computes and lets wait (18): it keeps places for people whom it knows, so it must be the one
+# to refuse.
 SIGN_IN = "sign_in"
+# Apart from them, so that a flood of passwords keeps nobody from the session that they have.
+SESSIONS = "sessions"
 PROTOCOLS = "protocols"
-STRANGERS = {PUBLIC: 12, SIGN_IN: 8, PROTOCOLS: 8}
+# Passwords, protocols and the four that may wait for AWS take long; together they are fewer than the threads (32) that
+# serve strangers. All else takes milliseconds.
+STRANGERS = {PUBLIC: 12, SIGN_IN: 20, SESSIONS: 12, PROTOCOLS: 6}
 
 # Questions to auth at a time: each has a thread there.
 CHECKS = 32

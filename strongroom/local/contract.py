@@ -20,6 +20,7 @@ PUBLIC_PROTOCOLS = (
     "grpc.reflection.v1alpha.ServerReflection",
 )
 
+
 _PATH_FIELD = re.compile(r"\{([a-z0-9_.]+)(?:=[^}]*)?\}")
 
 
@@ -151,6 +152,11 @@ def _bindings(rule: http_pb2.HttpRule) -> Iterator[Binding]:
         yield Binding(verb.upper(), getattr(rule, verb), rule.body)
     for additional in rule.additional_bindings:
         yield from _bindings(additional)
+
+
+def transcoder(service: str) -> str:
+    """The name of the filter that makes gRPC of a service's REST requests."""
+    return f"transcoder.{service}"
 
 
 def lua_pattern(template: str) -> str:

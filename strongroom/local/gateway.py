@@ -10,12 +10,11 @@ from typing import Any
 
 from strongroom.local.authorization import authorization
 from strongroom.local.clusters import CONNECTION_WINDOW, STREAM_WINDOW, clusters
-from strongroom.local.contract import SERVICES, Contract
+from strongroom.local.contract import SERVICES, Contract, transcoder
 from strongroom.local.limits import limiter
 from strongroom.local.policy import Policy
 from strongroom.local.routes import PUBLIC_BYTES, routes
 
-# Stands beside the packages, in the repository as in an installation.
 # In an installed wheel they stand in the package, in a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parents[1]
 FILES = next(path for path in (_PACKAGE / "gateway", _PACKAGE.parent / "gateway") if path.is_dir())
@@ -61,6 +60,8 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "authorization": authorization(settings.check_socket),
         "clusters": clusters(settings.addresses, settings.jwks_socket, settings.check_socket),
         "origins": settings.policy.origins,
+        "hosts": settings.policy.hosts(settings.host),
+        "open": settings.policy.open,
         "issuer": settings.policy.issuer,
         "key_set_cache": f"{settings.policy.key_set_seconds}s",
         "verbs": [{"pattern": path, "verbs": ", ".join(verbs)} for path, verbs in contract.verbs().items()],
@@ -101,7 +102,7 @@ def envoy() -> str:
 def _transcoder(name: str, services: list[str], ignored: list[str], *, last: bool) -> dict[str, Any]:
     """A transcoder for the named gRPC services; the last in the chain refuses the paths that none of them knows."""
     return {
-        "name": f"transcoder.{name}",
+        "name": transcoder(name),
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
             "proto_descriptor": str(DESCRIPTOR_SET),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from strongroom import rates
 from strongroom.local.errors import StartError
@@ -18,6 +19,8 @@ SIGNING_KEY_DELAY = "STRONGROOM_SIGNING_KEY_DELAY_SECONDS"
 _ISSUER = "strongroom"
 _DELAY_SECONDS = 90
 
+AUTH_MODE = "STRONGROOM_AUTH_MODE"
+
 # Scheme, host and port, as browsers write them (RFC 6454, section 6.2): in lower case, without a slash at the end.
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 
@@ -26,12 +29,14 @@ _ORIGIN = re.compile(r"https?://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]
 class Policy:
     """`origins` are the websites that may send requests beside the gateway's own, `rate` is that of one client, None
     for no limit. `issuer` is `iss` of access tokens; the key set that verifies them is kept for `key_set_seconds`.
+    With `open`, nobody needs a credential.
     """
 
     origins: tuple[str, ...]
     rate: rates.Rate | None
     issuer: str = _ISSUER
     key_set_seconds: int = 60
+    open: bool = False
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Policy":
@@ -41,7 +46,14 @@ class Policy:
         except ValueError as error:
             raise StartError(f"{RATE_LIMIT}: {error}") from None
         origins = _origins(environment.get(ALLOWED_ORIGINS) or environment.get(_ALIAS, ""))
-        return cls(origins, rate, environment.get(PUBLIC_URL) or _ISSUER, _key_set_seconds(environment))
+        issuer = environment.get(PUBLIC_URL) or _ISSUER
+        return cls(origins, rate, issuer, _key_set_seconds(environment), environment.get(AUTH_MODE) == "open")
+
+    def hosts(self, listen: str) -> list[str]:
+        """The names under which the gateway answers pages of its own; `listen` is where it listens."""
+        public = urlsplit(self.issuer).netloc.rpartition("@")[2]
+        named = re.sub(r":[0-9]+$", "", public)
+        return sorted({"localhost", listen.lower(), named.lower()} - {""})
 
 
 def _key_set_seconds(environment: Mapping[str, str]) -> int:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from strongroom.local.authorization import NAME
-from strongroom.local.clusters import PROTOCOLS, PUBLIC, SIGN_IN
-from strongroom.local.contract import PUBLIC_PROTOCOLS, Contract, Method, regex
+from strongroom.local.clusters import PROTOCOLS, PUBLIC, SESSIONS, SIGN_IN
+from strongroom.local.contract import PUBLIC_PROTOCOLS, SERVICES, Contract, Method, regex, transcoder
 from strongroom.local.limits import descriptors
 from strongroom.rates import Rate
 
@@ -14,6 +14,8 @@ UNARY_SECONDS = 600
 PUBLIC_SECONDS = 60
 # Bytes of a request that needs no credential: an e-mail address and a password, or a signed request.
 PUBLIC_BYTES = 64 << 10
+# The public method that computes passwords, which is slow.
+PASSWORDS = "/strongroom.auth.v1.SessionService/SignIn"
 
 _RETRY_ON = "unavailable,connect-failure,refused-stream,reset-before-request"
 
@@ -30,7 +32,7 @@ def routes(contract: Contract, rate: Rate | None) -> list[dict[str, Any]]:
         }
         for protocol in PUBLIC_PROTOCOLS
     ]
-    return [*methods, *protocols, *_before_transcoding(contract)]
+    return [*methods, *protocols, *_before_transcoding(contract), _ELSEWHERE]
 
 
 def _before_transcoding(contract: Contract) -> list[dict[str, Any]]:
@@ -89,7 +91,9 @@ def _route(method: Method, rate: Rate | None) -> dict[str, Any]:
 def _cluster_of(method: Method) -> str:
     if not method.public:
         return method.upstream
-    return PUBLIC if method.static else SIGN_IN
+    if method.static:
+        return PUBLIC
+    return SIGN_IN if method.path == PASSWORDS else SESSIONS
 
 
 def _short() -> dict[str, Any]:
@@ -107,6 +111,20 @@ _FILTER = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 _UNLIMITED = {"body_size_limit": {"@type": _FILTER, "disabled": True}}
 # PUBLIC_BYTES instead.
 _SMALL = {**_UNLIMITED, "body_size_limit.public": {"@type": _FILTER, "config": {}}}
+
+
+_TRANSCODER = "type.googleapis.com/envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder"
+# Last: what has no route above does not exist. The transcoder has a reading of paths of its own; a path that it knows
+# and the routes do not would pass by the check of credentials and by what that counts. So none is transcoded here.
+_ELSEWHERE: dict[str, Any] = {
+    "name": "elsewhere",
+    "match": {"prefix": "/"},
+    "direct_response": {"status": 404},
+    "typed_per_filter_config": {
+        **_OPEN,
+        **{transcoder(service): {"@type": _TRANSCODER, "proto_descriptor_bin": ""} for service in SERVICES},
+    },
+}
 
 
 def _asked_for(method: Method) -> dict[str, Any]:
