@@ -147,6 +147,21 @@ def test_auth_answers_the_gateway_on_a_socket_that_nobody_else_may_open(running:
     wait_for(lambda: admin(stack, "GET", "/api/v1/caller").status == 200)
 
 
+def test_a_revoked_admin_key_is_told_with_the_way_out(running: RunningStack) -> None:
+    first = running.start()
+    wait_for(lambda: "Ctrl-C" in running.output.read_text())
+    [own] = [key for key in admin(first, "GET", "/api-keys").json["api_keys"] if key["name"] == "administrator"]
+    assert admin(first, "POST", f"/api-keys/{own['id']}/revoke", {}).status == 200
+    running.stop()
+    assert "is refused" not in running.output.read_text()
+    running.start()
+    wait_for(lambda: "admin.key is refused: it was revoked" in running.output.read_text())
+    assert "start with STRONGROOM_BOOTSTRAP_API_KEY=<a new one>" in running.output.read_text()
+    running.stop()
+    running.environment["STRONGROOM_BOOTSTRAP_API_KEY"] = "another key that is long enough"
+    assert admin(running.start(), "GET", "/api/v1/caller").status == 200
+
+
 def test_a_lost_admin_key_is_not_made_again(running: RunningStack) -> None:
     key = running.start().admin_key
     running.stop()

@@ -1,7 +1,6 @@
 """Starts the parts, watches them, and stops them in order."""
 
 import http.client
-import json
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from strongroom.local.console import Console
 from strongroom.local.errors import StartError
 from strongroom.local.gateway import DRAIN_SECONDS
 from strongroom.local.process import Part
+from strongroom.local.questions import health
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Blocked, and taken one by one with sigtimedwait(2): nothing here is ever interrupted half-way.
@@ -97,7 +97,7 @@ class Supervisor:
         """False if the user gave up."""
         complain_at = time.monotonic() + _PATIENCE_SECONDS
         while True:
-            status, detail = _health(self.host, self.port)
+            status, detail = health(self.host, self.port)
             if status == http.client.OK:
                 self.ready()
                 return True
@@ -157,22 +157,3 @@ class Supervisor:
 
 def _stopped(stage: Sequence[Part]) -> Callable[[], bool]:
     return lambda: not any(part.running for part in stage)
-
-
-def _health(host: str, port: int) -> tuple[int, str]:
-    """Status of GET /health, and what it says is missing; 0 without an answer."""
-    connection = http.client.HTTPConnection(_reachable(host), port, timeout=2)
-    try:
-        connection.request("GET", "/health")
-        answer = connection.getresponse()
-        body = answer.read()
-        return answer.status, str(json.loads(body).get("detail", ""))
-    except (OSError, http.client.HTTPException, ValueError):
-        return 0, "The gateway does not answer."
-    finally:
-        connection.close()
-
-
-def _reachable(host: str) -> str:
-    """An address under which a listener on every address is reached."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name to look up, nothing is bound

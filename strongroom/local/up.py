@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from strongroom.local import gateway
 from strongroom.local.administration import Admin
 from strongroom.local.console import Console, Report
 from strongroom.local.contract import SERVICES, Contract
-from strongroom.local.credentials import Credentials, provide
+from strongroom.local.credentials import BOOTSTRAP_KEY, Credentials, provide
 from strongroom.local.environment import CHECK_SOCKET, gateway_environment, service_command, service_environment
 from strongroom.local.layout import Layout, write_private
 from strongroom.local.policy import PUBLIC_URL, Policy
 from strongroom.local.ports import check_free, free_ports
 from strongroom.local.process import Part
+from strongroom.local.questions import is_refused
 from strongroom.local.state import State, end_leftovers, remove_sockets
 from strongroom.local.supervisor import Supervisor
 
@@ -77,7 +79,12 @@ def _supervisor(
 
     def ready() -> None:
         seconds = time.monotonic() - began
-        console.ready(Report(state.url, layout.root, seconds, credentials.admin_key_file, credentials.shown_key))
+        file = credentials.admin_key_file
+        dead = _is_dead(file, settings)
+        console.ready(Report(state.url, layout.root, seconds, file, credentials.shown_key))
+        if dead:
+            way_out = f"For another, start with {BOOTSTRAP_KEY}=<a new one>."
+            console.trouble(f"The key in {file} is refused: it was revoked or rotated. {way_out}")
 
     write_private(layout.envoy_config, gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
     edge = Part("gateway", gateway.command(layout.envoy_config), gateway_environment(environment), layout.open_log)
@@ -95,6 +102,13 @@ def _supervisor(
     stages = [[edge], [services["models"]], [services["secrets"]], [services["auth"]]]
     admin = Admin(settings.admin_socket)
     return Supervisor(stages, settings.host, settings.port, admin, console, started, ready)
+
+
+def _is_dead(key_file: Path | None, settings: gateway.GatewaySettings) -> bool:
+    """Whether the key was revoked or rotated. No restart brings it back, or revoking it would mean nothing."""
+    with suppress(OSError, ValueError):
+        return key_file is not None and is_refused(settings.host, settings.port, key_file.read_text().strip())
+    return False
 
 
 def _gateway_settings(host: str, state: State, policy: Policy) -> gateway.GatewaySettings:
