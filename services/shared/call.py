@@ -79,11 +79,6 @@ def request_id(context: grpc.ServicerContext) -> str:
     return _call(context).request_id
 
 
-def header(context: grpc.ServicerContext, name: str) -> str:
-    """A header of the request, by its name in lower case; empty without it."""
-    return _call(context).metadata.get(name, "")
-
-
 def answer_header(context: grpc.ServicerContext, name: str, value: str) -> None:
     """Sends a header with the answer, unless that is a stream."""
     _call(context).hints.append((name, value))

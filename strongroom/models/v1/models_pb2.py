@@ -28,13 +28,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!strongroom/models/v1/models.proto\x12\x14strongroom.models.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#strongroom/options/v1/options.proto\"\xb9\x01\n\x05Model\x12\x12\n\nmanager_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x16\n\x0elatest_version\x18\x03 \x01(\t\x12\x16\n\x0eversions_count\x18\x04 \x01(\r\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xed\x01\n\x07Version\x12\x12\n\nmanager_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x01\x12\x13\n\x0b\x66iles_count\x18\x05 \x01(\r\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x07 \x01(\t\x12)\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x1a.strongroom.models.v1.File\x12\x11\n\tprotected\x18\x14 \x01(\x08\"Q\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x01\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x17\n\x0fsha256_verified\x18\x04 \x01(\x08\"\x82\x01\n\x11ListModelsRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x1b\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"Z\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.strongroom.models.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb8\x01\n\x13ListVersionsRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x1b\n\tpage_size\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"`\n\x14ListVersionsResponse\x12/\n\x08versions\x18\x01 \x03(\x0b\x32\x1d.strongroom.models.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xac\x01\n\x11GetVersionRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\"\xaf\x01\n\x14\x44\x65leteVersionRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\"\x80\x01\n\x15\x44\x65leteVersionResponse\x12\x12\n\nmanager_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x17\n\x0fshredded_chunks\x18\x04 \x01(\r\x12\x15\n\rshared_chunks\x18\x05 \x01(\r\"\xaf\x01\n\x14VerifyVersionRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\"\xa2\x01\n\x15VerifyVersionResponse\x12\x12\n\nmanager_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08is_valid\x18\x04 \x01(\x08\x12\x15\n\rfiles_checked\x18\x05 \x01(\r\x12\x15\n\rbytes_checked\x18\x06 \x01(\x01\x12\x10\n\x08problems\x18\x07 \x03(\t2\xfb\x08\n\x0cModelService\x12\xa0\x01\n\nListModels\x12\'.strongroom.models.v1.ListModelsRequest\x1a(.strongroom.models.v1.ListModelsResponse\"?\xaa\xbb\x18\x0f\n\x0bmodels.read0\x01\x82\xd3\xe4\x93\x02&\x12$/api/v1/managers/{manager_id}/models\x12\xe5\x01\n\x0cListVersions\x12).strongroom.models.v1.ListVersionsRequest\x1a*.strongroom.models.v1.ListVersionsResponse\"~\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\x82\xd3\xe4\x93\x02<\x12:/api/v1/managers/{manager_id}/models/{model_name}/versions\x12\xdf\x01\n\nGetVersion\x12\'.strongroom.models.v1.GetVersionRequest\x1a\x1d.strongroom.models.v1.Version\"\x88\x01\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\x82\xd3\xe4\x93\x02\x46\x12\x44/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}\x12\xf9\x01\n\rDeleteVersion\x12*.strongroom.models.v1.DeleteVersionRequest\x1a+.strongroom.models.v1.DeleteVersionResponse\"\x8e\x01\xaa\xbb\x18:\n\rmodels.delete\x12)managers/{manager_id}/models/{model_name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x46*D/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}\x12\x81\x02\n\rVerifyVersion\x12*.strongroom.models.v1.VerifyVersionRequest\x1a+.strongroom.models.v1.VerifyVersionResponse\"\x96\x01\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02P\"K/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}:verify:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!strongroom/models/v1/models.proto\x12\x14strongroom.models.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#strongroom/options/v1/options.proto\"\xb9\x01\n\x05Model\x12\x12\n\nmanager_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x16\n\x0elatest_version\x18\x03 \x01(\t\x12\x16\n\x0eversions_count\x18\x04 \x01(\r\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfa\x03\n\x07Version\x12\x12\n\nmanager_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x01\x12\x13\n\x0b\x66iles_count\x18\x05 \x01(\r\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x07 \x01(\t\x12)\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x1a.strongroom.models.v1.File\x12\x11\n\tprotected\x18\x14 \x01(\x08\x12\x0f\n\x07\x61liases\x18\t \x03(\t\x12\r\n\x05stage\x18\n \x01(\t\x12\x35\n\x04tags\x18\x0b \x03(\x0b\x32\'.strongroom.models.v1.Version.TagsEntry\x12\x0c\n\x04\x63\x61rd\x18\x0c \x01(\t\x12;\n\x07metrics\x18\r \x03(\x0b\x32*.strongroom.models.v1.Version.MetricsEntry\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"Q\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x01\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x17\n\x0fsha256_verified\x18\x04 \x01(\x08\"\x82\x01\n\x11ListModelsRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x1b\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"Z\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.strongroom.models.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb8\x01\n\x13ListVersionsRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x1b\n\tpage_size\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"`\n\x14ListVersionsResponse\x12/\n\x08versions\x18\x01 \x03(\x0b\x32\x1d.strongroom.models.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xac\x01\n\x11GetVersionRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\"\xaf\x01\n\x14\x44\x65leteVersionRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\"\x80\x01\n\x15\x44\x65leteVersionResponse\x12\x12\n\nmanager_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x17\n\x0fshredded_chunks\x18\x04 \x01(\r\x12\x15\n\rshared_chunks\x18\x05 \x01(\r\"\xaf\x01\n\x14VerifyVersionRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\"\xa2\x01\n\x15VerifyVersionResponse\x12\x12\n\nmanager_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08is_valid\x18\x04 \x01(\x08\x12\x15\n\rfiles_checked\x18\x05 \x01(\r\x12\x15\n\rbytes_checked\x18\x06 \x01(\x01\x12\x10\n\x08problems\x18\x07 \x03(\t2\xfb\x08\n\x0cModelService\x12\xa0\x01\n\nListModels\x12\'.strongroom.models.v1.ListModelsRequest\x1a(.strongroom.models.v1.ListModelsResponse\"?\xaa\xbb\x18\x0f\n\x0bmodels.read0\x01\x82\xd3\xe4\x93\x02&\x12$/api/v1/managers/{manager_id}/models\x12\xe5\x01\n\x0cListVersions\x12).strongroom.models.v1.ListVersionsRequest\x1a*.strongroom.models.v1.ListVersionsResponse\"~\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\x82\xd3\xe4\x93\x02<\x12:/api/v1/managers/{manager_id}/models/{model_name}/versions\x12\xdf\x01\n\nGetVersion\x12\'.strongroom.models.v1.GetVersionRequest\x1a\x1d.strongroom.models.v1.Version\"\x88\x01\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\x82\xd3\xe4\x93\x02\x46\x12\x44/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}\x12\xf9\x01\n\rDeleteVersion\x12*.strongroom.models.v1.DeleteVersionRequest\x1a+.strongroom.models.v1.DeleteVersionResponse\"\x8e\x01\xaa\xbb\x18:\n\rmodels.delete\x12)managers/{manager_id}/models/{model_name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x46*D/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}\x12\x81\x02\n\rVerifyVersion\x12*.strongroom.models.v1.VerifyVersionRequest\x1a+.strongroom.models.v1.VerifyVersionResponse\"\x96\x01\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02P\"K/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}:verify:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'strongroom.models.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_VERSION_TAGSENTRY']._loaded_options = None
+  _globals['_VERSION_TAGSENTRY']._serialized_options = b'8\001'
+  _globals['_VERSION_METRICSENTRY']._loaded_options = None
+  _globals['_VERSION_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_LISTMODELSREQUEST'].fields_by_name['manager_id']._loaded_options = None
   _globals['_LISTMODELSREQUEST'].fields_by_name['manager_id']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_LISTMODELSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -80,27 +84,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL']._serialized_start=189
   _globals['_MODEL']._serialized_end=374
   _globals['_VERSION']._serialized_start=377
-  _globals['_VERSION']._serialized_end=614
-  _globals['_FILE']._serialized_start=616
-  _globals['_FILE']._serialized_end=697
-  _globals['_LISTMODELSREQUEST']._serialized_start=700
-  _globals['_LISTMODELSREQUEST']._serialized_end=830
-  _globals['_LISTMODELSRESPONSE']._serialized_start=832
-  _globals['_LISTMODELSRESPONSE']._serialized_end=922
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=925
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=1109
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1111
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1207
-  _globals['_GETVERSIONREQUEST']._serialized_start=1210
-  _globals['_GETVERSIONREQUEST']._serialized_end=1382
-  _globals['_DELETEVERSIONREQUEST']._serialized_start=1385
-  _globals['_DELETEVERSIONREQUEST']._serialized_end=1560
-  _globals['_DELETEVERSIONRESPONSE']._serialized_start=1563
-  _globals['_DELETEVERSIONRESPONSE']._serialized_end=1691
-  _globals['_VERIFYVERSIONREQUEST']._serialized_start=1694
-  _globals['_VERIFYVERSIONREQUEST']._serialized_end=1869
-  _globals['_VERIFYVERSIONRESPONSE']._serialized_start=1872
-  _globals['_VERIFYVERSIONRESPONSE']._serialized_end=2034
-  _globals['_MODELSERVICE']._serialized_start=2037
-  _globals['_MODELSERVICE']._serialized_end=3184
+  _globals['_VERSION']._serialized_end=883
+  _globals['_VERSION_TAGSENTRY']._serialized_start=792
+  _globals['_VERSION_TAGSENTRY']._serialized_end=835
+  _globals['_VERSION_METRICSENTRY']._serialized_start=837
+  _globals['_VERSION_METRICSENTRY']._serialized_end=883
+  _globals['_FILE']._serialized_start=885
+  _globals['_FILE']._serialized_end=966
+  _globals['_LISTMODELSREQUEST']._serialized_start=969
+  _globals['_LISTMODELSREQUEST']._serialized_end=1099
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1101
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1191
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=1194
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=1378
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1380
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1476
+  _globals['_GETVERSIONREQUEST']._serialized_start=1479
+  _globals['_GETVERSIONREQUEST']._serialized_end=1651
+  _globals['_DELETEVERSIONREQUEST']._serialized_start=1654
+  _globals['_DELETEVERSIONREQUEST']._serialized_end=1829
+  _globals['_DELETEVERSIONRESPONSE']._serialized_start=1832
+  _globals['_DELETEVERSIONRESPONSE']._serialized_end=1960
+  _globals['_VERIFYVERSIONREQUEST']._serialized_start=1963
+  _globals['_VERIFYVERSIONREQUEST']._serialized_end=2138
+  _globals['_VERIFYVERSIONRESPONSE']._serialized_start=2141
+  _globals['_VERIFYVERSIONRESPONSE']._serialized_end=2303
+  _globals['_MODELSERVICE']._serialized_start=2306
+  _globals['_MODELSERVICE']._serialized_end=3453
 # @@protoc_insertion_point(module_scope)

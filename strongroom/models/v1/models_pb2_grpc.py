@@ -93,7 +93,8 @@ class ModelServiceServicer:
 
     def DeleteVersion(self, request, context):
         """Deletes a version and destroys its data key. Chunks that other versions share stay readable
-        through those versions.
+        through those versions. FAILED_PRECONDITION with reason VERSION_IN_USE while an alias names it or it is
+        in production.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

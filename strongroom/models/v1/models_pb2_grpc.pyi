@@ -46,7 +46,8 @@ class ModelServiceStub:
     """
     DeleteVersion: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteVersionRequest, _models_pb2.DeleteVersionResponse]
     """Deletes a version and destroys its data key. Chunks that other versions share stay readable
-    through those versions.
+    through those versions. FAILED_PRECONDITION with reason VERSION_IN_USE while an alias names it or it is
+    in production.
     """
     VerifyVersion: _grpc.UnaryUnaryMultiCallable[_models_pb2.VerifyVersionRequest, _models_pb2.VerifyVersionResponse]
     """Reads every stored byte of a version and checks it against the manifest. The answer says what
@@ -72,7 +73,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """
     DeleteVersion: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteVersionRequest, _models_pb2.DeleteVersionResponse]  # type: ignore[assignment]
     """Deletes a version and destroys its data key. Chunks that other versions share stay readable
-    through those versions.
+    through those versions. FAILED_PRECONDITION with reason VERSION_IN_USE while an alias names it or it is
+    in production.
     """
     VerifyVersion: _aio.UnaryUnaryMultiCallable[_models_pb2.VerifyVersionRequest, _models_pb2.VerifyVersionResponse]  # type: ignore[assignment]
     """Reads every stored byte of a version and checks it against the manifest. The answer says what
@@ -119,7 +121,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.DeleteVersionResponse, _abc.Awaitable[_models_pb2.DeleteVersionResponse]]:
         """Deletes a version and destroys its data key. Chunks that other versions share stay readable
-        through those versions.
+        through those versions. FAILED_PRECONDITION with reason VERSION_IN_USE while an alias names it or it is
+        in production.
         """
 
     @_abc_1.abstractmethod
