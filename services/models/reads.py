@@ -24,9 +24,10 @@ from strongroom.chunking import MAX_CHUNK, Buffer
 _BATCH = 64
 # Chunks decrypted while the ones before are on their way to the client.
 _AHEAD = 2
-# Bytes of a message: measured, larger ones make nothing faster, smaller ones cost more. A chunk is never parted.
+# Bytes of a message: measured, larger ones make nothing faster, smaller ones cost more.
 _MESSAGE_LEAST = 2 << 20
-_MESSAGE_MOST = MAX_CHUNK
+# A gRPC client takes 4 MiB with what is around the data, unless it is told otherwise.
+_MESSAGE_MOST = MAX_CHUNK - 4096
 
 
 class FileNotFound(NotFound):
@@ -176,12 +177,12 @@ class Reader:
             yield memoryview(plain)[part.start : part.end]
 
     def _encoded(self, opened: OpenRange, encode: Callable[[memoryview], bytes]) -> Iterator[bytes]:
-        block = memoryview(bytearray(min(_MESSAGE_MOST, opened.length)))
+        block = memoryview(bytearray(min(MAX_CHUNK, opened.length)))
         filled = 0
         for part, row in self._located(opened):
             length = part.end - part.start
             if filled + length > len(block):
-                yield encode(block[:filled])
+                yield from _parted(block[:filled], encode)
                 filled = 0
             room = block[filled : filled + length]
             with self._unless_deleted(opened.version):
@@ -191,10 +192,10 @@ class Reader:
                     room[:] = memoryview(self.decrypt(opened.domain, part.chunk, row))[part.start : part.end]
             filled += length
             if filled >= _MESSAGE_LEAST:
-                yield encode(block[:filled])
+                yield from _parted(block[:filled], encode)
                 filled = 0
         if filled:
-            yield encode(block[:filled])
+            yield from _parted(block[:filled], encode)
 
     def _located(self, opened: OpenRange) -> Iterator[tuple[Slice, ChunkRow | None]]:
         located = self.locate(opened.version.manager_id, (part.chunk for part in opened.slices))
@@ -210,6 +211,12 @@ class Reader:
             if gone := self._versions.gone(version):
                 raise gone from None
             raise
+
+
+def _parted(data: memoryview, encode: Callable[[memoryview], bytes]) -> Iterator[bytes]:
+    """The data as one message, or as two if it is that of the largest chunks."""
+    for start in range(0, len(data), _MESSAGE_MOST):
+        yield encode(data[start : start + _MESSAGE_MOST])
 
 
 def _files(version: Version, manifest: Manifest, paths: Sequence[str]) -> list[ManifestFile]:
