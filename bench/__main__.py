@@ -1,4 +1,4 @@
-"""`make bench`, or `python -m bench [--only P1,P2,P8,P11] [--runs N] [--size-mib N]`."""
+"""`make bench`, or `python -m bench [--only P1,P2,P8,P9,P11] [--runs N] [--size-mib N]`."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import calls, peers, start, transfer
+from bench import calls, growth, peers, start, transfer
 from bench.figures import Row, table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="P1,P2,P8,P11", help="which targets, separated by commas")
+    parser.add_argument("--only", default="P1,P2,P8,P9,P11", help="which targets, separated by commas")
     parser.add_argument("--runs", type=int, default=5, help="runs of each contender (medians are printed)")
     parser.add_argument("--size-mib", type=int, default=2048, help="size of the file of P1 and P2")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "bench" / "RESULTS.md")
@@ -32,6 +32,8 @@ def main() -> None:
             rows += transfer.measure(Path(name), REPOSITORY / "build" / "bench-peers", size, options.runs)
         if "P8" in wanted:
             rows += calls.measure(Path(name), options.runs)
+        if "P9" in wanted:
+            rows += growth.measure(Path(name), options.runs)
         if "P11" in wanted:
             rows += start.measure(Path(name), options.runs)
     report = _report(rows, options)
