@@ -236,22 +236,22 @@ def test_search(stack: Stack, admin: Caller, scorer: Model) -> None:
     assert [m.name for m in admin.grpc(CatalogServiceStub, "SearchModels", asked).models] == [scorer.name]
     versions = "/api/v1/managers/default/search/versions"
     for query, expected in {
-        f"model_name={scorer.name}": ["v2", "v1"],
-        f"model_name={scorer.name}&page_size=1": ["v2"],
+        f"model={scorer.name}": ["v2", "v1"],
+        f"model={scorer.name}&page_size=1": ["v2"],
         f"regex=%5E{scorer.name}%40v1%24": ["v1"],
-        f"model_name={scorer.name}&tags=seed%3D7": ["v1"],
-        f"model_name={scorer.name}&tags=seed%3D8": [],
-        f"model_name={scorer.name}&stage=staging": ["v2"],
-        f"model_name={scorer.name}&stage=none": ["v1"],
-        f"model_name={scorer.name}&query=DROPOUT": ["v1"],
+        f"model={scorer.name}&tags=seed%3D7": ["v1"],
+        f"model={scorer.name}&tags=seed%3D8": [],
+        f"model={scorer.name}&stage=staging": ["v2"],
+        f"model={scorer.name}&stage=none": ["v1"],
+        f"model={scorer.name}&query=DROPOUT": ["v1"],
     }.items():
         status, answer = admin.rest("GET", f"{versions}?{query}")
         assert (status, [v["version"] for v in answer["versions"]]) == (200, expected), query
-    token = admin.rest("GET", f"{versions}?model_name={scorer.name}&page_size=1")[1]["next_page_token"]
-    following = pb.SearchVersionsRequest(manager_id="default", model_name=scorer.name, page_size=1, page_token=token)
+    token = admin.rest("GET", f"{versions}?model={scorer.name}&page_size=1")[1]["next_page_token"]
+    following = pb.SearchVersionsRequest(manager_id="default", model=scorer.name, page_size=1, page_token=token)
     assert [v.version for v in admin.grpc(CatalogServiceStub, "SearchVersions", following).versions] == ["v1"]
     stranger = caller(stack, ("allow", ["models.read"], ["managers/default/models/another"]))
-    assert stranger.rest("GET", f"{versions}?model_name={scorer.name}")[1]["versions"] == []
+    assert stranger.rest("GET", f"{versions}?model={scorer.name}")[1]["versions"] == []
     for wrong in ("regex=%5B", "tags=seed", "page_token=x"):
         assert admin.rest("GET", f"{versions}?{wrong}")[0] == 400
 

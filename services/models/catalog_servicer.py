@@ -114,7 +114,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     ) -> pb.SearchVersionsResponse:
         found, token = self._search.versions(
             request.manager_id,
-            request.model_name,
+            request.model,
             TextFilter.of(request.regex, request.query),
             parse_tags(list(request.tags)),
             request.stage,

@@ -125,7 +125,7 @@ class Catalog:
     ) -> Iterator[models_pb2.Version]:
         """Versions by what is in `model@version`, card and tags, and by stage."""
         request = pb.SearchVersionsRequest(
-            manager_id=manager, model_name=model, regex=regex, query=query, tags=_listed(tags), stage=stage
+            manager_id=manager, model=model, regex=regex, query=query, tags=_listed(tags), stage=stage
         )
         for page in pages(self._connection, self._stub.SearchVersions, request):
             yield from page.versions

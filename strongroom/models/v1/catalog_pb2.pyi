@@ -766,7 +766,7 @@ class SearchVersionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MANAGER_ID_FIELD_NUMBER: _builtins.int
-    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     REGEX_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
@@ -774,8 +774,8 @@ class SearchVersionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
-    model_name: _builtins.str
-    """Empty: of all models."""
+    model: _builtins.str
+    """Of this model; empty: of all. Not called `model_name`: what stands in paths of a service must be in no query of it."""
     regex: _builtins.str
     """A regular expression (RE2) found somewhere in `model@version` or in the first 4096 characters of the card.
     INVALID_ARGUMENT with reason REGEX_INVALID.
@@ -796,7 +796,7 @@ class SearchVersionsRequest(_message.Message):
         self,
         *,
         manager_id: _builtins.str = ...,
-        model_name: _builtins.str = ...,
+        model: _builtins.str = ...,
         regex: _builtins.str = ...,
         query: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
@@ -806,7 +806,7 @@ class SearchVersionsRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager_id", b"manager_id", "model_name", b"model_name", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "regex", b"regex", "stage", b"stage", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager_id", b"manager_id", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "regex", b"regex", "stage", b"stage", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
