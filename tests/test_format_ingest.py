@@ -293,6 +293,7 @@ from pathlib import Path
 from services.models.chunk_keys import Domain
 from services.models.ingest import ByteBudget, Ingest
 from services.models.stores.local import LocalStore
+from services.models.stores.store import StoreFull
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 store = LocalStore(Path(sys.argv[1]))
 domain, budget = Domain(bytes(32), "key"), ByteBudget()
@@ -301,13 +302,13 @@ try:
         for _ in range(40):
             stream.put(os.urandom(1 << 20))
         stream.finish()
-except OSError as error:
-    print(error.strerror, len(list(store.unfinished())), len(list(store.list())))
+except StoreFull as error:
+    print(error.error_reason, len(list(store.unfinished())), len(list(store.list())))
 """
     for limit in (1000, 9 * _MIB, 17 * _MIB):
         arguments = [sys.executable, "-c", program, str(tmp_path / str(limit)), str(limit)]
         ended = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
-        assert ended.stdout == "File too large 0 0\n"
+        assert ended.stdout == "STORE_FULL 0 0\n"
 
 
 def test_lent_buffers_are_page_aligned_and_distinct() -> None:

@@ -229,8 +229,9 @@ def _refuse_discarded(blob: BlobProperties, key: str) -> None:
 
 
 def _refuse_whole(response: Any) -> None:
-    """The SDK always asks for a range, and would take the beginning of a whole object for it."""
-    if response.http_response.status_code == 200:
+    """The SDK asks for a range, unless the object is empty, and would take the beginning of a whole object for it."""
+    answer = response.http_response
+    if answer.status_code == 200 and answer.headers.get("Content-Length") != "0":
         raise StoreUnavailable("The store answers with another range than it was asked for.")
 
 
