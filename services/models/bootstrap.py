@@ -1,5 +1,6 @@
 """The composition root of the models service."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,14 +102,14 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     annotations = Annotations(database, managers, new_id)
     aliases = Aliases(database, managers, clock, new_id)
     lineage = Lineage(database, managers, annotations)
-    artifacts = ArtifactServicer(Artifacts(database, clock, new_id), ArtifactGraph(database))
+    artifacts = ArtifactServicer(Artifacts(database, clock, time.monotonic, new_id), ArtifactGraph(database))
     collector = Collector(database, store, keys, managers, remover, clock)
     housekeeper = Housekeeper(collector, [keys.forget_expired, manifest_store.forget_expired], settings.collect_seconds)
 
     def register(server: grpc.Server) -> None:
         model_servicer = ModelServicer(versions, manifest_store, verifying, annotations)
         models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)
-        catalog_servicer = CatalogServicer(annotations, aliases, lineage, Search(database, managers))
+        catalog_servicer = CatalogServicer(annotations, aliases, lineage, Search(database, managers, time.monotonic))
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(catalog_servicer, server)
         artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server(artifacts, server)
         WeightsServicer(uploads, receiver, committer, reader).register(server)
