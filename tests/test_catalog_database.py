@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 import services.models
 from services.models import catalog_tables as c
 from services.models import tables as t
-from services.models.aliases import Aliases
+from services.models.aliases import MOST_ALIASES, Aliases, AliasesTooMany
 from services.models.annotations import Annotations
 from services.models.artifact_access import Sight
 from services.models.artifacts import ArtifactData, ArtifactExists, Artifacts
@@ -161,6 +162,17 @@ def test_an_alias_never_names_a_version_that_is_gone(database: Database, aliases
     named = {alias.version for alias in aliases.list(DEFAULT_MANAGER, "scorer", 0, "")[0]}
     there = {version.name for version in versions.list_versions(DEFAULT_MANAGER, "scorer", 0, "")[0]}
     assert named == there - {"v12"}
+
+
+def test_a_model_has_a_hundred_aliases_at_most(database: Database, aliases: Aliases) -> None:
+    add_models(database, ["scorer"], 1)
+    for number in range(MOST_ALIASES - 1):
+        aliases.set(DEFAULT_MANAGER, "scorer", f"a{number}", "v0", "key:a")
+    outcomes = at_once(
+        *(partial(aliases.set, DEFAULT_MANAGER, "scorer", name, "v0", "key:a") for name in ("b", "c", "d"))
+    )
+    assert sum(isinstance(outcome, AliasesTooMany) for outcome in outcomes) == 2
+    aliases.set(DEFAULT_MANAGER, "scorer", "a0", "v0", "key:a")
 
 
 def test_a_version_takes_all_that_was_said_about_it_with_it(

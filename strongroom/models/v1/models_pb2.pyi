@@ -145,7 +145,7 @@ class Version(_message.Message):
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """What was measured of it, by name."""
+        """What was measured of it, by name. In a listing this is empty."""
 
     def __init__(
         self,
