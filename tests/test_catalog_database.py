@@ -1,8 +1,11 @@
 """What is said about models, on SQLite and on PostgreSQL: races, statements that stay few, and pages."""
 
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import sqlalchemy as sa
 import services.models
 from services.models import catalog_tables as c
 from services.models import tables as t
-from services.models.aliases import Aliases
+from services.models.aliases import MOST_ALIASES, Aliases, AliasesTooMany
 from services.models.annotations import Annotations
 from services.models.artifact_access import Sight
 from services.models.artifacts import ArtifactData, ArtifactExists, Artifacts
@@ -23,7 +26,7 @@ from services.models.lineage import Lineage, ParentName
 from services.models.managers import DEFAULT_MANAGER, Managers
 from services.models.notes import VersionInUse
 from services.models.search import Search
-from services.models.text_search import MOST_ROWS, ROWS, TextFilter
+from services.models.text_search import MOST_ROWS, ROWS, SEARCHED, SECONDS, TextFilter
 from services.models.versions import LATEST, VersionNotFound, Versions
 from services.shared.database import Database
 from services.shared.errors import DomainError
@@ -161,6 +164,17 @@ def test_an_alias_never_names_a_version_that_is_gone(database: Database, aliases
     assert named == there - {"v12"}
 
 
+def test_a_model_has_a_hundred_aliases_at_most(database: Database, aliases: Aliases) -> None:
+    add_models(database, ["scorer"], 1)
+    for number in range(MOST_ALIASES - 1):
+        aliases.set(DEFAULT_MANAGER, "scorer", f"a{number}", "v0", "key:a")
+    outcomes = at_once(
+        *(partial(aliases.set, DEFAULT_MANAGER, "scorer", name, "v0", "key:a") for name in ("b", "c", "d"))
+    )
+    assert sum(isinstance(outcome, AliasesTooMany) for outcome in outcomes) == 2
+    aliases.set(DEFAULT_MANAGER, "scorer", "a0", "v0", "key:a")
+
+
 def test_a_version_takes_all_that_was_said_about_it_with_it(
     database: Database, managers: Managers, aliases: Aliases, annotations: Annotations, versions: Versions
 ) -> None:
@@ -206,7 +220,7 @@ def test_a_listing_takes_as_many_statements_for_many_versions_as_for_one(
 
 def test_a_search_looks_at_a_bounded_number_of_rows_and_goes_on(database: Database, managers: Managers) -> None:
     add_models(database, [f"m{number:02}" for number in range(3)], ROWS + 7)
-    search = Search(database, managers)
+    search = Search(database, managers, time.monotonic)
     wanted, found, token, calls = TextFilter.of(regex=r"@v(0|506)$"), [], "", count()
     while True:
         next(calls)
@@ -221,8 +235,26 @@ def test_a_search_looks_at_a_bounded_number_of_rows_and_goes_on(database: Databa
     assert len(statements) <= MOST_ROWS // ROWS + 8
 
 
+def test_a_search_with_the_worst_of_expressions_ends_in_time_and_goes_on(
+    database: Database, managers: Managers, annotations: Annotations
+) -> None:
+    add_models(database, [f"m{number:02}" for number in range(12)], 1)
+    worst = "".join(random.Random(1).choice("ab") for _ in range(SEARCHED))
+    for number in range(12):
+        annotations.update_model(DEFAULT_MANAGER, f"m{number:02}", worst, {})
+    ticks = count()
+    search = Search(database, managers, lambda: next(ticks) * SECONDS / 4)
+    wanted, token, calls = TextFilter.of(regex=r"m0.|.{900}.{0,90}x"), "", 0
+    found: list[str] = []
+    while calls == 0 or token:
+        page, token = search.models(DEFAULT_MANAGER, wanted, {}, 0, token, lambda _name: True)
+        found += [entry.name for entry in page]
+        calls += 1
+    assert (len(found), calls) == (10, 4)
+
+
 def test_of_two_who_register_an_address_one_wins(database: Database) -> None:
-    artifacts, sight = Artifacts(database, lambda: NOW, new_id), Sight(ADMINISTRATOR)
+    artifacts, sight = Artifacts(database, lambda: NOW, time.monotonic, new_id), Sight(ADMINISTRATOR)
     for number in range(4):
         data = ArtifactData(f"https://example.com/{number}")
         outcomes = at_once(*[lambda d=data: artifacts.register("model", "", d, "key:a", sight)] * 4)  # type: ignore[misc]

@@ -15,6 +15,9 @@ from services.models.versions import LATEST
 from services.shared.database import Database
 from services.shared.errors import FailedPrecondition, InvalidArgument, NotFound
 
+# They stand in every listing of versions.
+MOST_ALIASES = 100
+
 _RESERVED = {LATEST, ".", ".."}
 
 
@@ -22,6 +25,12 @@ class AliasNotFound(NotFound):
     """The model has no alias of that name."""
 
     reason = "ALIAS_NOT_FOUND"
+
+
+class AliasesTooMany(FailedPrecondition):
+    """The model has as many aliases as there may be."""
+
+    reason = "ALIASES_TOO_MANY"
 
 
 class PromotionRefused(FailedPrecondition):
@@ -101,7 +110,8 @@ class Aliases:
             if_better: a metric in which the version has to beat the one the alias names now.
 
         Raises:
-            ManagerNotFound, ModelNotFound, VersionNotFound, EtagMismatch, PromotionRefused, InvalidArgument.
+            ManagerNotFound, ModelNotFound, VersionNotFound, EtagMismatch, PromotionRefused, AliasesTooMany,
+            InvalidArgument.
         """
         if name in _RESERVED:
             raise InvalidArgument(f"'{name}' is no name for an alias.", reason="NAME_RESERVED")
@@ -113,6 +123,8 @@ class Aliases:
             etags.check(expected, current.etag if current else etags.NEVER_SET)
             if if_better:
                 _refuse_worse(connection, if_better, found.id, current.number if current else None)
+            if current is None:
+                _refuse_more(connection, model)
             values: dict[str, Any] = {
                 "version": found.id,
                 "etag": self._new_etag(),
@@ -153,6 +165,13 @@ def _current(connection: sa.Connection, model: int, name: str) -> _Current | Non
     )
     row = connection.execute(query).one_or_none()
     return None if row is None else _Current(*row)
+
+
+def _refuse_more(connection: sa.Connection, model: int) -> None:
+    """Raises AliasesTooMany."""
+    own = c.aliases.c
+    if connection.execute(sa.select(sa.func.count()).where(own.model == model)).scalar_one() >= MOST_ALIASES:
+        raise AliasesTooMany(f"A model has at most {MOST_ALIASES} aliases. Remove one first.")
 
 
 def _refuse_worse(connection: sa.Connection, metric: str, candidate: int, current: int | None) -> None:

@@ -49,10 +49,10 @@ class Annotations:
         with self._database.read() as connection:
             return _entry(connection, manager_id, model_name)
 
-    def of(self, found: list[Version], *, cards: bool = False) -> dict[int, Notes]:
-        """The notes of versions by their row ids."""
+    def of(self, found: list[Version], *, whole: bool = False) -> dict[int, Notes]:
+        """The notes of versions by their row ids; cards and metrics only if `whole`."""
         with self._database.read() as connection:
-            return notes.of_versions(connection, [version.id for version in found], cards=cards)
+            return notes.of_versions(connection, [version.id for version in found], whole=whole)
 
     def update_model(
         self, manager_id: str, model_name: str, card: str, tags: Mapping[str, str], *, expected: str = ""
@@ -129,7 +129,7 @@ class Annotations:
             now = notes.of_versions(connection, [found.id])[found.id]
             etags.check(expected, now.etag)
             self._record(connection, found.id, change(connection, found.id, now))
-            return found, notes.of_versions(connection, [found.id], cards=True)[found.id]
+            return found, notes.of_versions(connection, [found.id], whole=True)[found.id]
 
     def _record(self, connection: sa.Connection, number: int, changes: dict[str, str]) -> str:
         changes = {**changes, "etag": self._new_etag()}
@@ -156,7 +156,7 @@ def _entry(connection: sa.Connection, manager_id: str, model_name: str) -> Model
     )
     row = connection.execute(query).one()
     named = sa.select(c.aliases.c.name, t.versions.c.name).join(t.versions, t.versions.c.id == c.aliases.c.version)
-    aliases = connection.execute(named.where(c.aliases.c.model == row.id).order_by(c.aliases.c.name).limit(1000))
+    aliases = connection.execute(named.where(c.aliases.c.model == row.id).order_by(c.aliases.c.name))
     return ModelEntry(
         manager_id=manager_id,
         name=model_name,

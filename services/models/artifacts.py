@@ -12,7 +12,7 @@ from services.models import addresses, etags
 from services.models import catalog_tables as c
 from services.models import tables as t
 from services.models.artifact_access import Sight
-from services.models.text_search import MOST_ROWS, ROWS, SEARCHED, TextFilter
+from services.models.text_search import ROWS, SEARCHED, Budget, TextFilter
 from services.shared.database import Database
 from services.shared.errors import AlreadyExists, InvalidArgument, NotFound
 
@@ -62,12 +62,20 @@ class Artifacts:
     """Registers and finds artifacts.
 
     Args:
+        monotonic: seconds that only grow.
         new_id: makes up ids that grow, and etags: 26 letters and digits that never came before.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime], new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._monotonic = monotonic
         self._new_id = new_id
 
     def register(self, type_: str, name: str, data: ArtifactData, by: str, sight: Sight) -> Artifact:
@@ -141,9 +149,9 @@ class Artifacts:
         """
         size = page_size or 100
         found: list[Artifact] = []
-        token = page_token
+        token, budget = page_token, Budget(self._monotonic)
         with self._database.read() as connection:
-            for _ in range(MOST_ROWS // ROWS):
+            while True:
                 query = _search(named).where(c.artifacts.c.id > token).order_by(c.artifacts.c.id).limit(ROWS)
                 rows = connection.execute(query).all()
                 for row in rows:
@@ -152,9 +160,10 @@ class Artifacts:
                     token = row.id
                     if sight.artifact(row.type, row.id) and text.finds(row.name, row.readme):
                         found.append(Artifact(row.id, row.type, row.name, ArtifactData(row.url, row.size), row.etag))
+                    if budget.spent():
+                        return found, token
                 if len(rows) < ROWS:
                     return found, ""
-        return found, token
 
 
 def find(connection: sa.Connection, type_: str, id_: str, *, lock: bool = False) -> Artifact:

@@ -1,5 +1,6 @@
 """The composition root of the models service."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,8 +123,8 @@ def _weights(core: Core, weights: Weights, settings: ModelsSettings) -> _Registr
     annotations = Annotations(core.database, core.managers, new_id)
     aliases = Aliases(core.database, core.managers, core.clock, new_id)
     lineage = Lineage(core.database, core.managers, annotations)
-    catalog = CatalogServicer(annotations, aliases, lineage, Search(core.database, core.managers))
-    artifacts = ArtifactServicer(Artifacts(core.database, core.clock, new_id), ArtifactGraph(core.database))
+    catalog = CatalogServicer(annotations, aliases, lineage, Search(core.database, core.managers, time.monotonic))
+    artifacts = ArtifactServicer(Artifacts(core.database, core.clock, time.monotonic, new_id), ArtifactGraph(core.database))
     model_servicer = ModelServicer(core.versions, core.manifests, weights.verifier, annotations)
     bulk = WeightsServicer(weights.uploads, weights.receiver, weights.committer, weights.reader, settings.bulk_socket)
 

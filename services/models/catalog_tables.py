@@ -48,6 +48,7 @@ model_tags = sa.Table(
     sa.Column("model", NUMBER, _about("models"), primary_key=True),
     sa.Column("name", sa.String(128), primary_key=True),
     sa.Column("value", sa.String(256), nullable=False),
+    sa.Index("model_tags_by_value", "name", "value"),
     sqlite_with_rowid=False,
 )
 
@@ -57,6 +58,7 @@ version_tags = sa.Table(
     sa.Column("version", NUMBER, _about("versions"), primary_key=True),
     sa.Column("name", sa.String(128), primary_key=True),
     sa.Column("value", sa.String(256), nullable=False),
+    sa.Index("version_tags_by_value", "name", "value"),
     sqlite_with_rowid=False,
 )
 

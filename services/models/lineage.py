@@ -1,5 +1,6 @@
 """Lineage: what a version was made from, and what was made from it."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ class ParentName:
 
 @dataclass(frozen=True)
 class Node:
-    """`id` is a ULID of a version that is there, else what it was called, or the address."""
+    """`id` is a ULID of a version that is there, else made of what it was called, or of the address."""
 
     id: str
     manager_id: str
@@ -173,9 +174,14 @@ class _Walk:
         if row["parent"] is not None:
             return _node(self._versions[row["parent"]])
         if row["uri"]:
-            return Node(row["uri"], "", "", "", uri=row["uri"])
+            return Node(_short(row["uri"]), "", "", "", uri=row["uri"])
         names = (row["manager_id"], row["model_name"], row["version_name"])
-        return Node("/".join(names), *names, deleted=True)
+        return Node(_short("/".join(names)), *names, deleted=True)
+
+
+def _short(text: str) -> str:
+    """An id for what may be long and stands in every edge."""
+    return hashlib.sha256(text.encode()).hexdigest()[:26]
 
 
 def _node(version: Version) -> Node:

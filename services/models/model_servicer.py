@@ -44,7 +44,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
 
     def GetVersion(self, request: pb.GetVersionRequest, context: grpc.ServicerContext) -> pb.Version:
         version = self._versions.find(request.manager_id, request.model_name, request.version)
-        notes = self._annotations.of([version], cards=True)[version.id]
+        notes = self._annotations.of([version], whole=True)[version.id]
         answer_header(context, "etag", f'"{notes.etag}"')
         code = access_code(context)
         if version.protected and code is None:

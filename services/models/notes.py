@@ -24,7 +24,7 @@ class VersionInUse(FailedPrecondition):
 
 @dataclass(frozen=True)
 class Notes:
-    """What is said about a version. `card` is empty where it was not asked for."""
+    """What is said about a version. `card` and `metrics` are empty where they were not asked for."""
 
     aliases: tuple[str, ...] = ()
     stage: str = NO_STAGE
@@ -34,16 +34,17 @@ class Notes:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def of_versions(connection: sa.Connection, numbers: Sequence[int], *, cards: bool = False) -> dict[int, Notes]:
-    """The notes of versions by their row ids."""
+def of_versions(connection: sa.Connection, numbers: Sequence[int], *, whole: bool = False) -> dict[int, Notes]:
+    """The notes of versions by their row ids; cards and metrics, of which there may be a lot, if `whole`."""
     found: dict[int, dict[str, Any]] = {number: {} for number in numbers}
     own = c.version_notes.c
-    columns = (own.version, own.stage, own.etag, *([own.card] if cards else []))
+    columns = (own.version, own.stage, own.etag, *([own.card] if whole else []))
     for batch in t.batches(numbers):
         for row in connection.execute(sa.select(*columns).where(own.version.in_(batch))).mappings():
             found[row["version"]].update({name: row[name] for name in row if name != "version"})
         _collect(connection, c.version_tags, batch, "tags", found)
-        _collect(connection, t.version_metrics, batch, "metrics", found)
+        if whole:
+            _collect(connection, t.version_metrics, batch, "metrics", found)
         for number, names in _aliases(connection, batch).items():
             found[number]["aliases"] = tuple(names)
     return {number: Notes(**values) for number, values in found.items()}

@@ -11,7 +11,7 @@ from services.models import tables as t
 from services.models.annotations import ModelEntry
 from services.models.managers import Managers
 from services.models.notes import NO_STAGE, Notes
-from services.models.text_search import MOST_ROWS, ROWS, SEARCHED, TextFilter
+from services.models.text_search import ROWS, SEARCHED, Budget, TextFilter
 from services.models.versions import Version
 from services.shared.database import Database
 from services.shared.errors import InvalidArgument
@@ -20,11 +20,16 @@ Visible = Callable[[str], bool]
 
 
 class Search:
-    """Searches in a manager. `visible` says of a model's name whether the caller may read it."""
+    """Searches in a manager. `visible` says of a model's name whether the caller may read it.
 
-    def __init__(self, database: Database, managers: Managers) -> None:
+    Args:
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, database: Database, managers: Managers, clock: Callable[[], float]) -> None:
         self._database = database
         self._managers = managers
+        self._clock = clock
 
     def models(
         self,
@@ -43,7 +48,7 @@ class Search:
             return connection.execute(query.order_by(t.models.c.name).limit(ROWS)).all()
 
         with self._database.read() as connection:
-            scan = _Scan(rows, lambda row: str(row.name), page_token, connection)
+            scan = _Scan(rows, lambda row: str(row.name), page_token, connection, Budget(self._clock))
             found = scan.page(page_size, lambda row: visible(row.name) and text.finds(row.name, row.card or ""))
             said = notes.tags_of(connection, c.model_tags, [row.id for row in found])
         return [_entry(manager_id, row, said[row.id]) for row in found], scan.token
@@ -69,7 +74,7 @@ class Search:
             return visible(row.model_name) and text.finds(f"{row.model_name}@{row.name}", row.card or "")
 
         with self._database.read() as connection:
-            scan = _Scan(rows, lambda row: f"{row.model_name}@{row.id}", page_token, connection)
+            scan = _Scan(rows, lambda row: f"{row.model_name}@{row.id}", page_token, connection, Budget(self._clock))
             found = scan.page(page_size, matches)
             numbers = [row.id for row in found]
             by_number = versions.by_numbers(connection, numbers)
@@ -78,8 +83,8 @@ class Search:
 
 
 class _Scan:
-    """Reads rows in portions after a key, until a page is full or MOST_ROWS were looked at. `token` says where to go
-    on; empty at the end."""
+    """Reads rows in portions after a key, until a page is full or the budget spent. `token` says where to go on; empty
+    at the end."""
 
     def __init__(
         self,
@@ -87,10 +92,12 @@ class _Scan:
         key: Callable[[Any], str],
         after: str,
         connection: sa.Connection,
+        budget: Budget,
     ) -> None:
         self._rows = rows
         self._key = key
         self._connection = connection
+        self._budget = budget
         self.token = after
 
     def page(self, page_size: int, wanted: Callable[[Any], bool]) -> list[Any]:
@@ -102,11 +109,13 @@ class _Scan:
             self.token = self._key(row)
             if wanted(row):
                 found.append(row)
+            if self._budget.spent():
+                return found
         return found
 
     def _all(self) -> Iterator[Any]:
         """All that may be looked at, and an empty token if there is nothing behind it."""
-        for _ in range(MOST_ROWS // ROWS):
+        while True:
             portion = self._rows(self.token, self._connection)
             yield from portion
             if len(portion) < ROWS:

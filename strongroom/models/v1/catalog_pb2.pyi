@@ -218,7 +218,7 @@ class UpdateModelRequest(_message.Message):
     etag: _builtins.str
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """At most 100; names as those of models, values of at most 256 characters."""
+        """At most 32; names as those of models, values of at most 256 bytes."""
 
     def __init__(
         self,
@@ -276,7 +276,7 @@ class UpdateVersionRequest(_message.Message):
     etag: _builtins.str
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """At most 100; names as those of models, values of at most 256 characters."""
+        """At most 32; names as those of models, values of at most 256 bytes."""
 
     def __init__(
         self,

@@ -167,7 +167,8 @@ class CatalogServiceServicer:
         """Points an alias to a version. Each alias is a resource of its own, so a grant may deny some:
         `managers/*/models/*/aliases/champion`. With `if_better` it is a promotion under a condition:
         FAILED_PRECONDITION with reason PROMOTION_REFUSED unless the version's metric beats that of the version
-        the alias names now. A version cannot be deleted while an alias names it.
+        the alias names now. A version cannot be deleted while an alias names it. A model has at most 100
+        aliases: FAILED_PRECONDITION with reason ALIASES_TOO_MANY.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.Column("model", _Number, _about("models"), primary_key=True),
         sa.Column("name", sa.String(128), primary_key=True),
         sa.Column("value", sa.String(256), nullable=False),
+        sa.Index("model_tags_by_value", "name", "value"),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -54,6 +55,7 @@ def upgrade() -> None:
         sa.Column("version", _Number, _about("versions"), primary_key=True),
         sa.Column("name", sa.String(128), primary_key=True),
         sa.Column("value", sa.String(256), nullable=False),
+        sa.Index("version_tags_by_value", "name", "value"),
         sqlite_with_rowid=False,
     )
     op.create_table(
