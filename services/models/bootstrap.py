@@ -26,7 +26,9 @@ from services.models.managers import DEFAULT_MANAGER, Managers
 from services.models.manifest_store import ManifestStore
 from services.models.metrics import Metrics
 from services.models.model_servicer import ModelServicer
+from services.models.pack_cache import PackCache
 from services.models.path_index import PathIndex
+from services.models.primary_deletion import PrimaryDeletion
 from services.models.reads import Reader
 from services.models.rebuild import Rebuilder
 from services.models.receive import FileReceiver, Receiver
@@ -101,7 +103,9 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     receiver = Receiver(database, store, version_keys, uploads, ByteBudget(), clock)
     committer = Committer(database, store, version_keys, managers, versions, manifest_store.load, remover.remove, clock)
     reader = Reader(database, store, version_keys, versions, manifest_store)
-    verifying = Verifier(database, store, version_keys, versions, manifest_store, reader)
+    # What is verified is what the stores have.
+    stored = Reader(database, store.uncached, version_keys, versions, manifest_store)
+    verifying = Verifier(database, store.uncached, version_keys, versions, manifest_store, stored)
     files = FileReceiver(receiver, uploads, committer)
     catalog = ManagerCatalog(database, managers)
     paths = PathIndex(database, clock)
@@ -127,7 +131,9 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     housekeeper = Housekeeper(collector, forgetful, settings.collect_seconds)
 
     def register(server: grpc.Server) -> None:
-        model_servicer = ModelServicer(versions, manifest_store, verifying)
+        model_servicer = ModelServicer(
+            versions, manifest_store, verifying, PrimaryDeletion(database, store, versions, clock)
+        )
         models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)
         WeightsServicer(uploads, receiver, committer, reader).register(server)
         FileServicer(files, reader).register(server)
@@ -184,7 +190,10 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
 
 def _replicated(configured: StoresConfiguration, journal: CopyJournal) -> ReplicatedStore:
     members = [Member(name, configured.stores[name].kind, store) for name, store in open_all(configured).items()]
-    return ReplicatedStore(members, journal)
+    if configured.cache is None:
+        return ReplicatedStore(members, journal)
+    cache = PackCache(configured.cache.path, int(configured.cache.max_size_gb * 1e9))
+    return ReplicatedStore(members, journal, cache)
 
 
 def _watch(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 from services.models import chunk_index, packs
@@ -11,6 +12,7 @@ from services.models.chunk_keys import Domain
 from services.models.manifest_store import ManifestStore
 from services.models.manifests import ChunkRef, ManifestFile
 from services.models.read_ahead import read_ahead
+from services.models.replication import ReplicatedStore
 from services.models.stores.store import Store
 from services.models.version_keys import VersionKeys
 from services.models.versions import Version, Versions
@@ -60,7 +62,7 @@ class Reader:
     def __init__(
         self,
         database: Database,
-        store: Store,
+        store: ReplicatedStore,
         keys: VersionKeys,
         versions: Versions,
         manifest_store: ManifestStore,
@@ -70,6 +72,11 @@ class Reader:
         self._keys = keys
         self._versions = versions
         self._manifests = manifest_store
+
+    def preferring(self, provider: str) -> "Reader":
+        """One that asks this store first (`ReplicatedStore.preferring`). Raises StoreUnknown."""
+        store = self._store.preferring(provider)
+        return Reader(self._database, store, self._keys, self._versions, self._manifests)
 
     def open(
         self,
@@ -123,8 +130,7 @@ class Reader:
         try:
             if row is None:
                 raise _damaged()
-            stored = packs.read_blob(self._store, row.pack_id, row.offset, row.stored_length)
-            plain = packs.decrypt(domain, chunk.chunk_id, chunk.salt, chunk.blob_id, stored)
+            plain = self._store.sound(packs.pack_key(row.pack_id), partial(_decrypted, domain, chunk, row))
         except DataLoss:
             raise _damaged() from None
         if len(plain) != chunk.length:
@@ -154,6 +160,11 @@ def slices(file: ManifestFile, start: int, end: int) -> list[Slice]:
             parts.append(Slice(chunk, first, last))
         position += chunk.length
     return parts
+
+
+def _decrypted(domain: Domain, chunk: ChunkRef, row: ChunkRow, store: Store) -> bytes:
+    stored = packs.read_blob(store, row.pack_id, row.offset, row.stored_length)
+    return packs.decrypt(domain, chunk.chunk_id, chunk.salt, chunk.blob_id, stored)
 
 
 def _damaged() -> DataLoss:

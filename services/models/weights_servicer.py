@@ -99,7 +99,8 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
         self, request: pb.ReadFileRequest, context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         length = request.length if request.HasField("length") else None
-        opened = self._reader.open(
+        reader = self._reader.preferring(request.provider)
+        opened = reader.open(
             request.manager_id,
             request.model_name,
             request.version,
@@ -108,7 +109,7 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
             length,
             access_code(context),
         )
-        for pieces in bulk_frames.grouped(self._reader.read(opened), _MESSAGE_BYTES):
+        for pieces in bulk_frames.grouped(reader.read(opened), _MESSAGE_BYTES):
             yield bulk_frames.encode_data(pieces)
 
 
