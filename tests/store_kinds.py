@@ -17,21 +17,26 @@ from tests.store_servers import BUCKET, AzureServer, GcsServer, S3Server
 KINDS = ("local", "s3", "gcs", "azure")
 REMOTE = KINDS[1:]
 _USUAL = Patience()
+_Fields = dict[str, Any]
+_Secret = Callable[[str], dict[str, Any]]
 
 
 def new_store(
-    kind: str, request: pytest.FixtureRequest, through: Callable[[str], str] = str, patience: Patience = _USUAL
+    kind: str,
+    request: pytest.FixtureRequest,
+    through: Callable[[str], str] = str,
+    *,
+    patience: Patience = _USUAL,
+    bucket: str = BUCKET,
+    secret: str | None = None,
 ) -> Store:
     """Opens an empty store. `through` turns the server's URL into the one that the store shall use instead."""
     folder: Path = request.getfixturevalue("tmp_path")
     if kind == "local":
         return LocalStore(folder / secrets.token_hex(4))
     server = request.getfixturevalue(f"{kind}_server")
-    return _OPEN[kind](server, through(server.url), folder, patience)
-
-
-def _new_prefix() -> str:
-    return f"team/{secrets.token_hex(8)}"
+    configuration = {"kind": kind, "prefix": f"team/{secrets.token_hex(8)}", "endpoint": through(server.url)}
+    return _OPEN[kind](server, configuration, bucket, lambda own: _secret(folder, secret or own), patience)
 
 
 def _secret(folder: Path, value: str) -> dict[str, Any]:
@@ -41,32 +46,17 @@ def _secret(folder: Path, value: str) -> dict[str, Any]:
     return {"file": file}
 
 
-def _s3(server: S3Server, url: str, folder: Path, patience: Patience) -> Store:
-    configuration = S3Configuration(
-        kind="s3",
-        bucket=BUCKET,
-        prefix=_new_prefix(),
-        endpoint=url,
-        access_key=_secret(folder, server.access_key),
-        secret_key=_secret(folder, server.secret_key),
-    )
-    return s3.opened(configuration, patience)
+def _s3(server: S3Server, fields: _Fields, bucket: str, secret: _Secret, patience: Patience) -> Store:
+    keys = {"access_key": secret(server.access_key), "secret_key": secret(server.secret_key)}
+    return s3.opened(S3Configuration(bucket=bucket, **keys, **fields), patience)
 
 
-def _gcs(server: GcsServer, url: str, folder: Path, patience: Patience) -> Store:
-    configuration = GcsConfiguration(kind="gcs", bucket=BUCKET, prefix=_new_prefix(), endpoint=url, anonymous=True)
-    return gcs.opened(configuration, patience)
+def _gcs(server: GcsServer, fields: _Fields, bucket: str, secret: _Secret, patience: Patience) -> Store:
+    return gcs.opened(GcsConfiguration(bucket=bucket, anonymous=True, **fields), patience)
 
 
-def _azure(server: AzureServer, url: str, folder: Path, patience: Patience) -> Store:
-    configuration = AzureConfiguration(
-        kind="azure",
-        container=BUCKET,
-        prefix=_new_prefix(),
-        endpoint=url,
-        credential=_secret(folder, server.key),
-    )
-    return azure.opened(configuration, patience)
+def _azure(server: AzureServer, fields: _Fields, bucket: str, secret: _Secret, patience: Patience) -> Store:
+    return azure.opened(AzureConfiguration(container=bucket, credential=secret(server.key), **fields), patience)
 
 
 _OPEN = {"s3": _s3, "gcs": _gcs, "azure": _azure}

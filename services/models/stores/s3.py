@@ -5,7 +5,7 @@ uploaded in parts, which S3 keeps apart until the upload is completed; `unfinish
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import boto3
@@ -94,7 +94,7 @@ class S3Store:
             for left in reversed(range(self._attempts)):
                 try:
                     return self._read(self._place(key) | span, offset, length)
-                except (HTTPClientError, IncompleteReadError):  # cut in the middle, where the SDK does not repeat
+                except (HTTPClientError, IncompleteReadError):  # cut in its middle, where the SDK does not repeat
                     if not left:
                         raise
         raise AssertionError("at least one attempt is made")
@@ -172,7 +172,7 @@ class S3Store:
             if _status(error) == 416:  # begins beyond the end
                 return b""
             raise
-        with answer["Body"] as body:
+        with closing(answer["Body"]) as body:  # entered by itself, it would be the stream that nothing checks
             wrong_start = "Range" in request and not answer.get("ContentRange", "").startswith(f"bytes {offset}-")
             if wrong_start or (length is not None and answer["ContentLength"] > length):
                 raise StoreUnavailable("The store answers with another range than it was asked for.")
