@@ -64,12 +64,14 @@ class Pull:
         model: str,
         version: str,
         report: Callable[[PullProgress], None],
+        provider: str = "",
     ) -> None:
         self._connection = connection
         self._manager = manager
         self._model = model
         self._wanted = version
         self._report = report
+        self._provider = provider
         self._progress = PullProgress()
         self._counting = threading.Lock()
         self._stopped = threading.Event()
@@ -140,6 +142,7 @@ class Pull:
                     version=version,
                     path=file.path,
                     offset=target.size,
+                    provider=self._provider,
                 )
                 self._append(self._pieces(request, left), target)
 

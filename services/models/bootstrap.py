@@ -35,6 +35,7 @@ from services.models.receive import FileReceiver, Receiver
 from services.models.reencrypt import Reencryptor
 from services.models.reencryptions import Reencryptions
 from services.models.removal import Remover
+from services.models.repack import Repacker
 from services.models.replication import Member, ReplicatedStore
 from services.models.rotation_servicer import RotationServicer
 from services.models.rotation_worker import RotationWorker
@@ -114,7 +115,9 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
     saves = ManagerSaves(catalog, paths, versions, manifest_store, files, reader)
     by_path = ManagerModels(catalog, paths, versions, manifest_store, files, reader, verifying, clock)
     identity_of_index = IndexIdentity(database, store.primary.store)
-    collector = Collector(database, store, keys, remover, identity_of_index, clock)
+    collector = Collector(
+        database, store, keys, remover, identity_of_index, Repacker(database, store, clock).repack, clock
+    )
     states = StoreStates(database, clock)
     watches = [_watch(member, store, database, states, journal, settings, clock) for member in store.members]
 

@@ -4,7 +4,7 @@ What was written while it was down stands in the journal. What it lost otherwise
 what the store lists with what the index says it shall have, on demand and every day.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -15,7 +15,7 @@ from services.models import condemned, copy_journal, copying, packs, primary_cop
 from services.models import tables as t
 from services.models.copy_journal import CopyJournal, PendingCopy
 from services.models.replication import Member, ReplicatedStore
-from services.models.stores.store import ObjectExists, ObjectNotFound, Store
+from services.models.stores.store import ObjectExists, ObjectNotFound, Store, StoreUnavailable
 from services.shared.database import Database
 from services.shared.errors import DomainError
 
@@ -75,7 +75,7 @@ class Synchronizer:
                 copy_journal.note(connection, copies, self._clock(), replaces=replaces)
         return len(missing) + len(wrong)
 
-    def _remove_unwanted(self, there: Collection[str]) -> None:
+    def _remove_unwanted(self, there: Mapping[str, int]) -> None:
         """What was deleted in the primary alone, while it was down."""
         if self._is_primary:
             with self._database.read() as connection:
@@ -83,7 +83,15 @@ class Synchronizer:
                     return
                 unwanted = [name for name in there if primary_copies.unwanted(connection, name)]
             for name in unwanted:
-                self.target.store.delete(name)
+                if self._elsewhere(name, there[name]):
+                    self.target.store.delete(name)
+
+    def _elsewhere(self, name: str, size: int) -> bool:
+        for source in self._sources:
+            with suppress(ObjectNotFound, StoreUnavailable):
+                if source.store.size(name) == size:
+                    return True
+        return False
 
     def _wanted(self, connection: sa.Connection) -> Iterator[tuple[str, int | None]]:
         """What the store shall have, with the size if the index knows it."""

@@ -71,6 +71,7 @@ def pull(
     reference: Reference,
     destination: Annotated[str, typer.Argument(metavar="DEST", help="File, or folder (several files need one).")],
     manager: Manager = "default",
+    provider: Annotated[str, typer.Option("--from", help="The store to read first; others where it fails.")] = "",
     json: Json = False,
 ) -> None:
     """Pull a version and check every byte of it. Run again, it resumes.
@@ -82,7 +83,7 @@ def pull(
     name, version = _split(reference)
     _check_path(destination)
     with connected() as client:
-        pull = partial(client.models.pull, name, destination, version=version, manager=manager)
+        pull = partial(client.models.pull, name, destination, version=version, manager=manager, provider=provider)
         result = _transferred(f"pull {reference}", pull)
         shown = result.version
         line = f"pulled {name}@{shown.version}: {_files(shown)}, {human_size(shown.size_bytes)}, verified"
@@ -149,6 +150,9 @@ def verify(reference: Reference, manager: Manager = "default", json: Json = Fals
 def rm(
     reference: Exact,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    primary_only: Annotated[
+        bool, typer.Option("--primary-only", help="In the primary store alone: replicas keep it.")
+    ] = False,
     manager: Manager = "default",
     json: Json = False,
 ) -> None:
@@ -156,10 +160,14 @@ def rm(
     name, version = _split(reference)
     if version == _LATEST:
         misused(f"name the version to delete: strongroom rm {name}@VERSION")
-    confirmed(f"Delete {name}@{version} for good?", yes=yes)
+    confirmed(f"Delete {name}@{version} {'in the primary' if primary_only else 'for good'}?", yes=yes)
     with connected() as client:
-        gone = client.models.delete(name, version, manager=manager)
+        gone = client.models.delete(name, version, manager=manager, primary_only=primary_only)
     shared = f", {gone.shared_chunks} shared with others kept" if gone.shared_chunks else ""
+    if gone.primary_only:
+        line = f"deleted {name}@{version} in the primary; replicas keep it"
+        print_message(gone, lambda: typer.echo(line), as_json_document=json)
+        return
     line = f"deleted {name}@{version}: {counted(gone.shredded_chunks, 'chunk')} shredded{shared}"
     print_message(gone, lambda: typer.echo(line), as_json_document=json)
 

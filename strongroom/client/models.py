@@ -52,13 +52,15 @@ class Models:
         *,
         version: str = LATEST,
         manager: str = DEFAULT_MANAGER,
+        provider: str = "",
         progress: Callable[[PullProgress], None] = _silent,
     ) -> PullResult:
         """Downloads a version and checks the SHA-256 of every file.
 
-        A single file goes to `destination` unless that is a folder or ends in `/`; several go below it.
+        A single file goes to `destination` unless that is a folder or ends in `/`; several go below it. `provider`
+        names the store to read first, or is `aws`, `gcp`, `azure` or `local`; where it fails the others are read.
         """
-        return Pull(self._connection, manager, name, version, progress).run(destination)
+        return Pull(self._connection, manager, name, version, progress, provider).run(destination)
 
     def read(
         self,
@@ -100,7 +102,11 @@ class Models:
         request = models_pb2.VerifyVersionRequest(manager_id=manager, model_name=name, version=version)
         return self._connection.call(self._stub.VerifyVersion, request, repeat=Repeat.SAFE, deadline=LONG_DEADLINE)
 
-    def delete(self, name: str, version: str, *, manager: str = DEFAULT_MANAGER) -> models_pb2.DeleteVersionResponse:
-        """Deletes a version and destroys its data key."""
-        request = models_pb2.DeleteVersionRequest(manager_id=manager, model_name=name, version=version)
+    def delete(
+        self, name: str, version: str, *, manager: str = DEFAULT_MANAGER, primary_only: bool = False
+    ) -> models_pb2.DeleteVersionResponse:
+        """Deletes a version and destroys its data key; or its weights in the primary store alone."""
+        request = models_pb2.DeleteVersionRequest(
+            manager_id=manager, model_name=name, version=version, primary_only=primary_only
+        )
         return self._connection.call(self._stub.DeleteVersion, request)
