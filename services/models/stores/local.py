@@ -76,12 +76,11 @@ class LocalStore:
         """Objects in a folder such as `packs/` and below, in no order; all by default."""
         if prefix and not prefix.endswith("/"):
             raise ValueError("a prefix names a folder and ends in /")
-        with (
-            _translated(),
-            suppress(FileNotFoundError),
-            self._folder(key_parts(prefix[:-1]) if prefix else []) as folder,
-        ):
-            yield from _walk(folder, prefix)
+        parts = key_parts(prefix[:-1]) if prefix else []
+        with _translated():
+            self._check_there()
+            with suppress(FileNotFoundError), self._folder(parts) as folder:
+                yield from _walk(folder, prefix)
 
     def delete(self, key: str) -> bool:
         """Removes an object, durably; False if there is none."""
@@ -92,6 +91,7 @@ class LocalStore:
                     os.unlink(name, dir_fd=folder)
                     os.fsync(folder)
             except FileNotFoundError:
+                self._check_there()
                 return False
         return True
 
@@ -108,6 +108,7 @@ class LocalStore:
                 with self._folder([_TEMPORARY]) as folder:
                     os.unlink(name, dir_fd=folder)
             except FileNotFoundError:
+                self._check_there()
                 return False
         return True
 
@@ -121,6 +122,11 @@ class LocalStore:
                 raise ObjectExists("The store has this object already.", key=key) from None
             os.fsync(target)
 
+    def _check_there(self) -> None:
+        """Raises OSError if the store itself is gone, as on a disk that is not mounted: its objects are not."""
+        with self._folder([_TEMPORARY]):
+            pass
+
     @contextmanager
     def _opened(self, key: str) -> Iterator[int]:
         *folders, name = key_parts(key)
@@ -128,6 +134,7 @@ class LocalStore:
             with self._folder(folders) as folder:
                 descriptor = os.open(name, _READ, dir_fd=folder)
         except FileNotFoundError:
+            self._check_there()
             raise ObjectNotFound("The store has no such object.", key=key) from None
         try:
             yield descriptor
