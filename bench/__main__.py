@@ -1,4 +1,4 @@
-"""`make bench`, or `python -m bench [--only P1,P2,P8,P11] [--runs N] [--size-mib N]`."""
+"""`make bench`, or `python -m bench [--only P1,P5,P8] [--runs N] [--size-mib N]`."""
 
 import argparse
 import os
@@ -9,27 +9,42 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import calls, peers, start, transfer
+from bench import calls, finetuned, folders, keys, memory, peers, start, tensors, transfer
 from bench.figures import Row, table
 
+_ALL = "P1,P2,P3,P4,P5,P6,P8,P10,P11"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="P1,P2,P8,P11", help="which targets, separated by commas")
+    parser.add_argument("--only", default=_ALL, help="which targets, separated by commas")
     parser.add_argument("--runs", type=int, default=5, help="runs of each contender (medians are printed)")
-    parser.add_argument("--size-mib", type=int, default=2048, help="size of the file of P1 and P2")
+    parser.add_argument(
+        "--size-mib", type=int, default=2048, help="size of the files of P1, P2, P5, P6 and P10; P4 has half"
+    )
     parser.add_argument("--output", type=Path, default=REPOSITORY / "bench" / "RESULTS.md")
     options = parser.parse_args()
+    # Every contender starts as an installed program does: from compiled modules.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     wanted = set(options.only.split(","))
     rows: list[Row] = []
+    size, peers_folder = options.size_mib << 20, REPOSITORY / "build" / "bench-peers"
     # Beside the repository's build folder, so that every contender writes to the same disk.
     (REPOSITORY / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=REPOSITORY / "build", prefix="bench-") as name:
         if wanted & {"P1", "P2"}:
-            size = options.size_mib << 20
-            rows += transfer.measure(Path(name), REPOSITORY / "build" / "bench-peers", size, options.runs)
+            rows += transfer.measure(Path(name), peers_folder, size, options.runs)
+        if "P3" in wanted:
+            rows += folders.measure(Path(name), peers_folder, options.runs)
+        if "P4" in wanted:
+            rows += finetuned.measure(Path(name), size // 2, options.runs)
+        if "P5" in wanted:
+            rows += tensors.measure(Path(name), size, options.runs)
+        if "P6" in wanted:
+            rows += keys.measure(Path(name), size, options.runs)
+        if "P10" in wanted:
+            rows += memory.measure(Path(name), sorted({512 << 20, size}))
         if "P8" in wanted:
             rows += calls.measure(Path(name), options.runs)
         if "P11" in wanted:

@@ -8,10 +8,18 @@ from tests.stack import STRONGROOM, Stack
 
 
 class CommandLine:
-    """`strongroom push` and `pull` against a running stack, through its gateway."""
+    """`strongroom push` and `pull` against a running stack.
 
-    def __init__(self, stack: Stack) -> None:
-        self._variables = os.environ | {"STRONGROOM_URL": stack.url, "STRONGROOM_API_KEY": stack.admin_key}
+    Args:
+        direct: whether weights pass the gateway by, as they do for the user who started it on this machine.
+    """
+
+    def __init__(self, stack: Stack, *, direct: bool = True) -> None:
+        self._variables = os.environ | {
+            "STRONGROOM_URL": stack.url,
+            "STRONGROOM_API_KEY": stack.admin_key,
+            "STRONGROOM_DIRECT": "on" if direct else "off",
+        }
 
     def push(self, name: str, version: str, path: Path) -> None:
         self._run("push", name, str(path), "--version", version)
@@ -22,6 +30,14 @@ class CommandLine:
     def remove(self, name: str, version: str) -> None:
         self._run("rm", f"{name}@{version}", "--yes")
         self._run("admin", "gc", "--min-age", "0")
+
+    def start_push(self, name: str, version: str, path: Path) -> "subprocess.Popen[bytes]":
+        """The same in the background."""
+        return subprocess.Popen(
+            [STRONGROOM, "push", name, str(path), "--version", version],
+            env=self._variables,
+            stdout=subprocess.DEVNULL,
+        )
 
     def _run(self, *arguments: str) -> None:
         subprocess.run([STRONGROOM, *arguments], env=self._variables, check=True, stdout=subprocess.DEVNULL)

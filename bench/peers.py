@@ -22,6 +22,12 @@ from mlflow import MlflowClient
 client, (run, path) = MlflowClient(), sys.argv[1:]
 client.log_artifact(run, path)
 """
+_UPLOAD_FOLDER = """
+import sys
+from mlflow import MlflowClient
+client, (run, path) = MlflowClient(), sys.argv[1:]
+client.log_artifacts(run, path)
+"""
 _DOWNLOAD = """
 import sys
 from mlflow.artifacts import download_artifacts
@@ -54,6 +60,9 @@ class Mlflow:
 
     def upload(self, run: str, path: Path) -> None:
         self._run(_UPLOAD, run, str(path))
+
+    def upload_folder(self, run: str, path: Path) -> None:
+        self._run(_UPLOAD_FOLDER, run, str(path))
 
     def download(self, run: str, name: str, folder: Path) -> None:
         self._run(_DOWNLOAD, run, name, str(folder))

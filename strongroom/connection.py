@@ -1,6 +1,8 @@
 """The channel to a Strongroom: credential, deadlines, retries, errors."""
 
+import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -9,6 +11,7 @@ import grpc
 from strongroom import errors
 from strongroom.breaker import Breaker
 from strongroom.retries import Repeat, Retries
+from strongroom.route import Route
 
 if TYPE_CHECKING:
     Asked = TypeVar("Asked")
@@ -21,6 +24,9 @@ DEADLINE = 30.0
 LONG_DEADLINE = 3600.0
 
 Metadata = tuple[tuple[str, str], ...]
+
+# Characters of an access code.
+_MAX_CODE = 1024
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", 64 << 20),
@@ -40,6 +46,7 @@ class Connection:
         token: an access token.
         retries: repeats calls.
         breaker: keeps calls from a server that is not there.
+        direct: whether bulk streams may go past the gateway where that is possible.
     """
 
     def __init__(
@@ -50,11 +57,15 @@ class Connection:
         token: str | None = None,
         retries: Retries | None = None,
         breaker: Breaker | None = None,
+        direct: bool = True,
     ) -> None:
         self.channel = _channel(url)
         self.url = url.rstrip("/")
+        self.route = Route(self, _OPTIONS, direct=direct)
         self._retries = retries or Retries()
         self._breaker = breaker or Breaker()
+        self._direct = direct
+        self.presented: Metadata = ()
         self._token_source: Callable[[], str] | None = None
         self._fixed: Metadata = ()
         if api_key:
@@ -70,7 +81,25 @@ class Connection:
     def metadata(self) -> Metadata:
         """The credential, as a call carries it. Raises Unauthenticated if a session has ended."""
         source = self._token_source
-        return (("authorization", f"Bearer {source()}"),) if source is not None else self._fixed
+        credential = (("authorization", f"Bearer {source()}"),) if source is not None else self._fixed
+        return (*credential, *self.presented)
+
+    @contextmanager
+    def presenting(self, access_code: str | None) -> "Iterator[Connection]":
+        """This connection, whose calls also present the access code of a protected version. Raises InvalidArgument."""
+        if access_code is None:
+            yield self
+            return
+        if not (access_code.isascii() and access_code.isprintable() and 0 < len(access_code) <= _MAX_CODE):
+            message = f"An access code that travels in a header has 1 to {_MAX_CODE} printable ASCII characters."
+            raise errors.InvalidArgument(message, reason="ACCESS_CODE_INVALID")
+        other = copy.copy(self)
+        other.presented = (("x-access-code", access_code),)
+        other.route = Route(other, _OPTIONS, direct=self._direct)
+        try:
+            yield other
+        finally:
+            other.route.close()
 
     def call(
         self,
@@ -138,6 +167,7 @@ class Connection:
             call.cancel()
 
     def close(self) -> None:
+        self.route.close()
         self.channel.close()
 
 

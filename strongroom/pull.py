@@ -10,8 +10,10 @@ SHA-256 is left alone. At no moment does a wrong or half byte stand under the fi
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,23 @@ from typing import Any
 import grpc
 
 from strongroom import bulk, partial_file
-from strongroom.connection import Connection
-from strongroom.errors import DataLoss, LocalFileError, Unavailable
+from strongroom.connection import LONG_DEADLINE, Connection
+from strongroom.errors import DataLoss, LocalFileError, PermissionDenied, Unavailable
 from strongroom.models.v1 import models_pb2, models_pb2_grpc, weights_pb2
 from strongroom.partial_file import PartialFile
 from strongroom.persevere import persevere
 from strongroom.retries import Repeat
 from strongroom.stage import Stage
+from strongroom.tensors import Tensor
 from strongroom.tree import targets
 
 # Files at a time: enough that small ones do not wait for round trips and disk one after another.
 _WORKERS = 4
+# Files up to so many bytes come together in one stream, in groups up to so many bytes and files: a call costs the
+# service as much as a megabyte.
+_SMALL = 4 << 20
+_GROUP = 64 << 20
+_GROUP_FILES = 500
 
 
 @dataclass
@@ -82,10 +90,16 @@ class Pull:
         models = models_pb2_grpc.ModelServiceStub(self._connection.channel)
         request = models_pb2.GetVersionRequest(manager_id=self._manager, model_name=self._model, version=self._wanted)
         version = self._connection.call(models.GetVersion, request, repeat=Repeat.SAFE)
+        if version.protected and not version.files:
+            message = "This version is protected: its access code is needed."
+            raise PermissionDenied(message, reason="ACCESS_CODE_REFUSED")
         paths = targets([file.path for file in version.files], destination)
         self._progress.total = int(version.size_bytes)
         with ThreadPoolExecutor(_WORKERS, "pull") as workers:
-            running = [workers.submit(self._pull, version.version, file, paths[file.path]) for file in version.files]
+            running = [
+                workers.submit(self._pull_together if len(group) > 1 else self._pull_one, version.version, group, paths)
+                for group in _groups(version.files)
+            ]
             try:
                 wait(running, return_when=FIRST_EXCEPTION)
             finally:
@@ -104,18 +118,49 @@ class Pull:
         for call in list(self._calls):
             call.cancel()
 
-    def _pull(self, version: str, file: models_pb2.File, path: Path) -> None:
-        size = int(file.size_bytes)
-        try:
-            if path.is_file() and path.stat().st_size == size and _sha256_of(path) == file.sha256:
-                self._advance(size)
+    def _pull_one(self, version: str, files: Sequence[models_pb2.File], paths: Mapping[str, Path]) -> None:
+        (file,) = files
+        path = paths[file.path]
+        with _writing(path):
+            if self._in_place(file, path):
                 return
             _make_folder(path.parent)
             with partial_file.opened(path, file.sha256) as target:
                 self._fill(version, file, target)
                 target.become(path)
-        except OSError as error:
-            raise LocalFileError(f"{path} can't be written: {error.strerror}.", reason="TARGET_UNWRITABLE") from None
+
+    def _pull_together(self, version: str, files: Sequence[models_pb2.File], paths: Mapping[str, Path]) -> None:
+        """Small files in one stream. Interrupted, it goes on with the first that is not in its place."""
+        waiting = deque(file for file in files if not self._in_place(file, paths[file.path]))
+
+        def attempt() -> None:
+            if not waiting:
+                return
+            first, *more = [file.path for file in waiting]
+            request = weights_pb2.ReadFileRequest(
+                manager_id=self._manager,
+                model_name=self._model,
+                version=version,
+                path=first,
+                more_paths=more,
+                provider=self._provider,
+            )
+            pieces = self._pieces(request, sum(int(file.size_bytes) for file in waiting))
+            for data in _parted(pieces, [int(file.size_bytes) for file in waiting]):
+                _place(waiting[0], paths[waiting[0].path], data)
+                self._advance(len(data), received=len(data))
+                waiting.popleft()
+
+        persevere(attempt, lambda: -len(waiting), sleep=self._sleep)
+
+    def _in_place(self, file: models_pb2.File, path: Path) -> bool:
+        """Whether the file is there already, which is progress as well."""
+        with _writing(path):
+            size = int(file.size_bytes)
+            there = path.is_file() and path.stat().st_size == size and _sha256_of(path) == file.sha256
+        if there:
+            self._advance(size)
+        return there
 
     def _fill(self, version: str, file: models_pb2.File, target: PartialFile) -> None:
         """Completes the temporary file. Raises DataLoss if it is not what was pushed."""
@@ -129,8 +174,7 @@ class Pull:
             self._receive(version, file, target)
         if target.sha256 != file.sha256:
             target.remove()
-            message = f"{file.path} came with SHA-256 {target.sha256} instead of {file.sha256}. Nothing was written."
-            raise DataLoss(message, reason="SHA256_MISMATCH")
+            raise _mismatch(file, target.sha256)
 
     def _receive(self, version: str, file: models_pb2.File, target: PartialFile) -> None:
         def attempt() -> None:
@@ -165,10 +209,10 @@ class Pull:
 
     def _pieces(self, request: weights_pb2.ReadFileRequest, length: int) -> Iterator[memoryview]:
         """The bytes of a range, no more and no fewer."""
-        call = self._connection.begin(bulk.read_file(self._connection.channel), request)
-        self._calls.add(call)
+        stream = self._connection.route.begin(bulk.read_file, request, LONG_DEADLINE)
+        self._calls.add(stream.call)
         try:
-            for message in self._connection.answers(call):
+            for message in stream.answers():
                 if self._stopped.is_set():
                     raise _Stopped
                 data = memoryview(bulk.decode_data(message))
@@ -177,7 +221,7 @@ class Pull:
                     raise DataLoss("The server sent more than the file holds.", reason="ANSWER_TOO_LONG")
                 yield data
         finally:
-            self._calls.discard(call)
+            self._calls.discard(stream.call)
         if length:
             raise Unavailable("The stream ended before the file did.", reason="STREAM_CUT")
 
@@ -188,17 +232,103 @@ class Pull:
             self._report(self._progress)
 
 
+def _groups(files: Sequence[models_pb2.File]) -> Iterator[list[models_pb2.File]]:
+    """Large files each by itself, small ones in as many groups as there are workers, or more."""
+    small = [file for file in files if file.size_bytes <= _SMALL]
+    share = min(_GROUP, sum(int(file.size_bytes) for file in small) // _WORKERS)
+    group: list[models_pb2.File] = []
+    size = 0
+    for file in small:
+        group.append(file)
+        size += int(file.size_bytes)
+        if size > share or len(group) >= _GROUP_FILES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+    yield from ([file] for file in files if file.size_bytes > _SMALL)
+
+
+def _parted(pieces: Iterator[memoryview], sizes: Sequence[int]) -> Iterator[bytes]:
+    """The bytes of the pieces again, in parts of these sizes, which are all there is."""
+    waiting = bytearray()
+    for size in sizes:
+        while len(waiting) < size and (piece := next(pieces, None)) is not None:
+            waiting += piece
+        yield bytes(waiting[:size])
+        del waiting[:size]
+    # Behind the last byte the end is checked.
+    for _ in pieces:
+        pass
+
+
+def _place(file: models_pb2.File, path: Path, data: bytes) -> None:
+    """Writes a small file that came whole. Raises DataLoss if it is not what was pushed."""
+    came = hashlib.sha256(data).hexdigest()
+    if came != file.sha256:
+        raise _mismatch(file, came)
+    with _writing(path):
+        _make_folder(path.parent)
+        with partial_file.opened(path, file.sha256) as target:
+            target.clear()
+            target.write(memoryview(data))
+            target.become(path)
+
+
+def _mismatch(file: models_pb2.File, came: str) -> DataLoss:
+    message = f"{file.path} came with SHA-256 {came} instead of {file.sha256}. Nothing was written."
+    return DataLoss(message, reason="SHA256_MISMATCH")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Says of an OSError inside that this path can't be written."""
+    try:
+        yield
+    except OSError as error:
+        raise LocalFileError(f"{path} can't be written: {error.strerror}.", reason="TARGET_UNWRITABLE") from None
+
+
 def read(connection: Connection, request: weights_pb2.ReadFileRequest) -> bytes:
     """A range of a file, held in memory: for tensors, not for whole models. Raises OutOfRange, NotFound, DataLoss."""
 
     def attempt() -> bytes:
-        call = connection.begin(bulk.read_file(connection.channel), request)
-        return b"".join(bulk.decode_data(message) for message in connection.answers(call))
+        stream = connection.route.begin(bulk.read_file, request, LONG_DEADLINE)
+        return b"".join(bulk.decode_data(message) for message in stream.answers())
 
     data = connection.repeated(attempt, Repeat.SAFE)
     if request.HasField("length") and len(data) > request.length:
         raise DataLoss("The server sent more than was asked for.", reason="ANSWER_TOO_LONG")
     return data
+
+
+def read_tensor(connection: Connection, request: weights_pb2.ReadFileRequest) -> Tensor:
+    """The tensor that the request names. Raises NotFound, FailedPrecondition, DataLoss."""
+
+    def attempt() -> Tensor:
+        answers = connection.route.begin(bulk.read_file, request, LONG_DEADLINE).answers()
+        first = weights_pb2.ReadFileResponse.FromString(next(answers, b""))
+        if not first.HasField("tensor"):
+            raise DataLoss("The server's answer does not fit the question.", reason="ANSWER_MALFORMED")
+        data = b"".join((first.data, *map(bulk.decode_data, answers)))
+        return Tensor(request.tensor, first.tensor.dtype, tuple(first.tensor.shape), data)
+
+    return connection.repeated(attempt, Repeat.SAFE)
+
+
+def save_tensor(tensor: Tensor, destination: str | Path) -> Path:
+    """Writes a safetensors file with the tensor alone, whole or not at all; returns where. Raises LocalFileError."""
+    name = f"{tensor.name.replace('/', '_')}.safetensors"
+    path = targets([name], destination)[name]
+    data = tensor.safetensors()
+    with _writing(path):
+        _make_folder(path.parent)
+        with partial_file.opened(path, hashlib.sha256(data).hexdigest()) as target:
+            target.clear()
+            target.write(memoryview(data))
+            target.become(path)
+    _sync({path.parent})
+    return path
 
 
 def _make_folder(folder: Path) -> None:

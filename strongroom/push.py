@@ -24,7 +24,7 @@ from strongroom.stage import Ahead, Stage
 from strongroom.tree import LocalFile, walk
 
 # Chunks are asked for together until they have this many bytes or are this many.
-_BATCH_BYTES = 16 << 20
+_BATCH_BYTES = 32 << 20
 _BATCH_CHUNKS = 4096
 # How often it begins again because chunks or the upload are gone: collection may take them once, not again and again.
 _ROUNDS = 3
@@ -72,12 +72,15 @@ class Push:
         model: str,
         version: str,
         report: Callable[[PushProgress], None],
+        *,
+        compression_level: int = 0,
     ) -> None:
         self._connection = connection
         self._weights = weights_pb2_grpc.WeightsServiceStub(connection.channel)
         self._manager = manager
         self._model = model
         self._version = version
+        self._compression_level = compression_level
         self._report = report
         self._progress = PushProgress()
         self._reached = 0
@@ -120,7 +123,10 @@ class Push:
 
     def _open(self) -> str:
         request = weights_pb2.CreateUploadRequest(
-            manager_id=self._manager, model_name=self._model, version=self._version
+            manager_id=self._manager,
+            model_name=self._model,
+            version=self._version,
+            compression_level=self._compression_level,
         )
         return self._connection.call(self._weights.CreateUpload, request, repeat=Repeat.SAFE).upload_id
 

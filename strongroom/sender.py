@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from queue import Full, Queue
-from typing import Any
 
 from strongroom import bulk
 from strongroom.connection import LONG_DEADLINE, Connection
 from strongroom.models.v1 import weights_pb2
+from strongroom.route import Stream
 
 # Bytes a message of the data plane carries: the size at which gRPC moved most. A single chunk may be longer.
 FRAME_BYTES = 2 << 20
@@ -29,7 +29,7 @@ class Sender:
         self._frames: Queue[bytes | None] = Queue(2)
         self._chunks: list[memoryview] = []
         self._size = 0
-        self._call: Any = None
+        self._stream: Stream | None = None
         self._thread: threading.Thread | None = None
 
     def put(self, chunk: memoryview) -> None:
@@ -42,29 +42,27 @@ class Sender:
     def finish(self) -> None:
         """Returns once everything that was put is durable on the server."""
         self._flush()
-        if self._call is not None:
-            self._hand_over(None)
-            self._connection.result(self._call)
+        if self._stream is not None:
+            self._hand_over(self._stream, None)
+            self._stream.result()
 
     def _flush(self) -> None:
         if not self._chunks:
             return
-        if self._call is None:
-            method = bulk.write_chunks(self._connection.channel)
-            requests = self._requests()
-            self._call = method.future(requests, metadata=self._connection.metadata, timeout=LONG_DEADLINE)
-        self._hand_over(bulk.encode_frame(self._chunks))
+        if self._stream is None:
+            self._stream = self._connection.route.begin(bulk.write_chunks, self._requests(), LONG_DEADLINE)
+        self._hand_over(self._stream, bulk.encode_frame(self._chunks))
         self._chunks, self._size = [], 0
 
-    def _hand_over(self, frame: bytes | None) -> None:
-        while not self._call.done():
+    def _hand_over(self, stream: Stream, frame: bytes | None) -> None:
+        while not stream.call.done():
             try:
                 self._frames.put(frame, timeout=0.2)
             except Full:
                 continue
             return
         # The server ended the stream before we did: its error says why.
-        self._connection.result(self._call)
+        stream.result()
 
     def _requests(self) -> Iterator[bytes]:
         # Called in a thread of gRPC's.
@@ -77,8 +75,8 @@ class Sender:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._call is not None and not self._call.done():
-            self._call.cancel()
+        if self._stream is not None and not self._stream.call.done():
+            self._stream.call.cancel()
         # gRPC's thread must be over before the interpreter ends: caught inside of gRPC, it would never let it end.
         # Not waited for forever: Ctrl-C at the wrong moment leaves a lock of gRPC's taken, and then it can't end.
         deadline = time.monotonic() + _PATIENCE

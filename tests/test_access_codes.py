@@ -65,10 +65,13 @@ def test_a_code_on_a_version_without_one_changes_nothing(running: Installation, 
 def test_protected_chunks_are_shared_with_nobody(running: Installation, owner: Caller) -> None:
     """Equal bytes in another version would tell whoever may write what is in this one."""
     running.admin.push("v1", WEIGHTS, "apart")
-    before = len(running.stored("packs"))
-    owner.push("v2", WEIGHTS, "apart")
-    owner.push("v3", WEIGHTS, "apart")
-    assert len(running.stored("packs")) == before + 2
+    counted = [_chunks(running)]
+    for version in ("v2", "v3"):
+        owner.push(version, WEIGHTS, "apart")
+        counted.append(_chunks(running))
+    assert counted[2] - counted[1] == counted[1] - counted[0] > 1
+    running.admin.push("v4", WEIGHTS, "apart")
+    assert _chunks(running) == counted[2]
 
 
 def test_every_step_of_an_upload_takes_the_code(running: Installation, owner: Caller) -> None:
@@ -150,6 +153,7 @@ def test_guessing_gets_slower_for_who_guesses_and_for_nobody_else(running: Insta
     assert owner.read("v1", "a", "guessed") == b"x"
     assert running.caller(OTHER).with_code(CODE).read("v1", "a", "guessed") == b"x"
     running.clock.ahead += timedelta(minutes=16)
+    running.admin.collect()
     assert guesser.with_code(CODE).read("v1", "a", "guessed") == b"x"
 
 
@@ -163,6 +167,16 @@ def test_a_right_code_forgets_the_wrong_ones(running: Installation, owner: Calle
     with closing(sqlite3.connect(running.folder / "db" / "strongroom-models.db")) as connection:
         counted = connection.execute("SELECT count(*) FROM access_code_guesses WHERE presenter = 'key:typist'")
         assert counted.fetchone() == (0,)
+
+
+def test_guesses_are_forgotten_in_the_end(running: Installation, owner: Caller) -> None:
+    owner.push("v1", {"a": b"x"}, "forgotten")
+    with refused(*REFUSED):
+        running.caller(principal("passer-by", "models.read")).with_code("wrong").read("v1", "a", "forgotten")
+    running.clock.ahead += timedelta(days=2)
+    running.admin.collect()
+    with closing(sqlite3.connect(running.folder / "db" / "strongroom-models.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM access_code_guesses").fetchone() == (0,)
 
 
 def test_a_deleted_protected_version_is_gone_for_its_code_too(running: Installation, owner: Caller) -> None:
@@ -215,3 +229,9 @@ def test_codes_are_bounded(text: str) -> None:
 @pytest.mark.row("S0.10")
 def test_a_code_is_never_printed() -> None:
     assert "geheim" not in repr(AccessCode("geheim", "key:a"))
+
+
+def _chunks(running: Installation) -> int:
+    with closing(sqlite3.connect(running.folder / "db" / "strongroom-models.db")) as connection:
+        [count] = connection.execute("SELECT count(*) FROM chunks").fetchone()
+    return int(count)

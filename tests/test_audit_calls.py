@@ -230,6 +230,15 @@ def test_a_download_is_one_event_however_many_messages_it_is(running: Running) -
     assert event.resource == "managers/m/models/scorer/versions/v1/files/weights.bin"
 
 
+def test_a_download_of_several_files_is_about_the_version(running: Running) -> None:
+    request = weights_pb2.ReadFileRequest(
+        manager_id="m", model_name="scorer", version="v1", path="weights.bin", more_paths=["config.json"]
+    )
+    running.call(READ_FILE, Principal("key:many", "", "key:many", "", ADMINISTRATOR.grants), request)
+    [event] = running.events(principal="key:many")
+    assert event.resource == "managers/m/models/scorer/versions/v1"
+
+
 def test_a_download_that_breaks_off_has_been_let_out(running: Running) -> None:
     code, [event] = read(running, "broken", "key:broken")
     assert (code, event.outcome) == ("NOT_FOUND", "allowed")

@@ -150,7 +150,8 @@ def test_a_name_cannot_move_the_cursor(strongroom: Terminal, tmp_path: Path) -> 
 
 
 def typed(stack: Stack, *arguments: object, url: str | None = None) -> subprocess.Popen[str]:
-    variables = {"STRONGROOM_URL": url or stack.url, "STRONGROOM_API_KEY": stack.admin_key}
+    # Through the gateway, whose line these tests break.
+    variables = {"STRONGROOM_URL": url or stack.url, "STRONGROOM_API_KEY": stack.admin_key, "STRONGROOM_DIRECT": "off"}
     return subprocess.Popen(
         [STRONGROOM, *map(str, arguments)],
         env=os.environ | variables,
@@ -179,7 +180,7 @@ def test_an_interrupted_push_goes_on(strongroom: Terminal, stack: Stack, tmp_pat
         assert err == "strongroom: interrupted. Run the same command again to go on where it was\n"
     assert strongroom("show", f"{model}@v1").status == 1
     with broken_line(stack.target) as line:
-        again = Terminal(line.url, stack.admin_key)("push", model, source, "--version", "v1")
+        again = Terminal(line.url, stack.admin_key)("push", model, source, "--version", "v1", STRONGROOM_DIRECT="off")
         assert again.status == 0, again.err
         assert line.carried < 250 * MIB, "nothing of it was kept"
     assert strongroom("verify", f"{model}@v1").status == 0
@@ -198,7 +199,7 @@ def test_an_interrupted_pull_goes_on(strongroom: Terminal, stack: Stack, tmp_pat
         pull.communicate(timeout=20)
     assert not copy.exists()
     with broken_line(stack.target) as line:
-        again = Terminal(line.url, stack.admin_key)("pull", "cli-pull@v1", copy)
+        again = Terminal(line.url, stack.admin_key)("pull", "cli-pull@v1", copy, STRONGROOM_DIRECT="off")
         assert again.status == 0, again.err
         assert line.carried < 150 * MIB, "nothing of it was kept"
     assert copy.read_bytes() == source.read_bytes()

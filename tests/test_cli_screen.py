@@ -107,7 +107,12 @@ def test_a_lost_connection_is_told_in_one_line(stack: Stack, source: Path) -> No
     with broken_line(stack.target) as line:
         screen = Screen()
         command = [STRONGROOM, "push", "screen-lost", source]
-        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=screen.end, env=variables(stack, line.url))
+        run = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=screen.end,
+            env=variables(stack, line.url) | {"STRONGROOM_DIRECT": "off"},
+        )
 
         def break_down() -> None:
             while line.carried < 5 * MIB:

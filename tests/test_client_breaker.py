@@ -130,7 +130,7 @@ def test_a_client_is_refused_at_once_while_nobody_is_there_and_served_when_someb
     with broken_line(stack.target) as line:
         line.down = True
         retries, breaker = Retries(sleep=lambda _seconds: None), Breaker(rest=1)
-        connection = Connection(line.url, api_key=stack.admin_key, retries=retries, breaker=breaker)
+        connection = Connection(line.url, api_key=stack.admin_key, retries=retries, breaker=breaker, direct=False)
         keys = Keys(connection)
         for _call in range(FAILURES):
             with pytest.raises(Unavailable) as caught:

@@ -44,13 +44,13 @@ def test_push_and_pull_outlive_the_service(tmp_path: Path) -> None:
     with RunningStack(tmp_path / "data", STRONGROOM_RATE_LIMIT="off") as stack:
         with (
             broken_line(stack.target) as line,
-            Client(line.url, api_key=stack.admin_key) as client,
+            Client(line.url, api_key=stack.admin_key, direct=False) as client,
             dying(stack, line, 80 * MIB, 250 * MIB),
         ):
             client.models.push("survivor", source, version="v1")
         with (
             broken_line(stack.target) as line,
-            Client(line.url, api_key=stack.admin_key) as client,
+            Client(line.url, api_key=stack.admin_key, direct=False) as client,
             dying(stack, line, 80 * MIB, 200 * MIB),
         ):
             client.models.pull("survivor", copy)

@@ -120,7 +120,7 @@ def test_a_push_survives_broken_connections(stack: Stack, model: str, tmp_path: 
     source = write(tmp_path / "w.bin", content(60 * MIB, model))
     with (
         broken_line(stack.target, 5 * MIB, 30 * MIB, 1000) as line,
-        Client(line.url, api_key=stack.admin_key) as client,
+        Client(line.url, api_key=stack.admin_key, direct=False) as client,
     ):
         pushed = client.models.push(model, source, version="v1")
         assert line.broken == 3
@@ -133,7 +133,7 @@ def test_a_pull_survives_broken_connections(stack: Stack, client: Client, model:
     client.models.push(model, source, version="v1")
     with (
         broken_line(stack.target, 5 * MIB, 30 * MIB, 1000) as line,
-        Client(line.url, api_key=stack.admin_key) as through,
+        Client(line.url, api_key=stack.admin_key, direct=False) as through,
     ):
         pulled = through.models.pull(model, tmp_path / "copy")
         assert line.broken == 3

@@ -97,7 +97,7 @@ def test_other_key_other_version_other_digest_are_refused() -> None:
 
 def test_reserved_codec_is_refused() -> None:
     body = bytearray(b"".join(manifests._body(_FILES, manifests._table(_MANIFEST))))
-    body[68] = 1
+    body[68] = 2
     _refused(_with_body(bytes(body)))
 
 

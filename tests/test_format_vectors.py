@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from services.models import manifests, packs
+from services.models import codecs, manifests, packs
 from services.models.chunk_keys import Domain
 from services.models.manifests import ChunkRef, Manifest, ManifestFile
 from services.models.pack_writer import SCRATCH_BYTES, PackWriter, SealedPack
@@ -62,6 +63,19 @@ def test_blob_opens_by_the_rules_of_the_document_alone(document: dict[str, Any])
     chunk_key = hkdf(_numbers(0x30, 32), b"strongroom chunk key v1" + chunk_id)
     aad = b"strongroom chunk v1" + b"\x00" + _numbers(0x20, 16)
     assert AESGCM(chunk_key).decrypt(bytes(12), bytes.fromhex(document["pack"]["blob"]), aad) == _PLAIN
+
+
+def test_compressed_blob_opens_by_the_rules_of_the_document_alone(document: dict[str, Any]) -> None:
+    vector, plain = document["zstd"], _PLAIN * 100
+    chunk_id = _domain().chunk_id(digest(plain))
+    assert chunk_id.hex() == vector["chunk_id"]
+    aad = b"strongroom chunk v1" + b"\x01" + _numbers(0x20, 16)
+    frame = AESGCM(_domain().chunk_key(chunk_id, _numbers(0x30, 32))).decrypt(
+        bytes(12), bytes.fromhex(vector["blob"]), aad
+    )
+    assert frame.hex() == vector["frame"]
+    assert zstandard.ZstdDecompressor().decompress(frame) == plain
+    assert codecs.expand(codecs.ZSTD, frame, len(plain)) == plain
 
 
 def test_pack_is_written_as_documented(tmp_path: Path, document: dict[str, Any]) -> None:

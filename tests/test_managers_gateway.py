@@ -6,6 +6,7 @@ The paths, fields and examples are those of that product's own manual.
 import json
 import os
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,17 @@ def test_a_manager_is_deleted_with_all_that_is_in_it(stack: Stack, manager: str,
         assert_problem(admin(stack, verb, path, body), 404, "MANAGER_NOT_FOUND")
     status, _ = curl(stack, f"/api/managers/{manager}/upload-model", "-F", f"model_file=@{weights(tmp_path)}")
     assert status == 404
+
+
+@pytest.mark.row("S0.9")
+def test_anyone_may_know_how_many_managers_there_are(stack: Stack) -> None:
+    info = call(stack, "GET", "/").json
+    assert {"name", "version", "description", "docs_url", "total_managers"} <= set(info)
+    create(stack)
+    deadline = time.monotonic() + 20
+    while call(stack, "GET", "/").json["total_managers"] < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert call(stack, "GET", "/").json["total_managers"] >= 2
 
 
 @pytest.mark.row("S0.2")

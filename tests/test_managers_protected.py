@@ -13,10 +13,12 @@ from safetensors.numpy import save_file
 
 from strongroom import Client
 from strongroom.errors import PermissionDenied
+from tests.models_installation import installation
 from tests.stack import RunningStack, Stack
 from tests.terminal import Terminal
 from tests.test_gateway_rest import Answer, admin, assert_problem, call
 from tests.test_managers_gateway import create, curl, key_with, load, upload, weights
+from tests.test_managers_stored import Managers
 
 CODE = "secure password + 1"
 
@@ -209,6 +211,25 @@ def test_the_client_and_the_command_line(stack: Stack, manager: str, tmp_path: P
         == "saved scorer: ./models/project1/scorer.pkl\n"
     )
     assert strongroom("managers", "upload", manager, file, *options).status == 0
+
+
+@pytest.mark.row("S0.3")
+@pytest.mark.parametrize("level", [0, 9])
+def test_a_file_is_compressed_as_it_is_saved(tmp_path: Path, level: int) -> None:
+    """Where its bytes are not shared with what is stored already."""
+    text = b"a line that comes again and again, " * 100_000
+
+    def stored() -> int:
+        return sum(path.stat().st_size for path in running.stored("packs"))
+
+    with installation(tmp_path) as running:
+        managers = Managers(running)
+        running.admin.push("v1", {"scorer.bin": text})
+        before = stored()
+        managers.SaveModel(manager_id="default", model_name="scorer", access_code=CODE, compression_level=level)
+        grown = stored() - before
+        assert grown < len(text) // 20 if level else grown > len(text) * 0.9
+        assert managers.LoadModel(manager_id="default", filepath="scorer.pkl", access_code=CODE).success
 
 
 @pytest.mark.row("S0.12")

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from strongroom import Client
-from strongroom.errors import NotFound
+from strongroom.errors import NotFound, PermissionDenied
 from tests.stack import RunningStack
 
 
@@ -22,6 +22,17 @@ def test_everything_works_on_postgresql_as_on_sqlite(tmp_path: Path, postgresql_
         reader.models.pull("scorer", pulled, version="v1")
         assert pulled.read_bytes() == weights.read_bytes()
         assert reader.models.verify("scorer", "v1").is_valid
+    with running as stack, Client(stack.url, api_key=stack.admin_key) as client:
+        client.models.push("scorer", weights, version="v2", access_code="a code")
+        assert client.rotation.rotate(password="a password").rewrapped_keys == 3
+        job = client.rotation.finished(client.rotation.reencrypt())
+        assert (job.state, job.versions_done, list(job.skipped_versions)) == ("done", 1, ["scorer@v2"])
+        for version, code in (("v1", None), ("v2", "a code")):
+            client.models.pull("scorer", pulled, version=version, access_code=code)
+            assert pulled.read_bytes() == weights.read_bytes()
+        with pytest.raises(PermissionDenied):
+            client.models.read("scorer", "weights.bin", version="v2", access_code="wrong")
+        client.models.delete("scorer", "v2")
     with running as stack, Client(stack.url, api_key=stack.admin_key) as client:
         assert client.secrets.get("prod/db").data["port"] == 5432
         assert client.models.delete("scorer", "v1").shredded_chunks > 0

@@ -31,6 +31,7 @@ from services.auth.key_ages import KeyAges
 from services.auth.key_service import remote_envelope
 from services.auth.key_versions import KeyVersions
 from services.auth.ledger import Ledger
+from services.auth.manager_count import ManagerCount
 from services.auth.password_hashing import PasswordHashing
 from services.auth.pepper import Pepper
 from services.auth.quota_counters import QuotaCounters
@@ -127,6 +128,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
         methods_of(contract.contract_services()), directories(api_keys, users) | configured.directories
     )
     health = Health(database, signing_keys.current, channels)
+    manager_count = ManagerCount(channels["models"])
 
     def register(server: grpc.Server) -> None:
         key_servicer = ApiKeyServicer(api_keys, KeyAges(database, clock), clock)
@@ -136,7 +138,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
         tokens_pb2_grpc.add_TokenServiceServicer_to_server(
             TokenServicer(issuer, signing_keys, credentials, aws, settings.public_url, clock), server
         )
-        info_pb2_grpc.add_InfoServiceServicer_to_server(InfoServicer(_version(), health, clock), server)
+        info_pb2_grpc.add_InfoServiceServicer_to_server(InfoServicer(_version(), health, manager_count, clock), server)
         access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(explainer), server)
         usage_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(ledger, counters), server)
         part = AuditLogServicer(trail)

@@ -33,9 +33,11 @@ _HEAD = struct.Struct("<BBBB16s12s")
 _COST = (15, 8, 3)
 _CONTEXT = b"strongroom access code v1"
 
-# Wrong codes in a row that cost nothing but time; each further one doubles the wait, up to the longest.
+# Wrong codes in a row that cost nothing; after the next one the caller waits, and after each more twice as long.
 _FREE_GUESSES = 5
+_FIRST_WAIT = timedelta(seconds=8)
 _LONGEST_WAIT = timedelta(minutes=15)
+_REMEMBERED = timedelta(days=1)
 
 
 class AccessCodeInvalid(InvalidArgument):
@@ -126,7 +128,7 @@ class Guesses:
                 wait = (blocked_until - now).total_seconds()
                 message = "Too many wrong access codes. Wait, then try again."
                 raise AccessCodeThrottled(message, retry_after=wait)
-            wait_after = min(timedelta(seconds=2 ** min(count - _FREE_GUESSES, 20)), _LONGEST_WAIT)
+            wait_after = min(_FIRST_WAIT * 2 ** min(max(count - _FREE_GUESSES, 0), 20), _LONGEST_WAIT)
             changes = {"count": count + 1, "blocked_until": now + wait_after if count >= _FREE_GUESSES else now}
             connection.execute(sa.update(t.access_code_guesses).where(this).values(changes))
 
@@ -134,6 +136,12 @@ class Guesses:
         """The code was right."""
         with self._database.write() as connection:
             connection.execute(sa.delete(t.access_code_guesses).where(_is(key_id, presenter)))
+
+
+def forget_guesses(connection: sa.Connection, now: datetime) -> None:
+    """Deletes what was counted for callers who have left off."""
+    before = now - _REMEMBERED
+    connection.execute(sa.delete(t.access_code_guesses).where(t.access_code_guesses.c.blocked_until < before))
 
 
 # One at a time in a process: what guessing takes of its memory is bounded.

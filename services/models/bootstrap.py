@@ -138,7 +138,7 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
             versions, manifest_store, verifying, PrimaryDeletion(database, store, versions, clock)
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)
-        WeightsServicer(uploads, receiver, committer, reader).register(server)
+        WeightsServicer(uploads, receiver, committer, reader, settings.bulk_socket).register(server)
         FileServicer(files, reader).register(server)
         manager_servicer = ManagerServicer(
             catalog, removal, by_path, saves, versions, manager_keys, Metrics(database, managers)
@@ -188,6 +188,7 @@ def build(settings: ModelsSettings, clock: Callable[[], datetime] = _utc_now) ->
         accounts=accounts,
         # A commit lists every chunk of a version: 64 MiB are a good terabyte of weights.
         max_request_bytes=64 << 20,
+        socket=settings.bulk_socket,
     )
 
 

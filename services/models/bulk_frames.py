@@ -93,7 +93,7 @@ def parse_body(message: bytes) -> memoryview:
     if body is not None:
         return body
     request = _parse(files_pb2.PutFileRequest, message)
-    if request.manager_id or request.model_name or request.version or request.path:
+    if request.manager_id or request.model_name or request.version or request.path or request.compression_level:
         raise FrameInvalid("Only the first message of a file names anything.")
     return memoryview(request.body.data)
 

@@ -28,6 +28,7 @@ class ChunkRow:
     stored_length: int
     plain_length: int
     ciphertext_digest: bytes
+    codec: int
 
 
 def find(
@@ -97,6 +98,7 @@ def record_pack(connection: sa.Connection, manager_id: str, upload_id: str, pack
             "stored_length": chunk.stored_length,
             "plain_length": chunk.plain_length,
             "ciphertext_digest": chunk.ciphertext_digest,
+            "codec": chunk.codec,
         }
         # In one order for everybody: two that insert the same chunks must not wait for each other.
         for chunk in sorted(pack.chunks, key=lambda chunk: chunk.chunk_id)
@@ -150,7 +152,7 @@ def _columns() -> list[sa.Column[Any]]:
     """As ChunkRow has them."""
     c = t.chunks.c
     where = [c.id, c.chunk_id, c.blob_id, c.salt, t.packs.c.pack_id, c.offset, c.stored_length]
-    return [*where, c.plain_length, c.ciphertext_digest]
+    return [*where, c.plain_length, c.ciphertext_digest, c.codec]
 
 
 def _sent_in(upload_id: str) -> sa.ColumnElement[bool]:

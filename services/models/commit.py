@@ -254,7 +254,7 @@ class Committer:
 
 def _manifest_files(files: Sequence[ProposedFile], rows: Mapping[bytes, ChunkRow]) -> tuple[ManifestFile, ...]:
     refs = {
-        digest: ChunkRef(row.chunk_id, row.blob_id, row.salt, row.plain_length, row.ciphertext_digest)
+        digest: ChunkRef(row.chunk_id, row.blob_id, row.salt, row.plain_length, row.ciphertext_digest, row.codec)
         for digest, row in rows.items()
     }
     return tuple(

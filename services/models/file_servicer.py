@@ -50,7 +50,12 @@ class FileServicer(files_pb2_grpc.FileServiceServicer):
         presence = Presence(context)
         body = chain([memoryview(first.body.data)], map(bulk_frames.parse_body, presence.until_end(messages)))
         version, manifest = self._files.store(
-            caller(context).id, target, body, presence.check, access_code=access_code(context)
+            caller(context).id,
+            target,
+            body,
+            presence.check,
+            access_code=access_code(context),
+            compression_level=first.compression_level,
         )
         return version_message(version, manifest.files)
 
@@ -64,7 +69,8 @@ class FileServicer(files_pb2_grpc.FileServiceServicer):
             request.path,
             request.offset,
             length,
-            access_code(context),
+            access_code=access_code(context),
+            tensor=request.tensor,
         )
         messages = bulk_frames.grouped(reader.read(opened), _MESSAGE_BYTES)
         # The first bytes are there, and authentic, before the answer is a success.

@@ -24,7 +24,7 @@ INGEST_BYTES = 128 * 1024 * 1024  # of all streams
 STREAM_BYTES = 32 * 1024 * 1024  # of one: more does not make it faster, and it should not starve the others
 _WRITERS = 2
 # One `known` for so much; chunks that were waited for longer than so many seconds are not worth waiting for.
-_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_BYTES = 16 * 1024 * 1024
 _BATCH_CHUNKS = 256
 _BATCH_PAUSE = 0.005
 _GROUP_BYTES = MAX_GROUP // 2  # written at once
@@ -93,6 +93,7 @@ class Ingest:
             with distinct ids; no id is stored, or taken for a duplicate within the stream, that was not asked for.
         sealed: a pack is durable; record it. Called one at a time, from threads of this object, before `finish`
             returns; what it raises is raised by `put` or `finish`.
+        level: of compression, 0 to 9.
     """
 
     def __init__(
@@ -103,8 +104,10 @@ class Ingest:
         known: Callable[[Sequence[bytes]], set[bytes]],
         sealed: Callable[[SealedPack], None],
         budget: ByteBudget,
+        level: int = 0,
     ) -> None:
         self._store = store
+        self._level = level
         self._domain = domain
         self._known = known
         self._sealed = sealed
@@ -239,7 +242,7 @@ class Ingest:
                     self._seal(writer)
                     writer = None
                 if writer is None:
-                    writer = PackWriter(self._store, self._domain)
+                    writer = PackWriter(self._store, self._domain, level=self._level)
                 with self._budget.buffer() as scratch:
                     writer.append(group.chunks, scratch)
                 self._share.release(group.stored)

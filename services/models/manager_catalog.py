@@ -100,6 +100,10 @@ class ManagerCatalog:
             records = _complete(connection, page[:size], may_read)
         return records, records[-1].id if len(page) > size else ""
 
+    def count(self) -> int:
+        with self._database.read() as connection:
+            return connection.execute(sa.select(sa.func.count()).select_from(t.managers)).scalar_one()
+
     def best_model(self, manager_id: str, visible: Callable[[str], bool]) -> str:
         """The best of the models that are visible by the manager's primary metric; empty if there is none."""
         config = self.config(manager_id)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Where a model is saved for which no path is named. It says nothing about the format: nothing here is ever unpickled.
 _SUFFIX = ".pkl"
+DEFAULT_LEVEL = 5
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,13 @@ class ManagerSaves:
         filepath: str,
         still_there: Callable[[], None],
         access_code: AccessCode | None = None,
+        compression_level: int = DEFAULT_LEVEL,
     ) -> Saved:
         """Saves the model's newest version at a path, or at `<model_path>/<model_name>.pkl`.
 
         A version does not change: one that gets a copy or a lock is stored once more with it. Without a lock its own
-        bytes are shared. `still_there` raises if the client has gone.
+        bytes are shared, as compressed as they are; else `compression_level`, 0 to 9, holds. `still_there` raises if
+        the client has gone.
 
         Raises ManagerNotFound, PathInvalid, ModelNotFound, VersionNotFound, AccessCodeRefused, DataLoss.
         """
@@ -85,7 +88,9 @@ class ManagerSaves:
         manifest = self._manifests.load(version, access_code)
         plan = self._plan(config, version, manifest, access_code)
         if plan is not None or (access_code is not None and not version.protected):
-            version, manifest = self._again(creator, version, manifest, plan, access_code, still_there)
+            version, manifest = self._again(
+                creator, version, manifest, plan, access_code, compression_level, still_there
+            )
         copy = self._copies.find(version, manifest.files, access_code)
         self._paths.put(version, _places(path, manifest, copy))
         if version.protected:
@@ -115,6 +120,7 @@ class ManagerSaves:
         manifest: Manifest,
         plan: "Plan | None",
         code: AccessCode | None,
+        level: int,
         still_there: Callable[[], None],
     ) -> tuple[Version, Manifest]:
         """The version once more, with the copy beside its files, under the code."""
@@ -128,7 +134,9 @@ class ManagerSaves:
             if plan is not None and original is not None:
                 yield name_of_copy(original.path), plan.stream()
 
-        return self._files.store_all(creator, *names, "", files(), still_there, access_code=code)
+        return self._files.store_all(
+            creator, *names, "", files(), still_there, access_code=code, compression_level=level
+        )
 
     def _delete_open(self, creator: str, protected: Version, manifest: Manifest) -> None:
         """Deletes what the caller uploaded of these files without a lock: it would lie open beside the locked ones.

@@ -10,7 +10,7 @@ from services.models.manager_catalog import ManagerCatalog, ManagerConfig, Manag
 from services.models.manager_keys import ManagerKeys, Password
 from services.models.manager_models import ManagerModels
 from services.models.manager_removal import ManagerRemoval
-from services.models.manager_saves import ManagerSaves, SavedCopy
+from services.models.manager_saves import DEFAULT_LEVEL, ManagerSaves, SavedCopy
 from services.models.messages import timestamp
 from services.models.metrics import Metrics
 from services.models.presence import Presence
@@ -69,6 +69,11 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
             more = bool(token)
         return answer
 
+    def CountManagers(
+        self, request: pb.CountManagersRequest, context: grpc.ServicerContext
+    ) -> pb.CountManagersResponse:
+        return pb.CountManagersResponse(count=self._catalog.count())
+
     def GetManager(self, request: pb.GetManagerRequest, context: grpc.ServicerContext) -> pb.Manager:
         return _manager(self._catalog.get(request.manager_id, _may_read(context)))
 
@@ -88,6 +93,7 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
             request.filepath,
             Presence(context).check,
             access_code(context, request.access_code),
+            request.compression_level if request.HasField("compression_level") else DEFAULT_LEVEL,
         )
         details = pb.SaveModelResponse.Details(
             model_name=saved.model_name,

@@ -16,6 +16,7 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from services.models import codecs
 from services.shared.errors import DataLoss
 from strongroom.chunking import MAX_CHUNK
 
@@ -32,7 +33,6 @@ _SHORT = struct.Struct("<H")
 _REFERENCE = struct.Struct("<16s32s")  # blob id, BLAKE3 of ciphertext and tag
 _OPENING = struct.Struct("<32s32sIB")  # chunk id, salt, length of the plaintext, codec
 _FILE = struct.Struct("<Q32sI")  # size, sha256, count of chunks
-_CODEC = 0
 _NONCE_BYTES = 12  # random: one data key encrypts few manifests, far below 2**32 (NIST SP 800-38D, section 8.3)
 _ASSOCIATED_DATA = b"strongroom manifest v1"
 
@@ -46,6 +46,7 @@ class ChunkRef:
     salt: bytes
     length: int
     ciphertext_digest: bytes
+    codec: int = codecs.PLAIN
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,8 @@ def _table(manifest: Manifest) -> dict[ChunkRef, int]:
         lengths = [len(chunk.blob_id), len(chunk.chunk_id), len(chunk.salt), len(chunk.ciphertext_digest)]
         if lengths != [16, 32, 32, 32] or not 0 < chunk.length <= MAX_CHUNK:
             raise ValueError("a chunk's id, salt, digest or length has an impossible size")
+        if chunk.codec not in codecs.CODECS:
+            raise ValueError("a chunk's codec is not known")
     return table
 
 
@@ -205,7 +208,7 @@ def _parents(path: str) -> Iterator[str]:
 def _body(files: tuple[ManifestFile, ...], table: dict[ChunkRef, int]) -> Iterator[bytes]:
     """What is encrypted: how to open each blob of the reference list, then the files as numbers into it."""
     for chunk in table:
-        yield _OPENING.pack(chunk.chunk_id, chunk.salt, chunk.length, _CODEC)
+        yield _OPENING.pack(chunk.chunk_id, chunk.salt, chunk.length, chunk.codec)
     yield _COUNT.pack(len(files))
     for file in files:
         yield _text(file.path)
@@ -228,9 +231,7 @@ def _clear(data: bytes) -> tuple[ManifestHeader, tuple[Reference, ...], int]:
 def _read_body(reader: "_Reader", listed: tuple[Reference, ...]) -> tuple[ManifestFile, ...]:
     table = []
     for reference, (chunk_id, salt, length, codec) in zip(listed, reader.rows(_OPENING, len(listed)), strict=True):
-        if codec != _CODEC:
-            raise _damaged()
-        table.append(ChunkRef(chunk_id, reference.blob_id, salt, length, reference.ciphertext_digest))
+        table.append(ChunkRef(chunk_id, reference.blob_id, salt, length, reference.ciphertext_digest, codec))
     used = 0
     files = []
     for _ in range(reader.count()):

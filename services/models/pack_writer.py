@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from services.models import packs
+from services.models import codecs, packs
 from services.models.chunk_keys import BLOB_ID_BYTES, SALT_BYTES, Domain
+from services.models.codecs import Compressor
 from services.models.packs import BLOCK, MAX_PACK, TAG_BYTES, PackEntry, PackIndex
 from services.models.stores.store import Store
 from strongroom.chunking import Buffer
@@ -30,6 +31,7 @@ class StoredChunk:
     stored_length: int
     plain_length: int
     ciphertext_digest: bytes
+    codec: int = codecs.PLAIN
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class SealedPack:
 
 
 def stored_size(plain_length: int) -> int:
-    """How many bytes of a pack a chunk takes: ciphertext, tag and padding."""
+    """How many bytes of a pack a chunk takes at most: ciphertext, tag and padding."""
     return packs.aligned(plain_length + TAG_BYTES)
 
 
@@ -51,9 +53,13 @@ class PackWriter:
 
     Args:
         random: gives that many random bytes, for ids and salts.
+        level: 1 to 9 compresses chunks that shrink, 0 none.
     """
 
-    def __init__(self, store: Store, domain: Domain, random: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self, store: Store, domain: Domain, random: Callable[[int], bytes] = os.urandom, *, level: int = 0
+    ) -> None:
+        self._compressor = Compressor(level)
         self._domain = domain
         self._random = random
         self._pack_id = random(packs.PACK_ID_BYTES)
@@ -99,11 +105,12 @@ class PackWriter:
     def _encrypt(self, chunk_id: bytes, plain: Buffer, offset: int, room: memoryview) -> int:
         """Puts a blob at the beginning of `room`; returns its length with padding."""
         blob_id, salt = self._random(BLOB_ID_BYTES), self._random(SALT_BYTES)
-        stored = room[: len(plain) + TAG_BYTES]
-        packs.encrypt_into(self._domain, chunk_id, salt, blob_id, plain, stored)
+        codec, encoded = self._compressor.shrink(plain)
+        stored = room[: len(encoded) + TAG_BYTES]
+        packs.encrypt_into(self._domain, chunk_id, salt, blob_id, encoded, stored, codec)
         padded = packs.aligned(len(stored))
         room[len(stored) : padded] = bytes(padded - len(stored))
         # Hashed while it is still in the processor's cache.
         digest = blake3(stored).digest()
-        self._chunks.append(StoredChunk(chunk_id, blob_id, salt, offset, len(stored), len(plain), digest))
+        self._chunks.append(StoredChunk(chunk_id, blob_id, salt, offset, len(stored), len(plain), digest, codec))
         return padded

@@ -70,6 +70,7 @@ class Receiver:
             known=lambda chunk_ids: self._uploads.hold_sent(name, chunk_ids),
             sealed=sealed,
             budget=self._budget,
+            level=upload.compression_level,
         )
 
 
@@ -99,6 +100,7 @@ class FileReceiver:
         still_there: Callable[[], None],
         *,
         access_code: AccessCode | None = None,
+        compression_level: int | None = None,
     ) -> tuple[Version, Manifest]:
         """Stores the bytes of `body`, in pieces of any size, and commits them as a version.
 
@@ -113,6 +115,7 @@ class FileReceiver:
             [(target.path, body)],
             still_there,
             access_code=access_code,
+            compression_level=compression_level,
         )
 
     def store_all(
@@ -125,10 +128,17 @@ class FileReceiver:
         still_there: Callable[[], None],
         *,
         access_code: AccessCode | None = None,
+        compression_level: int | None = None,
     ) -> tuple[Version, Manifest]:
         """The same with several files, path and body, which are taken one after another."""
         upload, _ = self._uploads.create(
-            creator, manager_id, model_name, version, resumable=False, access_code=access_code
+            creator,
+            manager_id,
+            model_name,
+            version,
+            resumable=False,
+            access_code=access_code,
+            compression_level=compression_level,
         )
         try:
             received = []

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from services.models import reencryptions, uploads
+from services.models import codecs, reencryptions, uploads
 from services.models import tables as t
 from services.models.commit import Committer
 from services.models.manifest_store import ManifestStore
@@ -33,6 +33,7 @@ _RENEW = timedelta(seconds=15)
 _PAUSE = timedelta(seconds=10)
 _ATTEMPTS = 360
 _MOST_ERROR = 500
+_COMPRESSION_LEVEL = 5
 
 
 class Interrupted(Aborted):
@@ -127,7 +128,14 @@ class Reencryptor:
         manifest = self._manifests.load(version, fresh=True)
         name = UploadName(version.manager_id, version.model_name, new_id(), _creator(job))
         with self._database.write() as connection:
-            uploads.open_internal(connection, name, version.name, job.domain_key_id, self._clock())
+            uploads.open_internal(
+                connection,
+                name,
+                version.name,
+                job.domain_key_id,
+                compression_level=_level(manifest),
+                now=self._clock(),
+            )
         digests = self._copy(job, version, manifest, name, stopping)
         files = [
             ProposedFile(
@@ -193,6 +201,12 @@ class Reencryptor:
 
 def _distinct(manifest: Manifest) -> list[ChunkRef]:
     return list(dict.fromkeys(chunk for file in manifest.files for chunk in file.chunks))
+
+
+def _level(manifest: Manifest) -> int:
+    """Compressed, if anything in it was."""
+    compressed = any(chunk.codec != codecs.PLAIN for file in manifest.files for chunk in file.chunks)
+    return _COMPRESSION_LEVEL if compressed else 0
 
 
 def _creator(job: _Job) -> str:

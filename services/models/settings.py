@@ -1,6 +1,9 @@
 """Settings of the models service."""
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import StringConstraints
 
 from services.models.stores import configuration
 from services.models.stores.configuration import StoresConfiguration
@@ -17,6 +20,9 @@ class ModelsSettings(ServiceSettings):
 
     # Seconds between two looks at what a store lacks.
     sync_seconds: float = 2.0
+
+    # A unix socket for bulk streams that need not pass the gateway; its folder is for this user alone. None if empty.
+    bulk_socket: Annotated[str, StringConstraints(pattern=r"^(/.{1,106})?$")] = ""
 
     @property
     def weights_dir(self) -> Path:

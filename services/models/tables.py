@@ -102,6 +102,8 @@ chunks = sa.Table(
     sa.Column("stored_length", sa.Integer, nullable=False),
     sa.Column("plain_length", sa.Integer, nullable=False),
     sa.Column("ciphertext_digest", sa.LargeBinary(32), nullable=False),
+    # How the plaintext became what is encrypted (docs/format.md).
+    sa.Column("codec", sa.SmallInteger, nullable=False),
     sa.UniqueConstraint("manager_id", "chunk_id"),
 )
 
@@ -154,6 +156,8 @@ uploads = sa.Table(
     # The secret of the dedup domain its chunks go to; with an access code the data key from which the secret follows.
     sa.Column("domain_key_id", sa.String(64), nullable=False, index=True),
     sa.Column("protected", sa.Boolean, nullable=False, default=False),
+    # 0 to 9: how much its new chunks are compressed.
+    sa.Column("compression_level", sa.SmallInteger, nullable=False),
     # The version it became.
     sa.Column("version_uid", sa.String(26)),
     sa.Column("expires_at", UtcDateTime, nullable=False, index=True),

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from services.models import chunk_index, condemned, managers, versions
+from services.models import chunk_index, codecs, condemned, managers, versions
 from services.models import tables as t
-from services.models.access_codes import AccessCode, AccessCodeRefused
+from services.models.access_codes import AccessCode, AccessCodeRefused, AccessCodeThrottled
 from services.models.chunk_keys import Domain
 from services.models.key_client import KeyMissing
 from services.models.manager_access import may_on_all
@@ -60,6 +60,7 @@ class Upload:
     version_uid: str | None
     domain_key_id: str
     protected: bool
+    compression_level: int = codecs.DEFAULT_LEVEL
 
     @property
     def manager_id(self) -> str:
@@ -103,14 +104,18 @@ class Uploads:
         *,
         resumable: bool = True,
         access_code: AccessCode | None = None,
+        compression_level: int | None = None,
     ) -> tuple[Upload, bool]:
         """Opens an upload, or returns the creator's own resumable one of that version and True.
 
-        Without a version it is named after the moment. With an access code the version will be protected by it: every
-        further step of the upload takes the code, and one that was begun with another code is not returned.
+        Without a version it is named after the moment. `compression_level` is 0 to 9; resumed, it takes the new one.
+        With an access code the version will be protected by it: every further step of the upload takes the code, and
+        one that was begun with another code is not returned.
 
-        Raises ManagerNotFound, VersionExists, AccessCodeUnsupported, and InvalidArgument for reserved names.
+        Raises ManagerNotFound, VersionExists, AccessCodeUnsupported, and InvalidArgument for reserved names and other
+        levels.
         """
+        level = codecs.check_level(compression_level)
         if model_name in _RESERVED or version in _RESERVED:
             message = "`latest`, `.` and `..` are no names for a version or a model."
             raise InvalidArgument(message, reason="NAME_RESERVED")
@@ -126,11 +131,15 @@ class Uploads:
             version = version or _free_name(connection, manager_id, model_name, now)
             versions.refuse_existing(connection, manager_id, model_name, version)
             if found is not None:
-                return keep_open(connection, found, now), True
+                upload = replace(keep_open(connection, found, now), compression_level=level)
+                connection.execute(sa.update(t.uploads).where(_is(found)).values(compression_level=level))
+                return upload, True
             name = replace(place, upload_id=new_id())
             # Read in this transaction: re-encryption changes it, and gives up the uploads that are open then.
             domain_key_id = lock or managers.domain_key_id(connection, manager_id)
-            upload = Upload(name, version, "open", None, domain_key_id, protected=lock is not None)
+            upload = Upload(
+                name, version, "open", None, domain_key_id, protected=lock is not None, compression_level=level
+            )
             if lock:
                 condemned.refuse_condemned(connection, [condemned.name_of_key(lock)])
             connection.execute(sa.insert(t.uploads).values(_row(upload, resumable=resumable, now=now)))
@@ -145,7 +154,7 @@ class Uploads:
             upload = find(connection, replace(place, upload_id=upload_id), lock=False)
         try:
             open_domain(self._keys, upload, access_code)
-        except (AccessCodeRefused, UploadNotFound):
+        except (AccessCodeRefused, AccessCodeThrottled, UploadNotFound):
             return None
         return upload.name
 
@@ -197,7 +206,8 @@ class Uploads:
 def find(connection: sa.Connection, name: UploadName, *, lock: bool = True) -> Upload:
     """The upload in whatever state. Raises UploadNotFound unless caller, manager and model are its own."""
     c = t.uploads.c
-    query = sa.select(c.version, c.state, c.version_uid, c.domain_key_id, c.protected).where(_is(name))
+    columns = (c.version, c.state, c.version_uid, c.domain_key_id, c.protected, c.compression_level)
+    query = sa.select(*columns).where(_is(name))
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise UploadNotFound("You have no such upload of this model. Open one with CreateUpload.")
@@ -224,9 +234,17 @@ def open_domain(keys: VersionKeys, upload: Upload, access_code: AccessCode | Non
         raise _over() from None
 
 
-def open_internal(connection: sa.Connection, name: UploadName, version: str, domain_key_id: str, now: datetime) -> None:
+def open_internal(
+    connection: sa.Connection,
+    name: UploadName,
+    version: str,
+    domain_key_id: str,
+    *,
+    compression_level: int,
+    now: datetime,
+) -> None:
     """Opens an upload of the service's own, into a domain that need not be the manager's."""
-    upload = Upload(name, version, "open", None, domain_key_id, protected=False)
+    upload = Upload(name, version, "open", None, domain_key_id, protected=False, compression_level=compression_level)
     connection.execute(sa.insert(t.uploads).values(_row(upload, resumable=False, now=now)))
 
 
@@ -303,6 +321,7 @@ def _row(upload: Upload, *, resumable: bool, now: datetime) -> dict[str, object]
         "resumable": resumable,
         "domain_key_id": upload.domain_key_id,
         "protected": upload.protected,
+        "compression_level": upload.compression_level,
         "expires_at": now + LIFETIME,
     }
 

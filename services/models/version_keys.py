@@ -49,6 +49,11 @@ def protected(holder: HasKeys) -> bool:
     return holder.data_key_id == holder.domain_key_id
 
 
+def protected_secret(data_key: bytes) -> bytes:
+    """The domain secret, 32 bytes, of the version that this data key belongs to alone."""
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=_DOMAIN_OF_KEY).derive(data_key)
+
+
 class VersionKeys:
     """Makes and opens data keys and dedup domains. All methods may raise KeyServiceUnavailable.
 
@@ -99,8 +104,7 @@ class VersionKeys:
         """The dedup domain. Use it for one request: the secret in it may be destroyed. Raises as `data_key`."""
         self._refuse_public(holder)
         if protected(holder):
-            data_key = self.data_key(holder, code)
-            secret = HKDF(algorithm=SHA256(), length=32, salt=None, info=_DOMAIN_OF_KEY).derive(data_key)
+            secret = protected_secret(self.data_key(holder, code))
         else:
             secret = self._keys.unwrap(holder.domain_key_id, domain_context(holder.manager_id))
         return Domain(secret, holder.domain_key_id)

@@ -14,21 +14,22 @@ from services.models.reads import Reader
 from services.models.receive import Receiver
 from services.models.uploads import UploadName, Uploads
 from services.shared.call import caller
+from services.shared.channels import IDENTITY_HEADER
 from strongroom.models.v1 import models_pb2, weights_pb2_grpc
 from strongroom.models.v1 import weights_pb2 as pb
-
-# Measured: larger messages make nothing faster, smaller ones cost more.
-_MESSAGE_BYTES = 2 << 20
 
 
 class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
     """Moves weights."""
 
-    def __init__(self, uploads: Uploads, receiver: Receiver, committer: Committer, reader: Reader) -> None:
+    def __init__(
+        self, uploads: Uploads, receiver: Receiver, committer: Committer, reader: Reader, bulk_socket: str = ""
+    ) -> None:
         self._uploads = uploads
         self._receiver = receiver
         self._committer = committer
         self._reader = reader
+        self._bulk_socket = bulk_socket
 
     def register(self, server: grpc.Server) -> None:
         """Adds the service. What is decoded by hand comes after the generated registration, which it replaces."""
@@ -53,6 +54,7 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
             request.model_name,
             request.version,
             access_code=access_code(context),
+            compression_level=request.compression_level,
         )
         return pb.CreateUploadResponse(upload_id=upload.name.upload_id, version=upload.version, resumed=resumed)
 
@@ -73,6 +75,12 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
             _name(request, context), files, any_chunk=any_chunk, access_code=access_code(context)
         )
         return version_message(version, manifest.files)
+
+    def GetRoute(self, request: pb.GetRouteRequest, context: grpc.ServicerContext) -> pb.GetRouteResponse:
+        if not self._bulk_socket:
+            return pb.GetRouteResponse()
+        identity = str(dict(context.invocation_metadata()).get(IDENTITY_HEADER, ""))
+        return pb.GetRouteResponse(socket=self._bulk_socket, identity=identity)
 
     def AbortUpload(self, request: pb.AbortUploadRequest, context: grpc.ServicerContext) -> pb.AbortUploadResponse:
         self._uploads.abort(_name(request, context))
@@ -107,10 +115,14 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
             request.path,
             request.offset,
             length,
-            access_code(context),
+            access_code=access_code(context),
+            tensor=request.tensor,
+            more_paths=request.more_paths,
         )
-        for pieces in bulk_frames.grouped(reader.read(opened), _MESSAGE_BYTES):
-            yield bulk_frames.encode_data(pieces)
+        if opened.tensor is not None:
+            info = pb.TensorInfo(dtype=opened.tensor.dtype, shape=opened.tensor.shape)
+            yield pb.ReadFileResponse(tensor=info).SerializeToString()
+        yield from reader.messages(opened, lambda data: bulk_frames.encode_data([data]))
 
 
 class _NamesUpload(Protocol):

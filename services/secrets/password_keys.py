@@ -7,6 +7,7 @@ beside it, if the root key is lost.
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -26,6 +27,8 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
 }
 ITERATIONS = range(100_000, 5_000_001)
 _SALT_BYTES = 16
+# One at a time in a process: what it takes of memory and processors is bounded.
+_deriving = threading.Lock()
 
 
 class DerivationInvalid(InvalidArgument):
@@ -49,7 +52,8 @@ class KekPassword:
         """
         salt = random(_SALT_BYTES)
         if not self.pbkdf2_hash:
-            key = Scrypt(salt=salt, length=KEY_BYTES, **_SCRYPT).derive(self.password.encode())
+            with _deriving:
+                key = Scrypt(salt=salt, length=KEY_BYTES, **_SCRYPT).derive(self.password.encode())
             return key, json.dumps({"function": "scrypt", "salt": salt.hex(), **_SCRYPT})
         algorithm = _HASHES.get(self.pbkdf2_hash)
         if algorithm is None or self.iterations not in ITERATIONS:
@@ -57,4 +61,6 @@ class KekPassword:
             raise DerivationInvalid(message)
         kdf = PBKDF2HMAC(algorithm=algorithm, length=KEY_BYTES, salt=salt, iterations=self.iterations)
         parameters = {"hash": self.pbkdf2_hash, "iterations": self.iterations}
-        return kdf.derive(self.password.encode()), json.dumps({"function": "pbkdf2", "salt": salt.hex(), **parameters})
+        with _deriving:
+            key = kdf.derive(self.password.encode())
+        return key, json.dumps({"function": "pbkdf2", "salt": salt.hex(), **parameters})

@@ -1,9 +1,11 @@
 """Runs a service: the server, its layers, health, reflection, metrics, and an orderly end."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -60,6 +62,8 @@ class Service:
     accounts: Accounts | None = None
     # Of one message. Memory is taken for it, and for what it is decoded to, before it is known who sends it.
     max_request_bytes: int = 4 << 20
+    # A unix socket on which it listens as well, for this user's processes alone.
+    socket: str = ""
 
 
 class Server:
@@ -96,6 +100,8 @@ class Server:
             reflection.enable_server_reflection(names, self._server)
         self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
         self.port = self._server.add_insecure_port(settings.listen_address(service.name))
+        if service.socket:
+            _listen_privately(self._server, service.socket)
 
     def start(self) -> None:
         """Listens. The service is healthy once its own start has succeeded."""
@@ -136,6 +142,15 @@ class Server:
     def _report(self, state: int) -> None:
         for name in ("", *self._service.services):
             self._health.set(name, state)
+
+
+def _listen_privately(server: grpc.Server, socket: str) -> None:
+    """Binds a unix socket in a folder that is this user's alone: until it has its own mode, the folder's counts."""
+    folder = Path(socket).parent.stat()
+    if folder.st_uid != os.geteuid() or folder.st_mode & 0o077:
+        raise PermissionError(f"Others may enter the folder of {socket}; run: chmod 700 {Path(socket).parent}")
+    server.add_insecure_port(f"unix:{socket}")
+    Path(socket).chmod(0o600)
 
 
 def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -> None:

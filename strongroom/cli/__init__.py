@@ -6,7 +6,21 @@ from collections.abc import Callable
 
 import typer
 
-from strongroom.cli import access, account, admin, audit, keys, managers, models, secrets, serve, up, usage, users
+from strongroom.cli import (
+    access,
+    account,
+    admin,
+    audit,
+    keys,
+    managers,
+    models,
+    rotate,
+    secrets,
+    serve,
+    up,
+    usage,
+    users,
+)
 from strongroom.cli.session import complain
 
 app = typer.Typer(
@@ -20,6 +34,7 @@ app = typer.Typer(
 )
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(models.push, models.pull, models.ls, models.show, models.verify, models.rm),
+    rotate.rotate,
     *(account.login, account.logout, account.passwd, account.whoami, account.status),
 )
 for command in _COMMANDS:

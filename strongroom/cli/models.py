@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from strongroom.cli.access_code import AccessCodeFile, from_file
 from strongroom.cli.session import (
     Json,
     Manager,
@@ -43,15 +44,22 @@ def push(
     path: Annotated[str, typer.Argument(help="File or folder to push.")],
     version: Annotated[str, typer.Option("--version", "-v", help="Name of the version; the time if not given.")] = "",
     manager: Manager = "default",
+    access_code_file: AccessCodeFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much would be sent.")] = False,
+    compression_level: Annotated[
+        int, typer.Option(min=0, max=9, help="Compress what shrinks: 1 is fastest, 9 smallest, 0 none.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Push a file or folder as a new version. Sends only what the manager lacks; run again, it resumes.
+
+    With --access-code-file the version is protected: nobody reads it without the code, administrators neither.
 
     Example: strongroom push scorer model.safetensors --version v1
     """
     _check_name(name)
     _check_path(path)
+    code = from_file(access_code_file)
     with connected() as client:
         if dry_run:
             plan = client.models.plan_push(name, path, manager=manager)
@@ -59,7 +67,15 @@ def push(
             line = f"would send {human_size(plan.total - plan.done)} of {human_size(plan.total)}"
             print_json(answer) if json else typer.echo(line)
             return
-        push = partial(client.models.push, name, path, version=version, manager=manager)
+        push = partial(
+            client.models.push,
+            name,
+            path,
+            version=version,
+            manager=manager,
+            compression_level=compression_level,
+            access_code=code,
+        )
         result = _transferred(f"push {name}", push)
         shown = result.version
         sent = "" if result.bytes_sent >= shown.size_bytes else f", {human_size(result.bytes_sent)} sent"
@@ -72,6 +88,9 @@ def pull(
     destination: Annotated[str, typer.Argument(metavar="DEST", help="File, or folder (several files need one).")],
     manager: Manager = "default",
     provider: Annotated[str, typer.Option("--from", help="The store to read first; others where it fails.")] = "",
+    access_code_file: AccessCodeFile = None,
+    tensor: Annotated[str, typer.Option("--tensor", help="Only this tensor, as a safetensors file at DEST.")] = "",
+    file: Annotated[str, typer.Option("--file", help="The file that holds the tensor, if not the only one.")] = "",
     json: Json = False,
 ) -> None:
     """Pull a version and check every byte of it. Run again, it resumes.
@@ -82,8 +101,21 @@ def pull(
     """
     name, version = _split(reference)
     _check_path(destination)
+    if file and not tensor:
+        misused("--file names the file of a --tensor")
+    code = from_file(access_code_file)
     with connected() as client:
-        pull = partial(client.models.pull, name, destination, version=version, manager=manager, provider=provider)
+        if tensor:
+            from strongroom.pull import save_tensor
+
+            found = client.models.tensor(name, tensor, path=file, version=version, manager=manager, access_code=code)
+            save_tensor(found, destination)
+            answer = {"tensor": tensor, "dtype": found.dtype, "shape": list(found.shape), "bytes": len(found.data)}
+            line = f"pulled {tensor} of {reference}: {found.dtype} {list(found.shape)}, {human_size(len(found.data))}"
+            print_json(answer) if json else typer.echo(line)
+            return
+        pull = partial(client.models.pull, name, destination, version=version, manager=manager)
+        pull = partial(pull, provider=provider, access_code=code)
         result = _transferred(f"pull {reference}", pull)
         shown = result.version
         line = f"pulled {name}@{shown.version}: {_files(shown)}, {human_size(shown.size_bytes)}, verified"
@@ -113,11 +145,14 @@ def ls(
         typer.echo("No models yet. Push one: strongroom push NAME PATH")
 
 
-def show(reference: Reference, manager: Manager = "default", json: Json = False) -> None:
+def show(
+    reference: Reference, manager: Manager = "default", access_code_file: AccessCodeFile = None, json: Json = False
+) -> None:
     """Show a version and its files."""
     name, version = _split(reference)
+    code = from_file(access_code_file)
     with connected() as client:
-        shown = client.models.show(name, version, manager=manager)
+        shown = client.models.show(name, version, manager=manager, access_code=code)
 
     def for_people() -> None:
         typer.echo(
@@ -129,11 +164,14 @@ def show(reference: Reference, manager: Manager = "default", json: Json = False)
     print_message(shown, for_people, as_json_document=json)
 
 
-def verify(reference: Reference, manager: Manager = "default", json: Json = False) -> None:
+def verify(
+    reference: Reference, manager: Manager = "default", access_code_file: AccessCodeFile = None, json: Json = False
+) -> None:
     """Have the server check every stored byte of a version."""
     name, version = _split(reference)
+    code = from_file(access_code_file)
     with connected() as client:
-        report = client.models.verify(name, version, manager=manager)
+        report = client.models.verify(name, version, manager=manager, access_code=code)
 
     def for_people() -> None:
         checked = f"{counted(report.files_checked, 'file')}, {human_size(report.bytes_checked)}"

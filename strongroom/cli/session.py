@@ -52,7 +52,8 @@ def client_of(profile: "Profile", session: "TokenStore | None" = None) -> "Clien
 
     if session is None and profile.session is not None:
         session = KeptSession(profile.url)
-    return Client(profile.url, api_key=profile.api_key, token=profile.token, session=session)
+    direct = os.environ.get("STRONGROOM_DIRECT") != "off"
+    return Client(profile.url, api_key=profile.api_key, token=profile.token, session=session, direct=direct)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from strongroom.client.audit import Audit
 from strongroom.client.keys import Keys
 from strongroom.client.managers import Managers
 from strongroom.client.models import Models
+from strongroom.client.rotation import Rotation
 from strongroom.client.secrets import Secrets
 from strongroom.client.sessions import Sessions
 from strongroom.client.stores import Stores
@@ -42,6 +43,7 @@ class Client:
         api_key: an API key; or
         token: an access token; or
         session: where the tokens of a user's session are kept. Without any, `client.sessions.sign_in` begins one.
+        direct: whether weights may go past the gateway to a Strongroom of the same user on the same machine.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Client:
         api_key: str | None = None,
         token: str | None = None,
         session: TokenStore | None = None,
+        direct: bool = True,
     ) -> None:
-        self._connection = Connection(url, api_key=api_key, token=token)
+        self._connection = Connection(url, api_key=api_key, token=token, direct=direct)
         self.models = Models(self._connection)
         self.managers = Managers(self._connection)
+        self.rotation = Rotation(self._connection)
         self.secrets = Secrets(self._connection)
         self.keys = Keys(self._connection)
         self.users = Users(self._connection)

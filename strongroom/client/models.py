@@ -10,6 +10,7 @@ from strongroom.models.v1 import models_pb2, models_pb2_grpc, weights_pb2
 from strongroom.pull import Pull, PullProgress, PullResult
 from strongroom.push import Push, PushProgress, PushResult
 from strongroom.retries import Repeat
+from strongroom.tensors import MAX_INDEX, Tensor, file_of, index_of, only_file
 
 DEFAULT_MANAGER = "default"
 LATEST = "latest"
@@ -33,13 +34,19 @@ class Models:
         *,
         version: str = "",
         manager: str = DEFAULT_MANAGER,
+        compression_level: int = 0,
+        access_code: str | None = None,
         progress: Callable[[PushProgress], None] = _silent,
     ) -> PushResult:
         """Uploads a file or folder as a new version; without a name the version gets the time's.
 
-        Sends only chunks that the manager has not got. Interrupted, it continues when it is called again.
+        Sends only chunks that the manager has not got. Interrupted, it continues when it is called again. With a
+        `compression_level` of 1 (fastest) to 9 (smallest) the service compresses what is new and shrinks. With an
+        `access_code` the version is protected by it: nobody opens it without, administrators neither.
         """
-        return Push(self._connection, manager, name, version, progress).run(Path(source))
+        with self._connection.presenting(access_code) as connection:
+            push = Push(connection, manager, name, version, progress, compression_level=compression_level)
+            return push.run(Path(source))
 
     def plan_push(self, name: str, source: str | Path, *, manager: str = DEFAULT_MANAGER) -> PushProgress:
         """How much a push would have to send, in bytes: `total - done`. Sends no weights."""
@@ -53,6 +60,7 @@ class Models:
         version: str = LATEST,
         manager: str = DEFAULT_MANAGER,
         provider: str = "",
+        access_code: str | None = None,
         progress: Callable[[PullProgress], None] = _silent,
     ) -> PullResult:
         """Downloads a version and checks the SHA-256 of every file.
@@ -60,7 +68,8 @@ class Models:
         A single file goes to `destination` unless that is a folder or ends in `/`; several go below it. `provider`
         names the store to read first, or is `aws`, `gcp`, `azure` or `local`; where it fails the others are read.
         """
-        return Pull(self._connection, manager, name, version, progress, provider).run(destination)
+        with self._connection.presenting(access_code) as connection:
+            return Pull(connection, manager, name, version, progress, provider).run(destination)
 
     def read(
         self,
@@ -71,12 +80,45 @@ class Models:
         length: int | None = None,
         version: str = LATEST,
         manager: str = DEFAULT_MANAGER,
+        access_code: str | None = None,
     ) -> bytes:
         """Reads `length` bytes of a file from `offset` on, fetching and checking only the chunks they touch."""
         request = weights_pb2.ReadFileRequest(
             manager_id=manager, model_name=name, version=version, path=path, offset=offset, length=length
         )
-        return pulling.read(self._connection, request)
+        with self._connection.presenting(access_code) as connection:
+            return pulling.read(connection, request)
+
+    def tensor(
+        self,
+        name: str,
+        tensor: str,
+        *,
+        path: str = "",
+        version: str = LATEST,
+        manager: str = DEFAULT_MANAGER,
+        access_code: str | None = None,
+    ) -> Tensor:
+        """One tensor of a version, fetching and checking only the chunks that it and its file's header touch.
+
+        Without `path` it is looked for in the version's only safetensors file, or where the index of several says.
+        """
+        if not path:
+            # From here on one version, also if `latest` moves on.
+            found = self.show(name, version, manager=manager, access_code=access_code)
+            version, paths = found.version, [file.path for file in found.files]
+            path = only_file(paths) or ""
+        if not path:
+            index = index_of(paths)
+            content = self.read(
+                name, index, length=MAX_INDEX, version=version, manager=manager, access_code=access_code
+            )
+            path = file_of(tensor, index, content)
+        request = weights_pb2.ReadFileRequest(
+            manager_id=manager, model_name=name, version=version, path=path, tensor=tensor
+        )
+        with self._connection.presenting(access_code) as connection:
+            return pulling.read_tensor(connection, request)
 
     def list(self, *, manager: str = DEFAULT_MANAGER) -> Iterator[models_pb2.Model]:
         """The models of a manager by name: those the caller may read."""
@@ -90,17 +132,22 @@ class Models:
         for page in pages(self._connection, self._stub.ListVersions, request):
             yield from page.versions
 
-    def show(self, name: str, version: str = LATEST, *, manager: str = DEFAULT_MANAGER) -> models_pb2.Version:
-        """A version with its files."""
+    def show(
+        self, name: str, version: str = LATEST, *, manager: str = DEFAULT_MANAGER, access_code: str | None = None
+    ) -> models_pb2.Version:
+        """A version with its files; of a protected one those only with its access code."""
         request = models_pb2.GetVersionRequest(manager_id=manager, model_name=name, version=version)
-        return self._connection.call(self._stub.GetVersion, request, repeat=Repeat.SAFE)
+        with self._connection.presenting(access_code) as connection:
+            return connection.call(self._stub.GetVersion, request, repeat=Repeat.SAFE)
 
     def verify(
-        self, name: str, version: str = LATEST, *, manager: str = DEFAULT_MANAGER
+        self, name: str, version: str = LATEST, *, manager: str = DEFAULT_MANAGER, access_code: str | None = None
     ) -> models_pb2.VerifyVersionResponse:
-        """Has the server read and check every stored byte of a version."""
+        """Has the server read and check every stored byte of a version; of a protected one, without its code, those
+        alone, and not what they decrypt to."""
         request = models_pb2.VerifyVersionRequest(manager_id=manager, model_name=name, version=version)
-        return self._connection.call(self._stub.VerifyVersion, request, repeat=Repeat.SAFE, deadline=LONG_DEADLINE)
+        with self._connection.presenting(access_code) as connection:
+            return connection.call(self._stub.VerifyVersion, request, repeat=Repeat.SAFE, deadline=LONG_DEADLINE)
 
     def delete(
         self, name: str, version: str, *, manager: str = DEFAULT_MANAGER, primary_only: bool = False

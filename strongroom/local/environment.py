@@ -12,6 +12,8 @@ from strongroom.local.state import State
 
 # Where auth answers the gateway; no longer than `admin.sock`.
 CHECK_SOCKET = "check.sock"
+# Where models takes bulk streams past the gateway.
+BULK_SOCKET = "bulk.sock"
 
 # Who may see which variable, where that is not everybody. "" is nobody.
 _OWNERS = {
@@ -56,6 +58,8 @@ def service_environment(
     }
     if service == "auth":
         values["STRONGROOM_CHECK_SOCKET"] = str(Path(state.sockets) / CHECK_SOCKET)
+    if service == "models":
+        values["STRONGROOM_BULK_SOCKET"] = str(Path(state.sockets) / BULK_SOCKET)
     if service == "auth" and credentials.admin_key_file:
         values[BOOTSTRAP_KEY_FILE] = str(credentials.admin_key_file)
     if service == "secrets":

@@ -175,7 +175,9 @@ def resource_of(method: access.Method, request: Message | None, answer: Any = No
         template = "managers/{manager_id}"
     resource = access.fill(template, request) if template else _text(request, "id")
     for part, name in (("versions", "version"), ("files", "path"), ("paths", "filepath")):
-        if template and (text := _text(request, name)):
+        # Of several files none is named: the event is about the version then.
+        several = name == "path" and len(getattr(request, "more_paths", [])) > 0
+        if template and not several and (text := _text(request, name)):
             resource = f"{resource}/{part}/{text}"
     if isinstance(answer, Message) and not _text(request, "id") and (made := _text(answer, "id")):
         resource = f"{resource}/{made}" if resource else made

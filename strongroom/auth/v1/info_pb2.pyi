@@ -41,10 +41,13 @@ class GetInfoResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     DOCS_URL_FIELD_NUMBER: _builtins.int
+    TOTAL_MANAGERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     description: _builtins.str
     docs_url: _builtins.str
+    total_managers: _builtins.int
+    """Managers there are, as of at most ten seconds ago; unset if the models service has not told yet."""
     def __init__(
         self,
         *,
@@ -52,12 +55,15 @@ class GetInfoResponse(_message.Message):
         version: _builtins.str = ...,
         description: _builtins.str = ...,
         docs_url: _builtins.str = ...,
+        total_managers: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_managers", b"_total_managers", "total_managers", b"total_managers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "docs_url", b"docs_url", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_managers", b"_total_managers", "description", b"description", "docs_url", b"docs_url", "name", b"name", "total_managers", b"total_managers", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__total_managers: _TypeAlias = _typing.Literal["total_managers"]  # noqa: Y015
+    _WhichOneofArgType__total_managers: _TypeAlias = _typing.Literal["_total_managers", b"_total_managers"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_managers) -> _WhichOneofReturnType__total_managers | None: ...
 
 Global___GetInfoResponse: _TypeAlias = GetInfoResponse  # noqa: Y015
 

@@ -29,7 +29,7 @@ from strongroom.models.v1 import models_pb2 as strongroom_dot_models_dot_v1_dot_
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n strongroom/models/v1/files.proto\x12\x14strongroom.models.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a!strongroom/models/v1/models.proto\x1a#strongroom/options/v1/options.proto\"\xe7\x01\n\x0ePutFileRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x18\n\x04path\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\"\n\x04\x62ody\x18\x05 \x01(\x0b\x32\x14.google.api.HttpBody\"\xbc\x02\n\x0eGetFileRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x18\n\x04path\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\x17\n\x06offset\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\x06length\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x35\n\x08provider\x18\t \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,31})?$B\t\n\x07_length2\xfe\x03\n\x0b\x46ileService\x12\x85\x02\n\x07PutFile\x12$.strongroom.models.v1.PutFileRequest\x1a\x1d.strongroom.models.v1.Version\"\xb2\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb8\xbb\x18\xc9\x01\xc0\xbb\x18\x01\xca\xbb\x18\x06upload\x82\xd3\xe4\x93\x02\\\x1aT/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}/files/{path=**}:\x04\x62ody(\x01\x12\xe6\x01\n\x07GetFile\x12$.strongroom.models.v1.GetFileRequest\x1a\x14.google.api.HttpBody\"\x9c\x01\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02V\x12T/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}/files/{path=**}0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n strongroom/models/v1/files.proto\x12\x14strongroom.models.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a!strongroom/models/v1/models.proto\x1a#strongroom/options/v1/options.proto\"\x8b\x02\n\x0ePutFileRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x18\n\x04path\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\"\n\x04\x62ody\x18\x05 \x01(\x0b\x32\x14.google.api.HttpBody\x12\"\n\x11\x63ompression_level\x18\x06 \x01(\rB\x07\xbaH\x04*\x02\x18\t\"\xd6\x02\n\x0eGetFileRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x18\n\x04path\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\x17\n\x06offset\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\x06length\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x35\n\x08provider\x18\t \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,31})?$\x12\x18\n\x06tensor\x18\x07 \x01(\tB\x08\xbaH\x05r\x03(\x80 B\t\n\x07_length2\xfe\x03\n\x0b\x46ileService\x12\x85\x02\n\x07PutFile\x12$.strongroom.models.v1.PutFileRequest\x1a\x1d.strongroom.models.v1.Version\"\xb2\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb8\xbb\x18\xc9\x01\xc0\xbb\x18\x01\xca\xbb\x18\x06upload\x82\xd3\xe4\x93\x02\\\x1aT/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}/files/{path=**}:\x04\x62ody(\x01\x12\xe6\x01\n\x07GetFile\x12$.strongroom.models.v1.GetFileRequest\x1a\x14.google.api.HttpBody\"\x9c\x01\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02V\x12T/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}/files/{path=**}0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTFILEREQUEST'].fields_by_name['version']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_PUTFILEREQUEST'].fields_by_name['path']._loaded_options = None
   _globals['_PUTFILEREQUEST'].fields_by_name['path']._serialized_options = b'\272H\007r\005\020\001(\200\010'
+  _globals['_PUTFILEREQUEST'].fields_by_name['compression_level']._loaded_options = None
+  _globals['_PUTFILEREQUEST'].fields_by_name['compression_level']._serialized_options = b'\272H\004*\002\030\t'
   _globals['_GETFILEREQUEST'].fields_by_name['manager_id']._loaded_options = None
   _globals['_GETFILEREQUEST'].fields_by_name['manager_id']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_GETFILEREQUEST'].fields_by_name['model_name']._loaded_options = None
@@ -58,14 +60,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETFILEREQUEST'].fields_by_name['length']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_GETFILEREQUEST'].fields_by_name['provider']._loaded_options = None
   _globals['_GETFILEREQUEST'].fields_by_name['provider']._serialized_options = b'\272H r\0362\034^([a-z0-9][a-z0-9-]{0,31})?$'
+  _globals['_GETFILEREQUEST'].fields_by_name['tensor']._loaded_options = None
+  _globals['_GETFILEREQUEST'].fields_by_name['tensor']._serialized_options = b'\272H\005r\003(\200 '
   _globals['_FILESERVICE'].methods_by_name['PutFile']._loaded_options = None
   _globals['_FILESERVICE'].methods_by_name['PutFile']._serialized_options = b'\252\273\0309\n\014models.write\022)managers/{manager_id}/models/{model_name}\270\273\030\311\001\300\273\030\001\312\273\030\006upload\202\323\344\223\002\\\032T/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}/files/{path=**}:\004body'
   _globals['_FILESERVICE'].methods_by_name['GetFile']._loaded_options = None
   _globals['_FILESERVICE'].methods_by_name['GetFile']._serialized_options = b'\252\273\0308\n\013models.read\022)managers/{manager_id}/models/{model_name}\300\273\030\001\202\323\344\223\002V\022T/api/v1/managers/{manager_id}/models/{model_name}/versions/{version}/files/{path=**}'
   _globals['_PUTFILEREQUEST']._serialized_start=217
-  _globals['_PUTFILEREQUEST']._serialized_end=448
-  _globals['_GETFILEREQUEST']._serialized_start=451
-  _globals['_GETFILEREQUEST']._serialized_end=767
-  _globals['_FILESERVICE']._serialized_start=770
-  _globals['_FILESERVICE']._serialized_end=1280
+  _globals['_PUTFILEREQUEST']._serialized_end=484
+  _globals['_GETFILEREQUEST']._serialized_start=487
+  _globals['_GETFILEREQUEST']._serialized_end=829
+  _globals['_FILESERVICE']._serialized_start=832
+  _globals['_FILESERVICE']._serialized_end=1342
 # @@protoc_insertion_point(module_scope)

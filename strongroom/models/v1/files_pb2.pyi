@@ -28,12 +28,17 @@ class PutFileRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
+    COMPRESSION_LEVEL_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
     model_name: _builtins.str
     version: _builtins.str
     """`latest` is refused."""
     path: _builtins.str
     """Relative, `/` between its parts, none of them empty, `.` or `..`; at most 1024 bytes."""
+    compression_level: _builtins.int
+    """0, the default, stores the file as it is; 1 (fastest) to 9 (smallest) are zstd's levels, for what
+    shrinks: weights in full precision hardly do.
+    """
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody: ...
     def __init__(
@@ -44,10 +49,11 @@ class PutFileRequest(_message.Message):
         version: _builtins.str = ...,
         path: _builtins.str = ...,
         body: _httpbody_pb2.HttpBody | None = ...,
+        compression_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "manager_id", b"manager_id", "model_name", b"model_name", "path", b"path", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "compression_level", b"compression_level", "manager_id", b"manager_id", "model_name", b"model_name", "path", b"path", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -64,6 +70,7 @@ class GetFileRequest(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    TENSOR_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
     model_name: _builtins.str
     version: _builtins.str
@@ -77,6 +84,10 @@ class GetFileRequest(_message.Message):
     """The store to read first, by name or as `aws`, `gcp`, `azure`, `local`; where it fails the others
     are read. INVALID_ARGUMENT with reason STORE_UNKNOWN.
     """
+    tensor: _builtins.str
+    """The name of a tensor in a safetensors file: its bytes alone, within which `offset` and `length`
+    count. NOT_FOUND with reason TENSOR_NOT_FOUND, FAILED_PRECONDITION with reason NOT_SAFETENSORS.
+    """
     def __init__(
         self,
         *,
@@ -87,10 +98,11 @@ class GetFileRequest(_message.Message):
         offset: _builtins.int = ...,
         length: _builtins.int | None = ...,
         provider: _builtins.str = ...,
+        tensor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length", "manager_id", b"manager_id", "model_name", b"model_name", "offset", b"offset", "path", b"path", "provider", b"provider", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length", "manager_id", b"manager_id", "model_name", b"model_name", "offset", b"offset", "path", b"path", "provider", b"provider", "tensor", b"tensor", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__length: _TypeAlias = _typing.Literal["length"]  # noqa: Y015
     _WhichOneofArgType__length: _TypeAlias = _typing.Literal["_length", b"_length"]  # noqa: Y015

@@ -66,7 +66,7 @@ class FileServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetFile(self, request, context):
-        """Reads a file, or `length` bytes of it from `offset` on. The answer's `content-length` is exact:
+        """Reads a file, `length` bytes of it from `offset` on, or one tensor. The answer's `content-length` is exact:
         a transfer that breaks is seen as cut.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME

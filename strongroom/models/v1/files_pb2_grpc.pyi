@@ -44,7 +44,7 @@ class FileServiceStub:
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     GetFile: _grpc.UnaryStreamMultiCallable[_files_pb2.GetFileRequest, _httpbody_pb2.HttpBody]
-    """Reads a file, or `length` bytes of it from `offset` on. The answer's `content-length` is exact:
+    """Reads a file, `length` bytes of it from `offset` on, or one tensor. The answer's `content-length` is exact:
     a transfer that breaks is seen as cut.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -64,7 +64,7 @@ class FileServiceAsyncStub(FileServiceStub):
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     GetFile: _aio.UnaryStreamMultiCallable[_files_pb2.GetFileRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Reads a file, or `length` bytes of it from `offset` on. The answer's `content-length` is exact:
+    """Reads a file, `length` bytes of it from `offset` on, or one tensor. The answer's `content-length` is exact:
     a transfer that breaks is seen as cut.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -93,7 +93,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _files_pb2.GetFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """Reads a file, or `length` bytes of it from `offset` on. The answer's `content-length` is exact:
+        """Reads a file, `length` bytes of it from `offset` on, or one tensor. The answer's `content-length` is exact:
         a transfer that breaks is seen as cut.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME

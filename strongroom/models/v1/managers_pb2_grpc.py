@@ -56,6 +56,11 @@ class ManagerServiceStub:
                 request_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.MapManagersRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_struct__pb2.Struct.FromString,
                 _registered_method=True)
+        self.CountManagers = channel.unary_unary(
+                '/strongroom.models.v1.ManagerService/CountManagers',
+                request_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.CountManagersRequest.SerializeToString,
+                response_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.CountManagersResponse.FromString,
+                _registered_method=True)
         self.GetManager = channel.unary_unary(
                 '/strongroom.models.v1.ManagerService/GetManager',
                 request_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.GetManagerRequest.SerializeToString,
@@ -136,6 +141,13 @@ class ManagerServiceServicer:
         `models_count`, `best_model` (a name or null). For gRPC clients there is ListManagers.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountManagers(self, request, context):
+        """Counts managers, for what anyone may know of an installation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,6 +259,11 @@ def add_ManagerServiceServicer_to_server(servicer, server):
                     servicer.MapManagers,
                     request_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.MapManagersRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_struct__pb2.Struct.SerializeToString,
+            ),
+            'CountManagers': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountManagers,
+                    request_deserializer=strongroom_dot_models_dot_v1_dot_managers__pb2.CountManagersRequest.FromString,
+                    response_serializer=strongroom_dot_models_dot_v1_dot_managers__pb2.CountManagersResponse.SerializeToString,
             ),
             'GetManager': grpc.unary_unary_rpc_method_handler(
                     servicer.GetManager,
@@ -386,6 +403,33 @@ class ManagerService:
             '/strongroom.models.v1.ManagerService/MapManagers',
             strongroom_dot_models_dot_v1_dot_managers__pb2.MapManagersRequest.SerializeToString,
             google_dot_protobuf_dot_struct__pb2.Struct.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountManagers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.models.v1.ManagerService/CountManagers',
+            strongroom_dot_models_dot_v1_dot_managers__pb2.CountManagersRequest.SerializeToString,
+            strongroom_dot_models_dot_v1_dot_managers__pb2.CountManagersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ from strongroom.models.v1 import models_pb2 as strongroom_dot_models_dot_v1_dot_
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"strongroom/models/v1/weights.proto\x12\x14strongroom.models.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!strongroom/models/v1/models.proto\x1a#strongroom/options/v1/options.proto\"\xae\x01\n\x13\x43reateUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{0,128}$\"K\n\x14\x43reateUploadResponse\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07resumed\x18\x03 \x01(\x08\"\xc6\x01\n\x10HasChunksRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\x12\x1a\n\x07\x64igests\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\"$\n\x11HasChunksResponse\x12\x0f\n\x07present\x18\x01 \x01(\x0c\"\x94\x01\n\x12WriteChunksRequest\x12\x39\n\x06header\x18\x01 \x01(\x0b\x32\'.strongroom.models.v1.WriteChunksHeaderH\x00\x12\x31\n\x05\x66rame\x18\x02 \x01(\x0b\x32 .strongroom.models.v1.ChunkFrameH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xab\x01\n\x11WriteChunksHeader\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"+\n\nChunkFrame\x12\x0f\n\x07lengths\x18\x01 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"y\n\x13WriteChunksResponse\x12\x17\n\x0f\x63hunks_received\x18\x01 \x01(\r\x12\x1b\n\x13\x63hunks_deduplicated\x18\x02 \x01(\r\x12\x16\n\x0e\x62ytes_received\x18\x03 \x01(\x01\x12\x14\n\x0c\x62ytes_stored\x18\x04 \x01(\x01\"\xee\x01\n\x13\x43ommitUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\x12?\n\x05\x66iles\x18\x04 \x03(\x0b\x32\".strongroom.models.v1.UploadedFileB\x0c\xbaH\t\x92\x01\x06\x08\x01\x10\xa0\x8d\x06\"o\n\x0cUploadedFile\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\x17\n\x06sha256\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x15\n\rchunk_digests\x18\x03 \x01(\x0c\x12\x15\n\rchunk_lengths\x18\x04 \x03(\r\"\xac\x01\n\x12\x41\x62ortUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"\x15\n\x13\x41\x62ortUploadResponse\"\xbd\x02\n\x0fReadFileRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x18\n\x04path\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\x17\n\x06offset\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\x06length\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x35\n\x08provider\x18\t \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,31})?$B\t\n\x07_length\" \n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xfb\x0b\n\x0eWeightsService\x12\x85\x02\n\x0c\x43reateUpload\x12).strongroom.models.v1.CreateUploadRequest\x1a*.strongroom.models.v1.CreateUploadResponse\"\x9d\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\xc0\xbb\x18\x01\xca\xbb\x18\x06upload\x12\xfc\x01\n\tHasChunks\x12&.strongroom.models.v1.HasChunksRequest\x1a\'.strongroom.models.v1.HasChunksResponse\"\x9d\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\xca\xbb\x18\x06upload\xd0\xbb\x18\x01\x12\x92\x02\n\x0bWriteChunks\x12(.strongroom.models.v1.WriteChunksRequest\x1a).strongroom.models.v1.WriteChunksResponse\"\xab\x01\xaa\xbb\x18G\n\x0cmodels.write\x12\x37managers/{header.manager_id}/models/{header.model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\xca\xbb\x18\x06upload\xd0\xbb\x18\x01(\x01\x12\xfc\x01\n\x0c\x43ommitUpload\x12).strongroom.models.v1.CommitUploadRequest\x1a\x1d.strongroom.models.v1.Version\"\xa1\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\xc0\xbb\x18\x01\xca\xbb\x18\x06upload\xd0\xbb\x18\x01\x12\xf8\x01\n\x0b\x41\x62ortUpload\x12(.strongroom.models.v1.AbortUploadRequest\x1a).strongroom.models.v1.AbortUploadResponse\"\x93\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\xc0\xbb\x18\x01\x12\xd2\x01\n\x08ReadFile\x12%.strongroom.models.v1.ReadFileRequest\x1a&.strongroom.models.v1.ReadFileResponse\"u\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18\x31over REST a file is read with FileService.GetFile\xc0\xbb\x18\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"strongroom/models/v1/weights.proto\x12\x14strongroom.models.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!strongroom/models/v1/models.proto\x1a#strongroom/options/v1/options.proto\"\xd2\x01\n\x13\x43reateUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{0,128}$\x12\"\n\x11\x63ompression_level\x18\x04 \x01(\rB\x07\xbaH\x04*\x02\x18\t\"K\n\x14\x43reateUploadResponse\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07resumed\x18\x03 \x01(\x08\"\xc6\x01\n\x10HasChunksRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\x12\x1a\n\x07\x64igests\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\"$\n\x11HasChunksResponse\x12\x0f\n\x07present\x18\x01 \x01(\x0c\"\x94\x01\n\x12WriteChunksRequest\x12\x39\n\x06header\x18\x01 \x01(\x0b\x32\'.strongroom.models.v1.WriteChunksHeaderH\x00\x12\x31\n\x05\x66rame\x18\x02 \x01(\x0b\x32 .strongroom.models.v1.ChunkFrameH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xab\x01\n\x11WriteChunksHeader\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"+\n\nChunkFrame\x12\x0f\n\x07lengths\x18\x01 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"y\n\x13WriteChunksResponse\x12\x17\n\x0f\x63hunks_received\x18\x01 \x01(\r\x12\x1b\n\x13\x63hunks_deduplicated\x18\x02 \x01(\r\x12\x16\n\x0e\x62ytes_received\x18\x03 \x01(\x01\x12\x14\n\x0c\x62ytes_stored\x18\x04 \x01(\x01\"\xee\x01\n\x13\x43ommitUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\x12?\n\x05\x66iles\x18\x04 \x03(\x0b\x32\".strongroom.models.v1.UploadedFileB\x0c\xbaH\t\x92\x01\x06\x08\x01\x10\xa0\x8d\x06\"o\n\x0cUploadedFile\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\x17\n\x06sha256\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x15\n\rchunk_digests\x18\x03 \x01(\x0c\x12\x15\n\rchunk_lengths\x18\x04 \x03(\r\"\x11\n\x0fGetRouteRequest\"9\n\x10GetRouteResponse\x12\x0e\n\x06socket\x18\x01 \x01(\t\x12\x15\n\x08identity\x18\x02 \x01(\tB\x03\x80\x01\x01\"\xac\x01\n\x12\x41\x62ortUploadRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12.\n\tupload_id\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[0-9A-Za-z-]{1,64}$\"\x15\n\x13\x41\x62ortUploadResponse\"\xff\x02\n\x0fReadFileRequest\x12\x32\n\nmanager_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x32\n\nmodel_name\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12/\n\x07version\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,128}$\x12\x18\n\x04path\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\x17\n\x06offset\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\x06length\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x35\n\x08provider\x18\t \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,31})?$\x12\x18\n\x06tensor\x18\x07 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12&\n\nmore_paths\x18\x08 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\xe8\x07\"\x07r\x05\x10\x01(\x80\x08\x42\t\n\x07_length\"R\n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x30\n\x06tensor\x18\x02 \x01(\x0b\x32 .strongroom.models.v1.TensorInfo\"*\n\nTensorInfo\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x32\x85\r\n\x0eWeightsService\x12\x85\x02\n\x0c\x43reateUpload\x12).strongroom.models.v1.CreateUploadRequest\x1a*.strongroom.models.v1.CreateUploadResponse\"\x9d\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\xc0\xbb\x18\x01\xca\xbb\x18\x06upload\x12\xfc\x01\n\tHasChunks\x12&.strongroom.models.v1.HasChunksRequest\x1a\'.strongroom.models.v1.HasChunksResponse\"\x9d\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\xca\xbb\x18\x06upload\xd0\xbb\x18\x01\x12\x92\x02\n\x0bWriteChunks\x12(.strongroom.models.v1.WriteChunksRequest\x1a).strongroom.models.v1.WriteChunksResponse\"\xab\x01\xaa\xbb\x18G\n\x0cmodels.write\x12\x37managers/{header.manager_id}/models/{header.model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\xca\xbb\x18\x06upload\xd0\xbb\x18\x01(\x01\x12\xfc\x01\n\x0c\x43ommitUpload\x12).strongroom.models.v1.CommitUploadRequest\x1a\x1d.strongroom.models.v1.Version\"\xa1\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\xc0\xbb\x18\x01\xca\xbb\x18\x06upload\xd0\xbb\x18\x01\x12\x87\x01\n\x08GetRoute\x12%.strongroom.models.v1.GetRouteRequest\x1a&.strongroom.models.v1.GetRouteResponse\",\xaa\xbb\x18\x02 \x01\xb2\xbb\x18\"the way it names speaks gRPC alone\x12\xf8\x01\n\x0b\x41\x62ortUpload\x12(.strongroom.models.v1.AbortUploadRequest\x1a).strongroom.models.v1.AbortUploadResponse\"\x93\x01\xaa\xbb\x18\x39\n\x0cmodels.write\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\xc0\xbb\x18\x01\x12\xd2\x01\n\x08ReadFile\x12%.strongroom.models.v1.ReadFileRequest\x1a&.strongroom.models.v1.ReadFileResponse\"u\xaa\xbb\x18\x38\n\x0bmodels.read\x12)managers/{manager_id}/models/{model_name}\xb2\xbb\x18\x31over REST a file is read with FileService.GetFile\xc0\xbb\x18\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEUPLOADREQUEST'].fields_by_name['model_name']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_CREATEUPLOADREQUEST'].fields_by_name['version']._loaded_options = None
   _globals['_CREATEUPLOADREQUEST'].fields_by_name['version']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{0,128}$'
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['compression_level']._loaded_options = None
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['compression_level']._serialized_options = b'\272H\004*\002\030\t'
   _globals['_HASCHUNKSREQUEST'].fields_by_name['manager_id']._loaded_options = None
   _globals['_HASCHUNKSREQUEST'].fields_by_name['manager_id']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_HASCHUNKSREQUEST'].fields_by_name['model_name']._loaded_options = None
@@ -68,6 +70,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADEDFILE'].fields_by_name['path']._serialized_options = b'\272H\007r\005\020\001(\200\010'
   _globals['_UPLOADEDFILE'].fields_by_name['sha256']._loaded_options = None
   _globals['_UPLOADEDFILE'].fields_by_name['sha256']._serialized_options = b'\272H\004z\002h '
+  _globals['_GETROUTERESPONSE'].fields_by_name['identity']._loaded_options = None
+  _globals['_GETROUTERESPONSE'].fields_by_name['identity']._serialized_options = b'\200\001\001'
   _globals['_ABORTUPLOADREQUEST'].fields_by_name['manager_id']._loaded_options = None
   _globals['_ABORTUPLOADREQUEST'].fields_by_name['manager_id']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{1,128}$'
   _globals['_ABORTUPLOADREQUEST'].fields_by_name['model_name']._loaded_options = None
@@ -88,6 +92,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READFILEREQUEST'].fields_by_name['length']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_READFILEREQUEST'].fields_by_name['provider']._loaded_options = None
   _globals['_READFILEREQUEST'].fields_by_name['provider']._serialized_options = b'\272H r\0362\034^([a-z0-9][a-z0-9-]{0,31})?$'
+  _globals['_READFILEREQUEST'].fields_by_name['tensor']._loaded_options = None
+  _globals['_READFILEREQUEST'].fields_by_name['tensor']._serialized_options = b'\272H\005r\003(\200 '
+  _globals['_READFILEREQUEST'].fields_by_name['more_paths']._loaded_options = None
+  _globals['_READFILEREQUEST'].fields_by_name['more_paths']._serialized_options = b'\272H\017\222\001\014\020\350\007\"\007r\005\020\001(\200\010'
   _globals['_WEIGHTSSERVICE'].methods_by_name['CreateUpload']._loaded_options = None
   _globals['_WEIGHTSSERVICE'].methods_by_name['CreateUpload']._serialized_options = b'\252\273\0309\n\014models.write\022)managers/{manager_id}/models/{model_name}\262\273\030Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\300\273\030\001\312\273\030\006upload'
   _globals['_WEIGHTSSERVICE'].methods_by_name['HasChunks']._loaded_options = None
@@ -96,38 +104,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEIGHTSSERVICE'].methods_by_name['WriteChunks']._serialized_options = b'\252\273\030G\n\014models.write\0227managers/{header.manager_id}/models/{header.model_name}\262\273\030Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\312\273\030\006upload\320\273\030\001'
   _globals['_WEIGHTSSERVICE'].methods_by_name['CommitUpload']._loaded_options = None
   _globals['_WEIGHTSSERVICE'].methods_by_name['CommitUpload']._serialized_options = b'\252\273\0309\n\014models.write\022)managers/{manager_id}/models/{model_name}\262\273\030Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\300\273\030\001\312\273\030\006upload\320\273\030\001'
+  _globals['_WEIGHTSSERVICE'].methods_by_name['GetRoute']._loaded_options = None
+  _globals['_WEIGHTSSERVICE'].methods_by_name['GetRoute']._serialized_options = b'\252\273\030\002 \001\262\273\030\"the way it names speaks gRPC alone'
   _globals['_WEIGHTSSERVICE'].methods_by_name['AbortUpload']._loaded_options = None
   _globals['_WEIGHTSSERVICE'].methods_by_name['AbortUpload']._serialized_options = b'\252\273\0309\n\014models.write\022)managers/{manager_id}/models/{model_name}\262\273\030Nchunking clients speak gRPC; over REST a file is sent with FileService.PutFile\300\273\030\001'
   _globals['_WEIGHTSSERVICE'].methods_by_name['ReadFile']._loaded_options = None
   _globals['_WEIGHTSSERVICE'].methods_by_name['ReadFile']._serialized_options = b'\252\273\0308\n\013models.read\022)managers/{manager_id}/models/{model_name}\262\273\0301over REST a file is read with FileService.GetFile\300\273\030\001'
   _globals['_CREATEUPLOADREQUEST']._serialized_start=162
-  _globals['_CREATEUPLOADREQUEST']._serialized_end=336
-  _globals['_CREATEUPLOADRESPONSE']._serialized_start=338
-  _globals['_CREATEUPLOADRESPONSE']._serialized_end=413
-  _globals['_HASCHUNKSREQUEST']._serialized_start=416
-  _globals['_HASCHUNKSREQUEST']._serialized_end=614
-  _globals['_HASCHUNKSRESPONSE']._serialized_start=616
-  _globals['_HASCHUNKSRESPONSE']._serialized_end=652
-  _globals['_WRITECHUNKSREQUEST']._serialized_start=655
-  _globals['_WRITECHUNKSREQUEST']._serialized_end=803
-  _globals['_WRITECHUNKSHEADER']._serialized_start=806
-  _globals['_WRITECHUNKSHEADER']._serialized_end=977
-  _globals['_CHUNKFRAME']._serialized_start=979
-  _globals['_CHUNKFRAME']._serialized_end=1022
-  _globals['_WRITECHUNKSRESPONSE']._serialized_start=1024
-  _globals['_WRITECHUNKSRESPONSE']._serialized_end=1145
-  _globals['_COMMITUPLOADREQUEST']._serialized_start=1148
-  _globals['_COMMITUPLOADREQUEST']._serialized_end=1386
-  _globals['_UPLOADEDFILE']._serialized_start=1388
-  _globals['_UPLOADEDFILE']._serialized_end=1499
-  _globals['_ABORTUPLOADREQUEST']._serialized_start=1502
-  _globals['_ABORTUPLOADREQUEST']._serialized_end=1674
-  _globals['_ABORTUPLOADRESPONSE']._serialized_start=1676
-  _globals['_ABORTUPLOADRESPONSE']._serialized_end=1697
-  _globals['_READFILEREQUEST']._serialized_start=1700
-  _globals['_READFILEREQUEST']._serialized_end=2017
-  _globals['_READFILERESPONSE']._serialized_start=2019
-  _globals['_READFILERESPONSE']._serialized_end=2051
-  _globals['_WEIGHTSSERVICE']._serialized_start=2054
-  _globals['_WEIGHTSSERVICE']._serialized_end=3585
+  _globals['_CREATEUPLOADREQUEST']._serialized_end=372
+  _globals['_CREATEUPLOADRESPONSE']._serialized_start=374
+  _globals['_CREATEUPLOADRESPONSE']._serialized_end=449
+  _globals['_HASCHUNKSREQUEST']._serialized_start=452
+  _globals['_HASCHUNKSREQUEST']._serialized_end=650
+  _globals['_HASCHUNKSRESPONSE']._serialized_start=652
+  _globals['_HASCHUNKSRESPONSE']._serialized_end=688
+  _globals['_WRITECHUNKSREQUEST']._serialized_start=691
+  _globals['_WRITECHUNKSREQUEST']._serialized_end=839
+  _globals['_WRITECHUNKSHEADER']._serialized_start=842
+  _globals['_WRITECHUNKSHEADER']._serialized_end=1013
+  _globals['_CHUNKFRAME']._serialized_start=1015
+  _globals['_CHUNKFRAME']._serialized_end=1058
+  _globals['_WRITECHUNKSRESPONSE']._serialized_start=1060
+  _globals['_WRITECHUNKSRESPONSE']._serialized_end=1181
+  _globals['_COMMITUPLOADREQUEST']._serialized_start=1184
+  _globals['_COMMITUPLOADREQUEST']._serialized_end=1422
+  _globals['_UPLOADEDFILE']._serialized_start=1424
+  _globals['_UPLOADEDFILE']._serialized_end=1535
+  _globals['_GETROUTEREQUEST']._serialized_start=1537
+  _globals['_GETROUTEREQUEST']._serialized_end=1554
+  _globals['_GETROUTERESPONSE']._serialized_start=1556
+  _globals['_GETROUTERESPONSE']._serialized_end=1613
+  _globals['_ABORTUPLOADREQUEST']._serialized_start=1616
+  _globals['_ABORTUPLOADREQUEST']._serialized_end=1788
+  _globals['_ABORTUPLOADRESPONSE']._serialized_start=1790
+  _globals['_ABORTUPLOADRESPONSE']._serialized_end=1811
+  _globals['_READFILEREQUEST']._serialized_start=1814
+  _globals['_READFILEREQUEST']._serialized_end=2197
+  _globals['_READFILERESPONSE']._serialized_start=2199
+  _globals['_READFILERESPONSE']._serialized_end=2281
+  _globals['_TENSORINFO']._serialized_start=2283
+  _globals['_TENSORINFO']._serialized_end=2325
+  _globals['_WEIGHTSSERVICE']._serialized_start=2328
+  _globals['_WEIGHTSSERVICE']._serialized_end=3997
 # @@protoc_insertion_point(module_scope)

@@ -25,20 +25,26 @@ class CreateUploadRequest(_message.Message):
     MANAGER_ID_FIELD_NUMBER: _builtins.int
     MODEL_NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    COMPRESSION_LEVEL_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
     model_name: _builtins.str
     version: _builtins.str
     """`latest` is refused. Empty: the current time, as `20250811T142530Z`."""
+    compression_level: _builtins.int
+    """0, the default, stores chunks as they are; 1 (fastest) to 9 (smallest) are zstd's levels, for
+    chunks that shrink: weights in full precision hardly do.
+    """
     def __init__(
         self,
         *,
         manager_id: _builtins.str = ...,
         model_name: _builtins.str = ...,
         version: _builtins.str = ...,
+        compression_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager_id", b"manager_id", "model_name", b"model_name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression_level", b"compression_level", "manager_id", b"manager_id", "model_name", b"model_name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,6 +309,48 @@ class UploadedFile(_message.Message):
 Global___UploadedFile: _TypeAlias = UploadedFile  # noqa: Y015
 
 @_typing.final
+class GetRouteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRouteRequest: _TypeAlias = GetRouteRequest  # noqa: Y015
+
+@_typing.final
+class GetRouteResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOCKET_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    socket: _builtins.str
+    """The path of a unix socket on the service's machine. Empty: there is none, use the gateway."""
+    identity: _builtins.str
+    """What says there who calls, as metadata `x-strongroom-identity`: the identity token that the
+    gateway made of this call's key, good for 30 to 60 seconds, for this service alone and for
+    what the key may do. Empty for callers with an access token, who present that.
+    """
+    def __init__(
+        self,
+        *,
+        socket: _builtins.str = ...,
+        identity: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "socket", b"socket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRouteResponse: _TypeAlias = GetRouteResponse  # noqa: Y015
+
+@_typing.final
 class AbortUploadRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -353,6 +401,8 @@ class ReadFileRequest(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    TENSOR_FIELD_NUMBER: _builtins.int
+    MORE_PATHS_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
     model_name: _builtins.str
     version: _builtins.str
@@ -366,6 +416,16 @@ class ReadFileRequest(_message.Message):
     """The store to read first, by name or as `aws`, `gcp`, `azure`, `local`; where it fails the others
     are read. INVALID_ARGUMENT with reason STORE_UNKNOWN.
     """
+    tensor: _builtins.str
+    """The name of a tensor in a safetensors file: its bytes alone, within which `offset` and `length`
+    count. NOT_FOUND with reason TENSOR_NOT_FOUND, FAILED_PRECONDITION with reason NOT_SAFETENSORS.
+    """
+    @_builtins.property
+    def more_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """More files of the version, whose bytes follow in this order: many small files come in one stream.
+        Then `offset`, `length` and `tensor` are unset.
+        """
+
     def __init__(
         self,
         *,
@@ -376,10 +436,12 @@ class ReadFileRequest(_message.Message):
         offset: _builtins.int = ...,
         length: _builtins.int | None = ...,
         provider: _builtins.str = ...,
+        tensor: _builtins.str = ...,
+        more_paths: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length", "manager_id", b"manager_id", "model_name", b"model_name", "offset", b"offset", "path", b"path", "provider", b"provider", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length", "manager_id", b"manager_id", "model_name", b"model_name", "more_paths", b"more_paths", "offset", b"offset", "path", b"path", "provider", b"provider", "tensor", b"tensor", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__length: _TypeAlias = _typing.Literal["length"]  # noqa: Y015
     _WhichOneofArgType__length: _TypeAlias = _typing.Literal["_length", b"_length"]  # noqa: Y015
@@ -392,17 +454,49 @@ class ReadFileResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
+    TENSOR_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """The next bytes, at most 4 MiB."""
+    @_builtins.property
+    def tensor(self) -> Global___TensorInfo:
+        """What the tensor is, in the first message of one."""
+
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
+        tensor: Global___TensorInfo | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tensor", b"tensor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "tensor", b"tensor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadFileResponse: _TypeAlias = ReadFileResponse  # noqa: Y015
+
+@_typing.final
+class TensorInfo(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DTYPE_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    dtype: _builtins.str
+    """As the file names it: `F32`, `BF16`, `I64` and so on."""
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The length of each dimension; none for a single number."""
+
+    def __init__(
+        self,
+        *,
+        dtype: _builtins.str = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TensorInfo: _TypeAlias = TensorInfo  # noqa: Y015

@@ -1,0 +1,116 @@
+"""The way of bulk streams past the gateway: when it is taken, and what happens when it fails."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from strongroom import bulk
+from strongroom.client import Client
+from strongroom.client.models import Models
+from strongroom.connection import LONG_DEADLINE, Connection
+from strongroom.errors import Unavailable
+from strongroom.models.v1 import weights_pb2, weights_pb2_grpc
+from strongroom.route import SOCKET_NAME, _is_loopback, _is_ours
+from tests.stack import RunningStack, Stack
+
+MIB = 1 << 20
+
+
+def test_streams_of_the_same_user_pass_the_gateway_by(stack: Stack) -> None:
+    connection = Connection(stack.url, api_key=stack.admin_key)
+    stub = weights_pb2_grpc.WeightsServiceStub(connection.channel)
+    route = connection.call(stub.GetRoute, weights_pb2.GetRouteRequest())
+    assert _is_ours(route.socket)
+    assert Path(route.socket).stat().st_mode & 0o777 == 0o600
+    assert stack.admin_key not in route.identity
+    assert route.identity not in repr(connection.__dict__)
+
+
+def test_the_socket_lets_nobody_in_without_an_identity(stack: Stack) -> None:
+    connection = Connection(stack.url, api_key=stack.admin_key)
+    stub = weights_pb2_grpc.WeightsServiceStub(connection.channel)
+    route = connection.call(stub.GetRoute, weights_pb2.GetRouteRequest())
+    request = weights_pb2.ReadFileRequest(manager_id="default", model_name="m", version="v1", path="f")
+    with grpc.insecure_channel(f"unix:{route.socket}") as channel:
+        for metadata in ([], [("x-api-key", stack.admin_key)], [("x-strongroom-identity", route.identity + "x")]):
+            with pytest.raises(grpc.RpcError) as refused:
+                list(bulk.read_file(channel)(request, metadata=metadata, timeout=10))
+            assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1:8080", "https://models.example.com", "http://[2001:db8::1]:80"])
+def test_a_server_elsewhere_names_no_socket_of_this_machine(url: str) -> None:
+    assert not _is_loopback(url)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "http://localhost:1", "http://[::1]:80"])
+def test_loopback_is_this_machine(url: str) -> None:
+    assert _is_loopback(url)
+
+
+def test_only_a_socket_of_ours_in_a_folder_of_ours_is_entered(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    good, other, plain = tmp_path / SOCKET_NAME, tmp_path / "docker.sock", tmp_path / "sub" / SOCKET_NAME
+    plain.parent.mkdir(mode=0o700)
+    plain.touch()
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        first.bind(str(good))
+        second.bind(str(other))
+        assert _is_ours(str(good))
+        for path in (other, plain, tmp_path / "absent" / SOCKET_NAME, Path(SOCKET_NAME)):
+            assert not _is_ours(str(path))
+        assert not _is_ours(f"{good}\0")
+        tmp_path.chmod(0o755)
+        assert not _is_ours(str(good))
+
+
+def test_a_route_that_fails_is_left_for_the_gateway(stack: Stack) -> None:
+    connection = Connection(stack.url, api_key=stack.admin_key)
+    connection.route._way()
+    connection.route._identity = "forged"
+    request = weights_pb2.ReadFileRequest(manager_id="default", model_name="absent", version="v1", path="f")
+    stream = connection.route.begin(bulk.read_file, request, LONG_DEADLINE)
+    with pytest.raises(Unavailable) as lost:
+        list(stream.answers())
+    assert lost.value.reason == "ROUTE_LOST"
+    assert connection.route._way()[0] is None
+
+
+@pytest.mark.row("B3")
+def test_push_and_pull_outlive_a_killed_service(tmp_path: Path) -> None:
+    """Past the gateway as through it: the models service is killed in the midst of either."""
+    content = os.urandom(192 * MIB)
+    (tmp_path / "w.bin").write_bytes(content)
+    with RunningStack(tmp_path / "data") as stack:
+        _outlives(stack, lambda models, report: models.push("m", tmp_path / "w.bin", version="v1", progress=report))
+        _outlives(stack, lambda models, report: models.pull("m", tmp_path / "copy.bin", version="v1", progress=report))
+    assert (tmp_path / "copy.bin").read_bytes() == content
+
+
+def _outlives(stack: Stack, transfer: Callable[[Models, Callable[[Any], None]], object]) -> None:
+    """Does the transfer, and kills the models service once 64 MiB of it are done."""
+    far = threading.Event()
+    killed = stack.state["pids"]["models"]
+
+    def report(progress: Any) -> None:
+        if progress.done > 64 * MIB:
+            far.set()
+
+    def kill() -> None:
+        far.wait(60)
+        os.kill(killed, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with Client(stack.url, api_key=stack.admin_key) as client:
+        assert client._connection.route._way()[0] is not None
+        transfer(client.models, report)
+    killer.join()
+    assert stack.state["pids"]["models"] != killed
