@@ -72,12 +72,14 @@ class Pull:
         model: str,
         version: str,
         report: Callable[[PullProgress], None],
+        provider: str = "",
     ) -> None:
         self._connection = connection
         self._manager = manager
         self._model = model
         self._wanted = version
         self._report = report
+        self._provider = provider
         self._progress = PullProgress()
         self._counting = threading.Lock()
         self._stopped = threading.Event()
@@ -136,7 +138,12 @@ class Pull:
                 return
             first, *more = [file.path for file in waiting]
             request = weights_pb2.ReadFileRequest(
-                manager_id=self._manager, model_name=self._model, version=version, path=first, more_paths=more
+                manager_id=self._manager,
+                model_name=self._model,
+                version=version,
+                path=first,
+                more_paths=more,
+                provider=self._provider,
             )
             pieces = self._pieces(request, sum(int(file.size_bytes) for file in waiting))
             for data in _parted(pieces, [int(file.size_bytes) for file in waiting]):
@@ -179,6 +186,7 @@ class Pull:
                     version=version,
                     path=file.path,
                     offset=target.size,
+                    provider=self._provider,
                 )
                 self._append(self._pieces(request, left), target)
 

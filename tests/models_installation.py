@@ -163,8 +163,12 @@ class Caller:
         request = models_pb2.VerifyVersionRequest(manager_id=self.manager, model_name=model, version=version)
         return self.call(self.models.VerifyVersion, request)
 
-    def delete(self, version: str, model: str = MODEL) -> models_pb2.DeleteVersionResponse:
-        request = models_pb2.DeleteVersionRequest(manager_id=self.manager, model_name=model, version=version)
+    def delete(
+        self, version: str, model: str = MODEL, *, primary_only: bool = False
+    ) -> models_pb2.DeleteVersionResponse:
+        request = models_pb2.DeleteVersionRequest(
+            manager_id=self.manager, model_name=model, version=version, primary_only=primary_only
+        )
         return self.call(self.models.DeleteVersion, request)
 
     def list_models(self, **page: Any) -> models_pb2.ListModelsResponse:

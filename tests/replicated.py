@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -50,17 +51,17 @@ class Replicated:
             aside.rename(folder)
 
 
-def stores_file(folder: Path) -> Path:
-    """The configuration of the three stores."""
+def stores_file(folder: Path, **more: Any) -> Path:
+    """The configuration of the three stores, and what else shall stand in it."""
     stores = {name: {"kind": "local", "path": name} for name in NAMES}
     file = folder / "stores.yaml"
-    file.write_text(yaml.safe_dump({"primary": NAMES[0], "replicas": list(NAMES[1:]), "stores": stores}))
+    file.write_text(yaml.safe_dump({"primary": NAMES[0], "replicas": list(NAMES[1:]), "stores": stores} | more))
     return file
 
 
 @contextmanager
-def replicated(folder: Path) -> Iterator[Replicated]:
-    with installation(folder, stores=stores_file(folder)) as running:
+def replicated(folder: Path, **more: Any) -> Iterator[Replicated]:
+    with installation(folder, stores=stores_file(folder, **more)) as running:
         yield Replicated(running)
 
 

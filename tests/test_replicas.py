@@ -9,8 +9,9 @@ import grpc
 import pytest
 
 from strongroom.models.v1 import stores_pb2
-from tests.models_installation import noise, refused
+from tests.models_installation import Caller, noise, refused
 from tests.replicated import Replicated, replicated, wait_for
+from tests.serving import ADMINISTRATOR
 
 Code = grpc.StatusCode
 MIB = 1 << 20
@@ -133,3 +134,90 @@ def test_a_replica_of_the_service_makes_no_copy_twice(three: Replicated, tmp_pat
     with three.running.models():
         three.running.admin.push("v1", {"a": noise(8, 2 * MIB)})
         three.synced()
+
+
+def damage(three: Replicated, store: str, kind: str = "packs") -> None:
+    """Turns over a byte in the middle of every object of the store."""
+    for path in [path for path in (three.folder(store) / kind).rglob("*") if path.is_file()]:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+@pytest.mark.row("S4.5")
+@pytest.mark.parametrize("kind", ["packs", "manifests"])
+def test_a_damaged_copy_is_read_around_and_replaced(three: Replicated, kind: str) -> None:
+    content = noise(9, MIB)
+    three.running.admin.push("v1", {"a": content})
+    three.synced()
+    before = three.objects("main")
+    damage(three, "main", kind)
+    with three.running.models() as address, grpc.insecure_channel(address) as channel:
+        # Another process, which has not seen the manifest yet.
+        caller = Caller(channel, three.running.tokens, ADMINISTRATOR)
+        assert caller.read("v1", "a") == content
+        assert caller.get_file("v1", "a")[0] == content
+    wait_for(lambda: three.objects("main") == before)
+    assert three.running.admin.verify("v1").is_valid
+
+
+def test_where_all_copies_are_damaged_nothing_is_handed_out(three: Replicated) -> None:
+    three.running.admin.push("v1", {"a": noise(10, MIB)})
+    three.synced()
+    for store in ("main", "east", "west"):
+        damage(three, store)
+    with refused(Code.DATA_LOSS, "CHUNK_DAMAGED"):
+        three.running.admin.read("v1", "a")
+
+
+@pytest.mark.row("S4.4")
+def test_a_download_may_prefer_a_store(three: Replicated) -> None:
+    content = noise(11, MIB)
+    three.running.admin.push("v1", {"a": content})
+    three.synced()
+    damage(three, "west")
+    assert three.running.admin.read("v1", "a", provider="east") == content
+    assert three.running.admin.read("v1", "a", provider="local") == content
+    assert three.objects("west") != three.objects("main")
+    # It is asked first: that is how its damage is found.
+    assert three.running.admin.read("v1", "a", provider="west") == content
+    three.synced()
+    with three.down("east"):
+        assert three.running.admin.read("v1", "a", provider="east") == content
+    with refused(Code.INVALID_ARGUMENT, "STORE_UNKNOWN"):
+        three.running.admin.read("v1", "a", provider="gcp")
+
+
+@pytest.mark.row("S4.4")
+def test_weights_may_be_deleted_in_the_primary_alone(three: Replicated) -> None:
+    own, shared = noise(12, MIB), noise(13, MIB)
+    three.running.admin.push("v1", {"own": own})
+    three.running.admin.push("v2", {"shared": shared})
+    three.running.admin.push("v3", {"shared": shared, "own": own}, model="other")
+    three.running.admin.push("v4", {"more": noise(14, MIB)})
+    three.synced()
+    before = three.objects("east")
+    assert three.running.admin.delete("v4", primary_only=True).primary_only
+    assert len(before) - len(three.objects("main")) == 2
+    # Its chunks are another's as well, who keeps them where they are.
+    three.running.admin.delete("v1", primary_only=True)
+    assert len(before) - len(three.objects("main")) == 3
+    # A repair does not bring it back, nor does a collection take it for garbage.
+    three.running.admin.sync_stores()
+    wait_for(lambda: not any(store.repairing for store in three.running.admin.show_stores().stores))
+    three.running.clock.ahead += timedelta(hours=48)
+    three.running.admin.collect()
+    assert len(before) - len(three.objects("main")) == 3
+    assert three.objects("east") == before
+    assert three.running.admin.read("v4", "more") == noise(14, MIB)
+    assert three.running.admin.verify("v4").is_valid
+    three.running.admin.delete("v4")
+    assert len(three.objects("east")) == len(before) - 1
+
+
+def test_nothing_is_deleted_in_the_primary_that_no_replica_has(three: Replicated) -> None:
+    with three.down("east"), three.down("west"):
+        three.running.admin.push("v1", {"a": noise(15, MIB)})
+        with refused(Code.FAILED_PRECONDITION, "REPLICAS_BEHIND"):
+            three.running.admin.delete("v1", primary_only=True)
+        assert three.running.admin.read("v1", "a") == noise(15, MIB)

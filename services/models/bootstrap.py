@@ -26,6 +26,7 @@ from services.models.metrics import Metrics
 from services.models.model_servicer import ModelServicer
 from services.models.parts import Clock, Core, Jobs, Weights
 from services.models.path_index import PathIndex
+from services.models.primary_deletion import PrimaryDeletion
 from services.models.rebuild import Rebuilder
 from services.models.rotation_servicer import RotationServicer
 from services.models.search import Search
@@ -125,7 +126,8 @@ def _weights(core: Core, weights: Weights, settings: ModelsSettings) -> _Registr
     lineage = Lineage(core.database, core.managers, annotations)
     catalog = CatalogServicer(annotations, aliases, lineage, Search(core.database, core.managers, time.monotonic))
     artifacts = ArtifactServicer(Artifacts(core.database, core.clock, time.monotonic, new_id), ArtifactGraph(core.database))
-    model_servicer = ModelServicer(core.versions, core.manifests, weights.verifier, annotations)
+    in_primary = PrimaryDeletion(core.database, core.store, core.versions, core.clock)
+    model_servicer = ModelServicer(core.versions, core.manifests, weights.verifier, annotations, in_primary)
     bulk = WeightsServicer(weights.uploads, weights.receiver, weights.committer, weights.reader, settings.bulk_socket)
 
     def register(server: grpc.Server) -> None:

@@ -42,6 +42,7 @@ class Collected:
     deleted_manifests: int = 0
     deleted_temporary_files: int = 0
     destroyed_keys: int = 0
+    repacked_packs: int = 0
     freed_bytes: int = 0
 
 
@@ -67,7 +68,11 @@ class _DryRunError(Exception):
 
 
 class Collector:
-    """Collects garbage. Several may run at a time, in one process or many."""
+    """Collects garbage. Several may run at a time, in one process or many.
+
+    Args:
+        repack: moves what is left of sparse packs that were made before then; returns how many it made garbage.
+    """
 
     def __init__(
         self,
@@ -76,6 +81,7 @@ class Collector:
         keys: KeyClient,
         remover: Remover,
         identity: IndexIdentity,
+        repack: Callable[[datetime], int],
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -83,6 +89,7 @@ class Collector:
         self._keys = keys
         self._remover = remover
         self._identity = identity
+        self._repack = repack
         self._clock = clock
 
     def collect(self, *, dry_run: bool = False, min_age: timedelta | None = None) -> Collected:
@@ -109,6 +116,7 @@ class Collector:
         self._count(doomed, candidates, result)
         if not dry_run:
             self._remove(doomed, candidates)
+            result.repacked_packs = self._repack(now - pack_age)
         return result
 
     def _trust_index(self, *, dry_run: bool) -> None:

@@ -61,7 +61,8 @@ class FileServicer(files_pb2_grpc.FileServiceServicer):
 
     def GetFile(self, request: pb.GetFileRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
         length = request.length if request.HasField("length") else None
-        opened = self._reader.open(
+        reader = self._reader.preferring(request.provider)
+        opened = reader.open(
             request.manager_id,
             request.model_name,
             request.version,
@@ -71,7 +72,7 @@ class FileServicer(files_pb2_grpc.FileServiceServicer):
             access_code=access_code(context),
             tensor=request.tensor,
         )
-        messages = bulk_frames.grouped(self._reader.read(opened), _MESSAGE_BYTES)
+        messages = bulk_frames.grouped(reader.read(opened), _MESSAGE_BYTES)
         # The first bytes are there, and authentic, before the answer is a success.
         first = next(messages, [])
         context.send_initial_metadata(((_LENGTH_HEADER, str(opened.length)),))

@@ -6,6 +6,7 @@ from services.models.annotations import Annotations
 from services.models.manifest_store import ManifestStore
 from services.models.messages import timestamp, version_message
 from services.models.presented_code import access_code
+from services.models.primary_deletion import PrimaryDeletion
 from services.models.verify import Verifier
 from services.models.versions import Model, Versions
 from services.shared.call import answer_header, caller
@@ -18,12 +19,18 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     """Lists, shows, verifies and deletes versions."""
 
     def __init__(
-        self, versions: Versions, manifest_store: ManifestStore, verifier: Verifier, annotations: Annotations
+        self,
+        versions: Versions,
+        manifest_store: ManifestStore,
+        verifier: Verifier,
+        annotations: Annotations,
+        in_primary: PrimaryDeletion,
     ) -> None:
         self._versions = versions
         self._annotations = annotations
         self._manifests = manifest_store
         self._verifier = verifier
+        self._in_primary = in_primary
 
     def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
         principal = caller(context)
@@ -54,6 +61,11 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     def DeleteVersion(
         self, request: pb.DeleteVersionRequest, context: grpc.ServicerContext
     ) -> pb.DeleteVersionResponse:
+        if request.primary_only:
+            kept = self._in_primary.delete(request.manager_id, request.model_name, request.version)
+            return pb.DeleteVersionResponse(
+                manager_id=kept.manager_id, model_name=kept.model_name, version=kept.name, primary_only=True
+            )
         deletion = self._versions.delete(request.manager_id, request.model_name, request.version)
         return pb.DeleteVersionResponse(
             manager_id=deletion.version.manager_id,

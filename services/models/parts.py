@@ -16,11 +16,13 @@ from services.models.key_client import KeyClient
 from services.models.manager_keys import ManagerKeys
 from services.models.managers import DEFAULT_MANAGER, Managers
 from services.models.manifest_store import ManifestStore
+from services.models.pack_cache import PackCache
 from services.models.reads import Reader
 from services.models.receive import FileReceiver, Receiver
 from services.models.reencrypt import Reencryptor
 from services.models.reencryptions import Reencryptions
 from services.models.removal import Remover
+from services.models.repack import Repacker
 from services.models.replication import Member, ReplicatedStore
 from services.models.rotation_worker import RotationWorker
 from services.models.settings import ModelsSettings
@@ -57,7 +59,9 @@ class Core:
         configured = settings.stores_configuration()
         members = [Member(name, configured.stores[name].kind, store) for name, store in open_all(configured).items()]
         journal = CopyJournal(database, clock)
-        store = ReplicatedStore(members, journal)
+        cached = configured.cache
+        cache = None if cached is None else PackCache(cached.path, int(cached.max_size_gb * 1e9))
+        store = ReplicatedStore(members, journal, cache)
         managers = Managers(database, keys, clock)
         remover = Remover(database, store, keys, clock)
         versions = Versions(database, managers, remover.remove, clock)
@@ -104,7 +108,9 @@ class Weights:
             clock,
         )
         reader = Reader(database, store, version_keys, core.versions, core.manifests)
-        verifier = Verifier(database, store, version_keys, core.versions, core.manifests, reader)
+        # What is verified is what the stores have.
+        stored = Reader(database, store.uncached, version_keys, core.versions, core.manifests)
+        verifier = Verifier(database, store.uncached, version_keys, core.versions, core.manifests, stored)
         return cls(uploads, receiver, committer, FileReceiver(receiver, uploads, committer), reader, verifier)
 
 
@@ -130,7 +136,8 @@ class Jobs:
     def of(cls, core: Core, weights: Weights, settings: ModelsSettings) -> Self:
         database, store, keys, clock = core.database, core.store, core.keys, core.clock
         index = IndexIdentity(database, store.primary.store)
-        collector = Collector(database, store, keys, core.remover, index, clock)
+        repack = Repacker(database, store, clock).repack
+        collector = Collector(database, store, keys, core.remover, index, repack, clock)
         forgetful = [keys.forget_expired, core.version_keys.forget_expired, core.manifests.forget_expired]
         manager_keys = ManagerKeys(database, keys, core.managers, clock)
         reencryptor = Reencryptor(

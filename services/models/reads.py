@@ -1,8 +1,9 @@
 """Reads: a range of a file, decrypted chunk by chunk."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 
 from services.models import chunk_index, codecs, packs, tensors
@@ -12,6 +13,7 @@ from services.models.chunk_keys import Domain
 from services.models.manifest_store import ManifestStore
 from services.models.manifests import ChunkRef, Manifest, ManifestFile
 from services.models.read_ahead import read_ahead
+from services.models.replication import ReplicatedStore
 from services.models.stores.store import Store
 from services.models.tensors import Tensor
 from services.models.version_keys import VersionKeys
@@ -68,7 +70,7 @@ class Reader:
     def __init__(
         self,
         database: Database,
-        store: Store,
+        store: ReplicatedStore,
         keys: VersionKeys,
         versions: Versions,
         manifest_store: ManifestStore,
@@ -78,6 +80,11 @@ class Reader:
         self._keys = keys
         self._versions = versions
         self._manifests = manifest_store
+
+    def preferring(self, provider: str) -> "Reader":
+        """One that asks this store first (`ReplicatedStore.preferring`). Raises StoreUnknown."""
+        store = self._store.preferring(provider)
+        return Reader(self._database, store, self._keys, self._versions, self._manifests)
 
     def open(
         self,
@@ -152,7 +159,7 @@ class Reader:
         try:
             if row is None:
                 raise _damaged()
-            encoded = packs.decrypt(domain, chunk.chunk_id, chunk.salt, chunk.blob_id, self._blob(row), chunk.codec)
+            encoded = self._store.sound(packs.pack_key(row.pack_id), partial(_decrypted, domain, chunk, row))
             return codecs.expand(chunk.codec, encoded, chunk.length)
         except DataLoss:
             raise _damaged() from None
@@ -160,15 +167,11 @@ class Reader:
     def _decrypt_into(self, domain: Domain, chunk: ChunkRef, row: ChunkRow | None, room: memoryview) -> None:
         """As `decrypt`, into `room`, which is as long as the chunk."""
         if row is not None and chunk.codec == codecs.PLAIN and row.stored_length == chunk.length + packs.TAG_BYTES:
-            try:
-                packs.decrypt_into(domain, chunk.chunk_id, chunk.salt, chunk.blob_id, self._blob(row), room)
-            except DataLoss:
-                raise _damaged() from None
-        else:
-            room[:] = self.decrypt(domain, chunk, row)
-
-    def _blob(self, row: ChunkRow) -> memoryview:
-        return packs.read_blob(self._store, row.pack_id, row.offset, row.stored_length)
+            with suppress(DataLoss):  # another copy may be sound
+                stored = packs.read_blob(self._store, row.pack_id, row.offset, row.stored_length)
+                packs.decrypt_into(domain, chunk.chunk_id, chunk.salt, chunk.blob_id, stored, room)
+                return
+        room[:] = self.decrypt(domain, chunk, row)
 
     def _plaintexts(self, opened: OpenRange) -> Iterator[memoryview]:
         for part, row in self._located(opened):
@@ -245,6 +248,11 @@ def slices(file: ManifestFile, start: int, end: int) -> list[Slice]:
             parts.append(Slice(chunk, first, last))
         position += chunk.length
     return parts
+
+
+def _decrypted(domain: Domain, chunk: ChunkRef, row: ChunkRow, store: Store) -> bytes:
+    stored = packs.read_blob(store, row.pack_id, row.offset, row.stored_length)
+    return packs.decrypt(domain, chunk.chunk_id, chunk.salt, chunk.blob_id, stored, chunk.codec)
 
 
 def _damaged() -> DataLoss:

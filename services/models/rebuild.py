@@ -271,6 +271,7 @@ def _chunk_row(
         "stored_length": stored_length,
         "plain_length": chunk.length,
         "ciphertext_digest": chunk.ciphertext_digest,
+        "codec": chunk.codec,
     }
 
 

@@ -17,6 +17,7 @@ from typing import Self, TypeVar
 import structlog
 
 from services.models.copy_journal import CopyJournal
+from services.models.pack_cache import PackCache
 from services.models.stores.store import ObjectNotFound, ObjectWriter, Store, StoredObject, StoreUnavailable
 from services.shared.errors import DataLoss, InvalidArgument
 from strongroom.chunking import Buffer
@@ -69,12 +70,18 @@ class ReplicatedStore:
     """A store made of stores, the primary first. With one it does what that does."""
 
     def __init__(
-        self, members: Sequence[Member], journal: CopyJournal, failures: Failures | None = None, preferred: str = ""
+        self,
+        members: Sequence[Member],
+        journal: CopyJournal,
+        cache: PackCache | None = None,
+        failures: Failures | None = None,
+        preferred: str = "",
     ) -> None:
         self.members = tuple(members)
         self.primary = self.members[0]
         self.replicas = self.members[1:]
         self._journal = journal
+        self._cache = cache
         self._failures = failures or Failures()
         # Sorting is stable: the preferred one, then the primary, then the others as they are listed.
         self._order = sorted(self.members, key=lambda member: member.name != preferred)
@@ -85,11 +92,16 @@ class ReplicatedStore:
         Raises StoreUnknown.
         """
         chosen = self._member(provider).name if provider else ""
-        return ReplicatedStore(self.members, self._journal, self._failures, chosen)
+        return ReplicatedStore(self.members, self._journal, self._cache, self._failures, chosen)
+
+    @property
+    def uncached(self) -> "ReplicatedStore":
+        """The same stores without the cache: what they have, not what they had."""
+        return ReplicatedStore(self.members, self._journal, None, self._failures)
 
     def only(self, provider: str) -> "ReplicatedStore":
         """One of the stores, named as in `preferring`, without the others. Raises StoreUnknown."""
-        return ReplicatedStore([self._member(provider)], self._journal, self._failures)
+        return ReplicatedStore([self._member(provider)], self._journal, None, self._failures)
 
     def _member(self, provider: str) -> Member:
         kind = _PROVIDERS.get(provider, provider)
@@ -110,7 +122,12 @@ class ReplicatedStore:
         self.primary.store.put(key, data)
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        return self._first(lambda store: store.read(key, offset, length))
+        def fetch() -> bytes:
+            return self._first(lambda store: store.read(key, offset, length))
+
+        if self._cache is None or length is None or not key.startswith("packs/"):
+            return fetch()
+        return self._cache.read(key, offset, length, fetch)
 
     def size(self, key: str) -> int:
         return self._first(lambda store: store.size(key))
@@ -143,6 +160,8 @@ class ReplicatedStore:
                 failed.append(member.name)
         if failed:
             raise StoreUnavailable(f"Not removed from {', '.join(failed)}: no answer. Try again.")
+        if self._cache is not None:
+            self._cache.drop(key)
         if self.replicas:
             self._journal.forget(key)
         return found
@@ -168,7 +187,9 @@ class ReplicatedStore:
         try:
             return attempt(self)
         except DataLoss:
-            if not self.replicas:
+            if self._cache is not None:
+                self._cache.drop(key)
+            elif not self.replicas:
                 raise
             damaged: tuple[str, ...] = ()
             for member in self._failures.last(self._order):
@@ -183,8 +204,9 @@ class ReplicatedStore:
             raise
 
     def _replace(self, key: str, damaged: Sequence[str]) -> None:
-        _log.warning("a copy is damaged and will be replaced", object=key, stores=damaged)
-        self._journal.note(key, damaged, replaces=True)
+        if damaged:
+            _log.warning("a copy is damaged and will be replaced", object=key, stores=damaged)
+            self._journal.note(key, damaged, replaces=True)
 
     def _note(self, key: str) -> None:
         if self.replicas:

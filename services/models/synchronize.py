@@ -4,18 +4,18 @@ What was written while it was down stands in the journal. What it lost otherwise
 what the store lists with what the index says it shall have, on demand and every day.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 import structlog
 
-from services.models import condemned, copy_journal, copying, packs
+from services.models import condemned, copy_journal, copying, packs, primary_copies
 from services.models import tables as t
 from services.models.copy_journal import CopyJournal, PendingCopy
 from services.models.replication import Member, ReplicatedStore
-from services.models.stores.store import ObjectExists, ObjectNotFound, Store
+from services.models.stores.store import ObjectExists, ObjectNotFound, Store, StoreUnavailable
 from services.shared.database import Database
 from services.shared.errors import DomainError
 
@@ -68,19 +68,38 @@ class Synchronizer:
         missing = [name for name in wanted if name not in there]
         # An object never changes; one of another size is cut, or somebody else's.
         wrong = [name for name, size in wanted.items() if size is not None and there.get(name, size) != size]
+        self._remove_unwanted(there)
         with self._database.write() as connection:
             for names, replaces in ((missing, False), (wrong, True)):
                 copies = [(self.target.name, name) for name in names]
                 copy_journal.note(connection, copies, self._clock(), replaces=replaces)
         return len(missing) + len(wrong)
 
+    def _remove_unwanted(self, there: Mapping[str, int]) -> None:
+        """What was deleted in the primary alone, while it was down."""
+        if self._is_primary:
+            with self._database.read() as connection:
+                if connection.execute(sa.select(t.primary_deletions.c.version).limit(1)).first() is None:
+                    return
+                unwanted = [name for name in there if primary_copies.unwanted(connection, name)]
+            for name in unwanted:
+                if self._elsewhere(name, there[name]):
+                    self.target.store.delete(name)
+
+    def _elsewhere(self, name: str, size: int) -> bool:
+        for source in self._sources:
+            with suppress(ObjectNotFound, StoreUnavailable):
+                if source.store.size(name) == size:
+                    return True
+        return False
+
     def _wanted(self, connection: sa.Connection) -> Iterator[tuple[str, int | None]]:
         """What the store shall have, with the size if the index knows it."""
         found = sa.select(t.packs.c.pack_id, t.packs.c.size).where(t.packs.c.died_at.is_(None))
         listed = sa.select(t.versions.c.manifest_key)
         if self._is_primary:
-            found = found.where(_pack_in_primary())
-            listed = listed.where(_not_deleted_in_primary(t.versions.c.id))
+            found = found.where(primary_copies.kept_pack())
+            listed = listed.where(primary_copies.kept_version())
         for pack_id, size in connection.execute(found):
             yield packs.pack_key(pack_id), size
         for name in connection.scalars(listed):
@@ -107,7 +126,7 @@ class Synchronizer:
         with self._database.read() as connection:
             if condemned.is_condemned(connection, name):
                 return False
-            return not (self._is_primary and _absent_on_purpose(connection, name))
+            return not (self._is_primary and primary_copies.unwanted(connection, name))
 
     def _copy(self, copy: PendingCopy) -> None:
         """Makes the copy from the first store that has it whole. NotThereYetError, or what the last one raised."""
@@ -150,28 +169,3 @@ class Synchronizer:
         if copy.replaces:
             self.target.store.delete(copy.name)
         self.target.store.put(copy.name, data)
-
-
-def _not_deleted_in_primary(version: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-    return ~sa.exists().where(t.primary_deletions.c.version == version)
-
-
-def _pack_in_primary() -> sa.ColumnElement[bool]:
-    """Whether somebody uses a chunk of the pack who did not give up the primary's copy."""
-    chunk = t.chunks.c.id
-    version = t.version_chunks.c.version
-    used = sa.exists().where(t.chunks.c.pack == t.packs.c.id, t.version_chunks.c.chunk == chunk)
-    held = sa.exists().where(t.chunks.c.pack == t.packs.c.id, t.upload_chunks.c.chunk == chunk)
-    return sa.or_(used.where(_not_deleted_in_primary(version)), held)
-
-
-def _absent_on_purpose(connection: sa.Connection, name: str) -> bool:
-    """Whether the object was deleted in the primary, to live on in the replicas."""
-    folder, _, rest = name.partition("/")
-    if folder == "packs":
-        this = sa.select(t.packs.c.id).where(t.packs.c.pack_id == bytes.fromhex(rest.rpartition("/")[2]))
-        known, wanted = this, this.where(_pack_in_primary())
-    else:
-        this = sa.select(t.versions.c.id).where(t.versions.c.manifest_key == name)
-        known, wanted = this, this.where(_not_deleted_in_primary(t.versions.c.id))
-    return connection.execute(known).first() is not None and connection.execute(wanted).first() is None

@@ -107,7 +107,8 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
         self, request: pb.ReadFileRequest, context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         length = request.length if request.HasField("length") else None
-        opened = self._reader.open(
+        reader = self._reader.preferring(request.provider)
+        opened = reader.open(
             request.manager_id,
             request.model_name,
             request.version,
@@ -121,7 +122,7 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
         if opened.tensor is not None:
             info = pb.TensorInfo(dtype=opened.tensor.dtype, shape=opened.tensor.shape)
             yield pb.ReadFileResponse(tensor=info).SerializeToString()
-        yield from self._reader.messages(opened, lambda data: bulk_frames.encode_data([data]))
+        yield from reader.messages(opened, lambda data: bulk_frames.encode_data([data]))
 
 
 class _NamesUpload(Protocol):

@@ -1,9 +1,10 @@
-"""`strongroom admin`: garbage and signing keys."""
+"""`strongroom admin`: stores, garbage and signing keys."""
 
 from typing import Annotated
 
 import typer
 
+from strongroom.cli import admin_stores
 from strongroom.cli.session import (
     Json,
     as_json,
@@ -16,6 +17,8 @@ from strongroom.cli.session import (
 )
 
 app = typer.Typer(help="Look after the installation.", no_args_is_help=True)
+for command in (admin_stores.stores, admin_stores.sync, admin_stores.rebuild):
+    app.command()(command)
 signing_keys = typer.Typer(help="The keys that sign access tokens.", no_args_is_help=True)
 app.add_typer(signing_keys, name="signing-keys")
 

@@ -92,6 +92,7 @@ def pull(
     reference: Reference,
     destination: Annotated[str, typer.Argument(metavar="DEST", help="File, or folder (several files need one).")],
     manager: Manager = "default",
+    provider: Annotated[str, typer.Option("--from", help="The store to read first; others where it fails.")] = "",
     access_code_file: AccessCodeFile = None,
     tensor: Annotated[str, typer.Option("--tensor", help="Only this tensor, as a safetensors file at DEST.")] = "",
     file: Annotated[str, typer.Option("--file", help="The file that holds the tensor, if not the only one.")] = "",
@@ -120,7 +121,8 @@ def pull(
             line = f"pulled {tensor} of {reference}: {found.dtype} {list(found.shape)}, {human_size(len(found.data))}"
             print_json(answer) if json else typer.echo(line)
             return
-        pull = partial(client.models.pull, name, destination, version=version, manager=manager, access_code=code)
+        pull = partial(client.models.pull, name, destination, version=version, manager=manager)
+        pull = partial(pull, provider=provider, access_code=code)
         result = _transferred(f"pull {reference}", pull)
         shown = result.version
         line = f"pulled {name}@{shown.version}: {_files(shown)}, {human_size(shown.size_bytes)}, verified"
@@ -198,6 +200,9 @@ def verify(
 def rm(
     reference: Exact,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    primary_only: Annotated[
+        bool, typer.Option("--primary-only", help="In the primary store alone: replicas keep it.")
+    ] = False,
     manager: Manager = "default",
     json: Json = False,
 ) -> None:
@@ -206,10 +211,14 @@ def rm(
     name, version = wanted.name, wanted.version
     if version == LATEST:
         misused(f"name the version to delete: strongroom rm {name}@VERSION")
-    confirmed(f"Delete {name}@{version} for good?", yes=yes)
+    confirmed(f"Delete {name}@{version} {'in the primary' if primary_only else 'for good'}?", yes=yes)
     with connected() as client:
-        gone = client.models.delete(name, version, manager=manager)
+        gone = client.models.delete(name, version, manager=manager, primary_only=primary_only)
     shared = f", {gone.shared_chunks} shared with others kept" if gone.shared_chunks else ""
+    if gone.primary_only:
+        line = f"deleted {name}@{version} in the primary; replicas keep it"
+        print_message(gone, lambda: typer.echo(line), as_json_document=json)
+        return
     line = f"deleted {name}@{version}: {counted(gone.shredded_chunks, 'chunk')} shredded{shared}"
     print_message(gone, lambda: typer.echo(line), as_json_document=json)
 

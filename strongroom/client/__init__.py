@@ -29,6 +29,7 @@ from strongroom.client.models import Models
 from strongroom.client.rotation import Rotation
 from strongroom.client.secrets import Secrets
 from strongroom.client.sessions import Sessions
+from strongroom.client.stores import Stores
 from strongroom.client.tokens import Tokens
 from strongroom.client.usage import Usage
 from strongroom.client.users import Users
@@ -74,6 +75,7 @@ class Client:
         self.usage = Usage(self._connection)
         self.audit = Audit(self._connection)
         self.admin = Admin(self._connection)
+        self.stores = Stores(self._connection)
 
     def headers(self) -> dict[str, str]:
         """The credential as HTTP headers, good for this moment: for calls over REST by other libraries."""

@@ -61,17 +61,19 @@ class Models:
         alias: str = "",
         version: str = LATEST,
         manager: str = DEFAULT_MANAGER,
+        provider: str = "",
         access_code: str | None = None,
         progress: Callable[[PullProgress], None] = _silent,
     ) -> PullResult:
         """Downloads a version, or the one an alias names now, and checks the SHA-256 of every file.
 
-        A single file goes to `destination` unless that is a folder or ends in `/`; several go below it.
+        A single file goes to `destination` unless that is a folder or ends in `/`; several go below it. `provider`
+        names the store to read first, or is `aws`, `gcp`, `azure` or `local`; where it fails the others are read.
         """
         if alias:
             version = self._aliases.get(name, alias, manager=manager).version
         with self._connection.presenting(access_code) as connection:
-            return Pull(connection, manager, name, version, progress).run(destination)
+            return Pull(connection, manager, name, version, progress, provider).run(destination)
 
     def read(
         self,
@@ -151,7 +153,11 @@ class Models:
         with self._connection.presenting(access_code) as connection:
             return connection.call(self._stub.VerifyVersion, request, repeat=Repeat.SAFE, deadline=LONG_DEADLINE)
 
-    def delete(self, name: str, version: str, *, manager: str = DEFAULT_MANAGER) -> models_pb2.DeleteVersionResponse:
-        """Deletes a version and destroys its data key."""
-        request = models_pb2.DeleteVersionRequest(manager_id=manager, model_name=name, version=version)
+    def delete(
+        self, name: str, version: str, *, manager: str = DEFAULT_MANAGER, primary_only: bool = False
+    ) -> models_pb2.DeleteVersionResponse:
+        """Deletes a version and destroys its data key; or its weights in the primary store alone."""
+        request = models_pb2.DeleteVersionRequest(
+            manager_id=manager, model_name=name, version=version, primary_only=primary_only
+        )
         return self._connection.call(self._stub.DeleteVersion, request)

@@ -152,12 +152,20 @@ StoreConfiguration = Annotated[
 ]
 
 
+class CacheConfiguration(_Strict):
+    """A folder for pieces of packs that were read, of so many GB (10⁹ bytes); a relative path as for a local store."""
+
+    path: Path
+    max_size_gb: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
+
+
 class StoresConfiguration(_Strict):
     """All stores by name: weights are written to `primary` first and copied to `replicas`, read in that order."""
 
     primary: Name
     replicas: tuple[Name, ...] = ()
     stores: Annotated[dict[Name, StoreConfiguration], Field(min_length=1, max_length=_MAX_STORES)]
+    cache: CacheConfiguration | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -196,7 +204,10 @@ def load(file: Path) -> StoresConfiguration:
         raise ConfigurationError(f"{file}: {wrong}") from None
     except (yaml.YAMLError, RecursionError):
         raise ConfigurationError(f"{file} is not YAML, or names a field twice") from None
-    return found.model_copy(update={"stores": {n: _placed(s, file.parent) for n, s in found.stores.items()}})
+    changes: dict[str, Any] = {"stores": {n: _placed(s, file.parent) for n, s in found.stores.items()}}
+    if found.cache is not None:
+        changes["cache"] = found.cache.model_copy(update={"path": file.parent / found.cache.path})
+    return found.model_copy(update=changes)
 
 
 def _placed(store: StoreConfiguration, folder: Path) -> StoreConfiguration:

@@ -69,6 +69,7 @@ class GetFileRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
     model_name: _builtins.str
@@ -79,6 +80,10 @@ class GetFileRequest(_message.Message):
     """First byte to read."""
     length: _builtins.int
     """How many bytes; unset: to the end."""
+    provider: _builtins.str
+    """The store to read first, by name or as `aws`, `gcp`, `azure`, `local`; where it fails the others
+    are read. INVALID_ARGUMENT with reason STORE_UNKNOWN.
+    """
     tensor: _builtins.str
     """The name of a tensor in a safetensors file: its bytes alone, within which `offset` and `length`
     count. NOT_FOUND with reason TENSOR_NOT_FOUND, FAILED_PRECONDITION with reason NOT_SAFETENSORS.
@@ -92,11 +97,12 @@ class GetFileRequest(_message.Message):
         path: _builtins.str = ...,
         offset: _builtins.int = ...,
         length: _builtins.int | None = ...,
+        provider: _builtins.str = ...,
         tensor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length", "manager_id", b"manager_id", "model_name", b"model_name", "offset", b"offset", "path", b"path", "tensor", b"tensor", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length", "manager_id", b"manager_id", "model_name", b"model_name", "offset", b"offset", "path", b"path", "provider", b"provider", "tensor", b"tensor", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__length: _TypeAlias = _typing.Literal["length"]  # noqa: Y015
     _WhichOneofArgType__length: _TypeAlias = _typing.Literal["_length", b"_length"]  # noqa: Y015

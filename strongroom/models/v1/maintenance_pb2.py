@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&strongroom/models/v1/maintenance.proto\x12\x14strongroom.models.v1\x1a\x1cgoogle/api/annotations.proto\x1a#strongroom/options/v1/options.proto\"Z\n\x15\x43ollectGarbageRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x1c\n\x0fmin_age_seconds\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x12\n\x10_min_age_seconds\"\xc9\x01\n\x16\x43ollectGarbageResponse\x12\x17\n\x0f\x65xpired_uploads\x18\x01 \x01(\r\x12\x16\n\x0e\x64\x65leted_chunks\x18\x02 \x01(\r\x12\x15\n\rdeleted_packs\x18\x03 \x01(\r\x12\x19\n\x11\x64\x65leted_manifests\x18\x04 \x01(\r\x12\x1f\n\x17\x64\x65leted_temporary_files\x18\x05 \x01(\r\x12\x16\n\x0e\x64\x65stroyed_keys\x18\x06 \x01(\r\x12\x13\n\x0b\x66reed_bytes\x18\x07 \x01(\x01\x32\xcf\x01\n\x12MaintenanceService\x12\xb8\x01\n\x0e\x43ollectGarbage\x12+.strongroom.models.v1.CollectGarbageRequest\x1a,.strongroom.models.v1.CollectGarbageResponse\"K\xaa\xbb\x18!\n\x0fsystem.maintain\x12\x0esystem/garbage\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1c\"\x17/api/v1/garbage:collect:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&strongroom/models/v1/maintenance.proto\x12\x14strongroom.models.v1\x1a\x1cgoogle/api/annotations.proto\x1a#strongroom/options/v1/options.proto\"Z\n\x15\x43ollectGarbageRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x1c\n\x0fmin_age_seconds\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x12\n\x10_min_age_seconds\"\xe1\x01\n\x16\x43ollectGarbageResponse\x12\x17\n\x0f\x65xpired_uploads\x18\x01 \x01(\r\x12\x16\n\x0e\x64\x65leted_chunks\x18\x02 \x01(\r\x12\x15\n\rdeleted_packs\x18\x03 \x01(\r\x12\x19\n\x11\x64\x65leted_manifests\x18\x04 \x01(\r\x12\x1f\n\x17\x64\x65leted_temporary_files\x18\x05 \x01(\r\x12\x16\n\x0e\x64\x65stroyed_keys\x18\x06 \x01(\r\x12\x13\n\x0b\x66reed_bytes\x18\x07 \x01(\x01\x12\x16\n\x0erepacked_packs\x18\x08 \x01(\r2\xcf\x01\n\x12MaintenanceService\x12\xb8\x01\n\x0e\x43ollectGarbage\x12+.strongroom.models.v1.CollectGarbageRequest\x1a,.strongroom.models.v1.CollectGarbageResponse\"K\xaa\xbb\x18!\n\x0fsystem.maintain\x12\x0esystem/garbage\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1c\"\x17/api/v1/garbage:collect:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLECTGARBAGEREQUEST']._serialized_start=131
   _globals['_COLLECTGARBAGEREQUEST']._serialized_end=221
   _globals['_COLLECTGARBAGERESPONSE']._serialized_start=224
-  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=425
-  _globals['_MAINTENANCESERVICE']._serialized_start=428
-  _globals['_MAINTENANCESERVICE']._serialized_end=635
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=449
+  _globals['_MAINTENANCESERVICE']._serialized_start=452
+  _globals['_MAINTENANCESERVICE']._serialized_end=659
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,7 @@ class CollectGarbageResponse(_message.Message):
     DELETED_TEMPORARY_FILES_FIELD_NUMBER: _builtins.int
     DESTROYED_KEYS_FIELD_NUMBER: _builtins.int
     FREED_BYTES_FIELD_NUMBER: _builtins.int
+    REPACKED_PACKS_FIELD_NUMBER: _builtins.int
     expired_uploads: _builtins.int
     deleted_chunks: _builtins.int
     deleted_packs: _builtins.int
@@ -62,6 +63,10 @@ class CollectGarbageResponse(_message.Message):
     deleted_temporary_files: _builtins.int
     destroyed_keys: _builtins.int
     freed_bytes: _builtins.float
+    repacked_packs: _builtins.int
+    """Packs of which less than half was left, and that was moved into new ones; they are removed a day
+    later, once nobody reads them any more.
+    """
     def __init__(
         self,
         *,
@@ -72,10 +77,11 @@ class CollectGarbageResponse(_message.Message):
         deleted_temporary_files: _builtins.int = ...,
         destroyed_keys: _builtins.int = ...,
         freed_bytes: _builtins.float = ...,
+        repacked_packs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_chunks", b"deleted_chunks", "deleted_manifests", b"deleted_manifests", "deleted_packs", b"deleted_packs", "deleted_temporary_files", b"deleted_temporary_files", "destroyed_keys", b"destroyed_keys", "expired_uploads", b"expired_uploads", "freed_bytes", b"freed_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_chunks", b"deleted_chunks", "deleted_manifests", b"deleted_manifests", "deleted_packs", b"deleted_packs", "deleted_temporary_files", b"deleted_temporary_files", "destroyed_keys", b"destroyed_keys", "expired_uploads", b"expired_uploads", "freed_bytes", b"freed_bytes", "repacked_packs", b"repacked_packs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
