@@ -125,7 +125,9 @@ def _weights(core: Core, weights: Weights, settings: ModelsSettings) -> _Registr
     aliases = Aliases(core.database, core.managers, core.clock, new_id)
     lineage = Lineage(core.database, core.managers, annotations)
     catalog = CatalogServicer(annotations, aliases, lineage, Search(core.database, core.managers, time.monotonic))
-    artifacts = ArtifactServicer(Artifacts(core.database, core.clock, time.monotonic, new_id), ArtifactGraph(core.database))
+    artifacts = ArtifactServicer(
+        Artifacts(core.database, core.clock, time.monotonic, new_id), ArtifactGraph(core.database)
+    )
     in_primary = PrimaryDeletion(core.database, core.store, core.versions, core.clock)
     model_servicer = ModelServicer(core.versions, core.manifests, weights.verifier, annotations, in_primary)
     bulk = WeightsServicer(weights.uploads, weights.receiver, weights.committer, weights.reader, settings.bulk_socket)

@@ -151,7 +151,7 @@ class Version(_message.Message):
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """What was measured of it, by name."""
+        """What was measured of it, by name. In a listing this is empty."""
 
     def __init__(
         self,
@@ -353,20 +353,26 @@ class DeleteVersionRequest(_message.Message):
     MANAGER_ID_FIELD_NUMBER: _builtins.int
     MODEL_NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    PRIMARY_ONLY_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
     model_name: _builtins.str
     version: _builtins.str
     """Named in full: `latest` is refused here."""
+    primary_only: _builtins.bool
+    """Remove the weights from the primary store alone: the version stays, and is read from a replica.
+    FAILED_PRECONDITION with reason NO_REPLICA or REPLICAS_BEHIND where none has all of it.
+    """
     def __init__(
         self,
         *,
         manager_id: _builtins.str = ...,
         model_name: _builtins.str = ...,
         version: _builtins.str = ...,
+        primary_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager_id", b"manager_id", "model_name", b"model_name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager_id", b"manager_id", "model_name", b"model_name", "primary_only", b"primary_only", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -381,6 +387,7 @@ class DeleteVersionResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SHREDDED_CHUNKS_FIELD_NUMBER: _builtins.int
     SHARED_CHUNKS_FIELD_NUMBER: _builtins.int
+    PRIMARY_ONLY_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
     model_name: _builtins.str
     version: _builtins.str
@@ -388,6 +395,8 @@ class DeleteVersionResponse(_message.Message):
     """Chunks of the version whose keys are gone."""
     shared_chunks: _builtins.int
     """Chunks that other versions or uploads still use."""
+    primary_only: _builtins.bool
+    """The version is there still, in the replicas."""
     def __init__(
         self,
         *,
@@ -396,10 +405,11 @@ class DeleteVersionResponse(_message.Message):
         version: _builtins.str = ...,
         shredded_chunks: _builtins.int = ...,
         shared_chunks: _builtins.int = ...,
+        primary_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager_id", b"manager_id", "model_name", b"model_name", "shared_chunks", b"shared_chunks", "shredded_chunks", b"shredded_chunks", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager_id", b"manager_id", "model_name", b"model_name", "primary_only", b"primary_only", "shared_chunks", b"shared_chunks", "shredded_chunks", b"shredded_chunks", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
