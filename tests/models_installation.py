@@ -244,7 +244,7 @@ class Installation:
             self.start_secrets(self.secrets_address)
 
     @contextmanager
-    def models(self) -> Iterator[str]:
+    def models(self, bulk_socket: str = "") -> Iterator[str]:
         """Runs a models service, a replica of the others on these files; yields its address."""
         settings = ModelsSettings(
             data_dir=self.folder,
@@ -254,6 +254,7 @@ class Installation:
             auth_addr="127.0.0.1:1",
             stores=self.stores,
             sync_seconds=0.05,
+            bulk_socket=bulk_socket,
         )
         with serving(self.build, settings) as address:
             yield address

@@ -13,10 +13,11 @@ from google.protobuf.descriptor import MethodDescriptor
 from services.auth.contract import contract_services
 from services.shared.access import Method, methods_of
 from services.shared.audit.event import Event
-from services.shared.audit.layer import AuditLayers, changes, client_address, resource_of
+from services.shared.audit.layer import AuditLayers, changes, resource_of
 from services.shared.audit.log import Filter
 from services.shared.audit.servicer import AUDIT_LOG_SERVICE, AuditLogServicer
 from services.shared.audit.trail import Trail
+from services.shared.call import address_of
 from services.shared.channels import IDENTITY_HEADER, service_channel
 from services.shared.errors import NotFound
 from services.shared.identity import Grant, Principal
@@ -350,6 +351,6 @@ def test_what_was_made_is_named_by_its_id() -> None:
 
 
 def test_the_address_is_what_the_gateway_added() -> None:
-    assert client_address({"x-forwarded-for": "1.1.1.1, 2.2.2.2 , 10.0.0.1"}) == "10.0.0.1"
-    assert client_address({"x-forwarded-for": "2001:DB8::1"}) == "2001:db8::1"
-    assert client_address({"x-forwarded-for": "<script>"}) == client_address({}) == ""
+    assert address_of({"x-forwarded-for": "1.1.1.1, 2.2.2.2 , 10.0.0.1"}) == "10.0.0.1"
+    assert address_of({"x-forwarded-for": "2001:DB8::1"}) == "2001:db8::1"
+    assert address_of({"x-forwarded-for": "<script>"}) == address_of({}) == ""

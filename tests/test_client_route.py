@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from strongroom.connection import LONG_DEADLINE, Connection
 from strongroom.errors import Unavailable
 from strongroom.models.v1 import weights_pb2, weights_pb2_grpc
 from strongroom.route import SOCKET_NAME, _is_loopback, _is_ours
+from tests.models_installation import installation
 from tests.stack import RunningStack, Stack
 
 MIB = 1 << 20
@@ -114,3 +116,16 @@ def _outlives(stack: Stack, transfer: Callable[[Models, Callable[[Any], None]], 
         transfer(client.models, report)
     killer.join()
     assert stack.state["pids"]["models"] != killed
+
+
+def test_who_calls_from_elsewhere_is_told_no_way(tmp_path: Path) -> None:
+    """It could not enter the socket, and the identity is for services: it would lead past the gateway's limits."""
+    (tmp_path / "way").mkdir(mode=0o700)
+    with installation(tmp_path) as running, running.models(str(tmp_path / "way" / SOCKET_NAME)) as address:
+        with grpc.insecure_channel(address) as channel:
+            ask = partial(weights_pb2_grpc.WeightsServiceStub(channel).GetRoute, weights_pb2.GetRouteRequest())
+            metadata = running.admin.metadata
+            assert ask(metadata=[*metadata, ("x-forwarded-for", "127.0.0.1")], timeout=10).identity
+            for seen in ("10.0.0.9", "127.0.0.1, 10.0.0.9", "nonsense"):
+                answer = ask(metadata=[*metadata, ("x-forwarded-for", seen)], timeout=10)
+                assert answer == weights_pb2.GetRouteResponse()

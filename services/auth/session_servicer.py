@@ -9,8 +9,7 @@ from services.auth.sessions import KIND, RefreshTokenReused, Session, Sessions
 from services.auth.sign_in import SignIn, Tokens
 from services.auth.timestamps import timestamp
 from services.auth.users import KIND as USER
-from services.shared.audit.layer import client_address
-from services.shared.call import acts_as, caller
+from services.shared.call import acts_as, caller, client_address
 from services.shared.identity import Principal
 from strongroom.auth.v1 import sessions_pb2 as pb
 from strongroom.auth.v1 import sessions_pb2_grpc
@@ -65,8 +64,7 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
 
 def _address(context: grpc.ServicerContext) -> str:
     """Where the request comes from, as Envoy saw it; without Envoy that is our peer, `ipv4:127.0.0.1:40000`."""
-    metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-    return client_address(metadata) or unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")[:64]
+    return client_address(context) or unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")[:64]
 
 
 def _user_id(who: Principal) -> str:

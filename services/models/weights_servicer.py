@@ -1,5 +1,6 @@
 """WeightsService. Its two bulk methods are served raw: bytes in, bytes out (`bulk_frames`)."""
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from services.models.proposals import ProposedFile
 from services.models.reads import Reader
 from services.models.receive import Receiver
 from services.models.uploads import UploadName, Uploads
-from services.shared.call import caller
+from services.shared.call import caller, client_address
 from services.shared.channels import IDENTITY_HEADER
 from strongroom.models.v1 import models_pb2, weights_pb2_grpc
 from strongroom.models.v1 import weights_pb2 as pb
@@ -77,7 +78,8 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
         return version_message(version, manifest.files)
 
     def GetRoute(self, request: pb.GetRouteRequest, context: grpc.ServicerContext) -> pb.GetRouteResponse:
-        if not self._bulk_socket:
+        # Who calls from elsewhere can't enter it, and needs no token that is for services.
+        if not (self._bulk_socket and _is_loopback(client_address(context))):
             return pb.GetRouteResponse()
         identity = str(dict(context.invocation_metadata()).get(IDENTITY_HEADER, ""))
         return pb.GetRouteResponse(socket=self._bulk_socket, identity=identity)
@@ -133,3 +135,7 @@ class _NamesUpload(Protocol):
 
 def _name(request: _NamesUpload, context: grpc.ServicerContext) -> UploadName:
     return UploadName(request.manager_id, request.model_name, request.upload_id, caller(context).id)
+
+
+def _is_loopback(address: str) -> bool:
+    return address != "" and ipaddress.ip_address(address).is_loopback

@@ -1,7 +1,9 @@
 """What the interceptors know of a call, for the servicer that handles it."""
 
+import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import grpc
@@ -10,6 +12,7 @@ from google.protobuf.message import Message
 from services.shared.access import Method
 from services.shared.identity import Principal
 
+ADDRESS_HEADER = "x-forwarded-for"
 ANONYMOUS = Principal(id="anonymous")
 _ATTRIBUTE = "strongroom_call"
 
@@ -82,3 +85,21 @@ def request_id(context: grpc.ServicerContext) -> str:
 def answer_header(context: grpc.ServicerContext, name: str, value: str) -> None:
     """Sends a header with the answer, unless that is a stream."""
     _call(context).hints.append((name, value))
+
+
+def client_address(context: grpc.ServicerContext) -> str:
+    """The client's address as the gateway saw it; empty for a call that did not come through it."""
+    return address_of(_call(context).metadata)
+
+
+def address_of(metadata: dict[str, str]) -> str:
+    """The last address of `x-forwarded-for`: the gateway appends what it saw to whatever the client claimed."""
+    return _address(metadata.get(ADDRESS_HEADER, "").rpartition(",")[2].strip())
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return ""

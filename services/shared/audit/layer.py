@@ -9,10 +9,9 @@ A download's event is written when its first bytes are ready, before they go out
 cut the connection or the power, and would have read unseen. What becomes of the rest says the request's log line.
 """
 
-import ipaddress
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -23,9 +22,7 @@ from services.shared.audit.event import ANONYMOUS, CALL, Event, Outcome
 from services.shared.audit.intents import Intent
 from services.shared.audit.trail import Trail
 from services.shared.audit.writer import AuditUnavailable
-from services.shared.call import Call
-
-ADDRESS_HEADER = "x-forwarded-for"
+from services.shared.call import Call, address_of
 
 _REFUSALS = (errors.Unauthenticated, errors.PermissionDenied)
 
@@ -152,7 +149,7 @@ class _Record:
             code=code,
             reason=reason,
             request_id=call.request_id,
-            address=client_address(call.metadata),
+            address=address_of(call.metadata),
         )
 
     def _unforeseen(self, error: BaseException) -> tuple[str, str]:
@@ -194,16 +191,3 @@ def _texts(descriptor: Descriptor) -> frozenset[str]:
     return frozenset(
         field.name for field in descriptor.fields if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
     )
-
-
-def client_address(metadata: dict[str, str]) -> str:
-    """The client's address as the gateway saw it: it appends what it saw to whatever the client claimed."""
-    return _address(metadata.get(ADDRESS_HEADER, "").rpartition(",")[2].strip())
-
-
-@lru_cache(maxsize=4096)
-def _address(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return ""
