@@ -1,5 +1,6 @@
 """The index is lost, and made anew from the stores; until then nothing of them is removed."""
 
+import dataclasses
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from strongroom.models.v1 import managers_pb2, managers_pb2_grpc
 from tests.models_installation import Caller, Installation, installation, noise, refused
 from tests.replicated import Replicated, replicated, wait_for
 from tests.serving import ADMINISTRATOR
@@ -156,6 +158,36 @@ def test_deleted_weights_do_not_come_back(running: Installation) -> None:
         assert rebuilt.versions_added == 1
         [problem] = rebuilt.problems
         assert "key" in problem
+
+
+def test_protected_versions_come_back_with_their_codes(running: Installation) -> None:
+    content = {"a": noise(14, MIB)}
+    running.admin.push("v0", {"a": noise(15, MIB)})
+    for code in ("first code", "second code"):
+        running.admin.with_code(code).push(code.replace(" ", "-"), content)
+    with another_index(running) as caller:
+        open_only = caller.rebuild()
+        assert (open_only.versions_added, len(open_only.problems), open_only.trusted) == (1, 2, False)
+        assert caller.with_code("first code").rebuild().versions_added == 1
+        last = caller.with_code("second code").rebuild()
+        assert (last.versions_added, last.trusted) == (1, True)
+        assert caller.with_code("first code").read("first-code", "a") == content["a"]
+        with refused(Code.PERMISSION_DENIED, "ACCESS_CODE_REFUSED"):
+            caller.with_code("first code").read("second-code", "a")
+
+
+def test_what_is_not_encrypted_comes_back_only_if_it_is_asked_for(running: Installation) -> None:
+    managers = managers_pb2_grpc.ManagerServiceStub(running.channel)
+    config = managers_pb2.CreateManagerRequest(task_type="regression", manager_id="open", enable_encryption=False)
+    running.admin.call(managers.CreateManager, config)
+    running.admin.push("v0", {"a": noise(16, MIB)})
+    in_open = dataclasses.replace(running.admin, manager="open")
+    in_open.push("v1", {"a": noise(17, MIB)})
+    with another_index(running) as caller:
+        [problem] = caller.rebuild().problems
+        assert "Not encrypted" in problem
+        assert caller.rebuild(include_unencrypted=True).trusted
+        assert dataclasses.replace(caller, manager="open").read("v1", "a") == noise(17, MIB)
 
 
 @pytest.mark.row("S4.5")

@@ -221,3 +221,16 @@ def test_nothing_is_deleted_in_the_primary_that_no_replica_has(three: Replicated
         with refused(Code.FAILED_PRECONDITION, "REPLICAS_BEHIND"):
             three.running.admin.delete("v1", primary_only=True)
         assert three.running.admin.read("v1", "a") == noise(15, MIB)
+
+
+@pytest.mark.row("S4.5")
+@pytest.mark.parametrize("gone", ["main", "east"])
+def test_a_service_starts_while_a_store_is_down(three: Replicated, gone: str) -> None:
+    three.running.admin.push("v1", {"a": noise(16, MIB)})
+    three.synced()
+    with three.down(gone), three.running.models() as address, grpc.insecure_channel(address) as channel:
+        caller = Caller(channel, three.running.tokens, ADMINISTRATOR)
+        assert caller.read("v1", "a") == noise(16, MIB)
+        if gone == "main":
+            with refused(Code.UNAVAILABLE, "STORE_UNAVAILABLE"):
+                caller.push("v2", {"a": noise(17, MIB)})

@@ -15,7 +15,7 @@ from ulid import ULID
 
 from services.models import chunk_index, condemned, manager_restoring, manifests, packs, versions
 from services.models import tables as t
-from services.models.access_codes import AccessCode, AccessCodeRefused
+from services.models.access_codes import AccessCode, AccessCodeRefused, AccessCodeThrottled
 from services.models.blob_places import BlobPlaces
 from services.models.index_identity import IndexIdentity
 from services.models.key_client import KeyClient
@@ -69,7 +69,7 @@ class _Unusable(DomainError):
 
 _REFUSALS = (
     *(_Unusable, DataLoss, ObjectNotFound),
-    *(condemned.Condemned, manager_restoring.ManagerDiffers, AccessCodeRefused),
+    *(condemned.Condemned, manager_restoring.ManagerDiffers, AccessCodeRefused, AccessCodeThrottled),
 )
 
 
