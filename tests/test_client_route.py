@@ -121,11 +121,15 @@ def _outlives(stack: Stack, transfer: Callable[[Models, Callable[[Any], None]], 
 def test_who_calls_from_elsewhere_is_told_no_way(tmp_path: Path) -> None:
     """It could not enter the socket, and the identity is for services: it would lead past the gateway's limits."""
     (tmp_path / "way").mkdir(mode=0o700)
-    with installation(tmp_path) as running, running.models(str(tmp_path / "way" / SOCKET_NAME)) as address:
-        with grpc.insecure_channel(address) as channel:
-            ask = partial(weights_pb2_grpc.WeightsServiceStub(channel).GetRoute, weights_pb2.GetRouteRequest())
-            metadata = running.admin.metadata
-            assert ask(metadata=[*metadata, ("x-forwarded-for", "127.0.0.1")], timeout=10).identity
-            for seen in ("10.0.0.9", "127.0.0.1, 10.0.0.9", "nonsense"):
-                answer = ask(metadata=[*metadata, ("x-forwarded-for", seen)], timeout=10)
-                assert answer == weights_pb2.GetRouteResponse()
+    way = str(tmp_path / "way" / SOCKET_NAME)
+    with (
+        installation(tmp_path) as running,
+        running.models(way) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        ask = partial(weights_pb2_grpc.WeightsServiceStub(channel).GetRoute, weights_pb2.GetRouteRequest())
+        metadata = running.admin.metadata
+        assert ask(metadata=[*metadata, ("x-forwarded-for", "127.0.0.1")], timeout=10).identity
+        for seen in ("10.0.0.9", "127.0.0.1, 10.0.0.9", "nonsense"):
+            answer = ask(metadata=[*metadata, ("x-forwarded-for", seen)], timeout=10)
+            assert answer == weights_pb2.GetRouteResponse()

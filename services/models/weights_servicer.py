@@ -1,6 +1,7 @@
 """WeightsService. Its two bulk methods are served raw: bytes in, bytes out (`bulk_frames`)."""
 
 import ipaddress
+import socket
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -79,7 +80,7 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
 
     def GetRoute(self, request: pb.GetRouteRequest, context: grpc.ServicerContext) -> pb.GetRouteResponse:
         # Who calls from elsewhere can't enter it, and needs no token that is for services.
-        if not (self._bulk_socket and _is_loopback(client_address(context))):
+        if not (self._bulk_socket and _is_of_this_machine(client_address(context))):
             return pb.GetRouteResponse()
         identity = str(dict(context.invocation_metadata()).get(IDENTITY_HEADER, ""))
         return pb.GetRouteResponse(socket=self._bulk_socket, identity=identity)
@@ -137,5 +138,13 @@ def _name(request: _NamesUpload, context: grpc.ServicerContext) -> UploadName:
     return UploadName(request.manager_id, request.model_name, request.upload_id, caller(context).id)
 
 
-def _is_loopback(address: str) -> bool:
-    return address != "" and ipaddress.ip_address(address).is_loopback
+def _is_of_this_machine(address: str) -> bool:
+    """Whether an address is one of ours: of a client on the same machine Envoy tells the address of an interface
+    (https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers#x-forwarded-for)."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except (ValueError, OSError):
+        return False
+    return True
