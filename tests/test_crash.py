@@ -69,7 +69,10 @@ def wait_routed(stack: Stack) -> None:
 
 
 def stored_files(stack: Stack) -> list[Path]:
-    return [path for path in (stack.data_dir / "weights").rglob("*") if path.is_file()]
+    root = stack.data_dir / "weights"
+    files = [path for path in root.rglob("*") if path.is_file()]
+    # But the marks of whose index it is.
+    return [path for path in files if path.relative_to(root).parts[0] != "index"]
 
 
 def assert_all_or_nothing(stack: Stack, uploads: Uploads, version: str, content: bytes) -> bool:
