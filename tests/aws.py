@@ -8,6 +8,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import boto3
 
 from tests.stack import free_port
 
@@ -42,6 +45,24 @@ def verify_signatures(url: str) -> None:
     text = {"content-type": "text/plain"}
     request = urllib.request.Request(f"{url}/moto-api/reset-auth", b"0", text, method="POST")  # noqa: S310
     urllib.request.urlopen(request, timeout=5).close()  # noqa: S310 - always our own http URL
+
+
+def client(service: str, url: str) -> Any:
+    """boto3's for `service` of the moto at `url`, as anybody."""
+    given = {name.lower(): value for name, value in ANYBODY.items() if name != "AWS_DEFAULT_REGION"}
+    return boto3.client(service, endpoint_url=url, region_name=REGION, **given)
+
+
+def assume_role(url: str, arn: str) -> dict[str, str]:
+    """Makes the role and takes it on, as a workload does: its credentials, as environment. From now on they count."""
+    client("iam", url).create_role(RoleName=arn.rpartition("/")[2], AssumeRolePolicyDocument="{}")
+    made = client("sts", url).assume_role(RoleArn=arn, RoleSessionName="job-1")["Credentials"]
+    verify_signatures(url)
+    return {
+        "AWS_ACCESS_KEY_ID": made["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": made["SessionToken"],
+    }
 
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STRONGROOM = Path(sys.executable).parent / "strongroom"
+# With it ends what a start says of itself.
+LAST_LINE = b"  stop        Ctrl-C\n"
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,17 @@ class RunningStack:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, seconds: float = 30) -> Stack:
-        """Returns once /health answers 200."""
+        """Returns once /health answers 200 and all is printed that a start says."""
         command = [str(STRONGROOM), "up", "--data-dir", str(self.data_dir), "--port", str(self.port)]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
         with self.output.open("ab") as output:
+            said = output.tell()
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, env=kept | self.environment, start_new_session=True
             )
         url = f"http://127.0.0.1:{self.port}"
         deadline = time.monotonic() + seconds
-        while not _healthy(url):
+        while not (_healthy(url) and LAST_LINE in self.output.read_bytes()[said:]):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise AssertionError(f"strongroom up did not get healthy:\n{self.report()}")

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 import pytest
 import yaml
 
 from strongroom import Client
 from strongroom.errors import Unauthenticated
 from strongroom.session import AccessToken, Renewing
-from tests.aws import ANYBODY, REGION, moto, verify_signatures
+from tests.aws import ANYBODY, REGION, assume_role, moto
 from tests.stack import RunningStack, Stack
 
 ROLE = "arn:aws:iam::123456789012:role/trainer"
@@ -39,20 +38,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
             **ANYBODY,
         )
         with running as stack:
-            yield Cloud(stack, sts, _assumed(sts))
-
-
-def _assumed(sts: str) -> dict[str, str]:
-    anybody = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "testing", "region_name": REGION}
-    boto3.client("iam", endpoint_url=sts, **anybody).create_role(RoleName="trainer", AssumeRolePolicyDocument="{}")
-    made = boto3.client("sts", endpoint_url=sts, **anybody).assume_role(RoleArn=ROLE, RoleSessionName="job-1")
-    verify_signatures(sts)
-    given = made["Credentials"]
-    return {
-        "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
-        "AWS_SESSION_TOKEN": given["SessionToken"],
-    }
+            yield Cloud(stack, sts, assume_role(sts, ROLE))
 
 
 @pytest.mark.row("S3.9")

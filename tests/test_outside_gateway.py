@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import jwt
 import pytest
 import yaml
@@ -21,7 +20,7 @@ from strongroom.models.v1 import models_pb2 as models
 from strongroom.models.v1.models_pb2_grpc import ModelServiceStub
 from strongroom.secrets.v1 import secrets_pb2 as secrets_pb
 from strongroom.secrets.v1.secrets_pb2_grpc import SecretServiceStub
-from tests.aws import ANYBODY, REGION, moto, verify_signatures
+from tests.aws import ANYBODY, REGION, assume_role, client, moto
 from tests.callers import Caller, administrator
 from tests.oidc_provider import AUDIENCE, Provider, provider
 from tests.stack import RunningStack, Stack
@@ -73,12 +72,9 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusting]:
 
 
 def _store_secrets(url: str) -> None:
-    anybody = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "testing", "region_name": REGION}
     fields = json.dumps({"jwt": SECRET, "token": FIXED_TOKEN})
-    boto3.client("secretsmanager", endpoint_url=url, **anybody).create_secret(Name="strongroom", SecretString=fields)
-    boto3.client("ssm", endpoint_url=url, **anybody).put_parameter(
-        Name="/strongroom/keys", Value=f"ci:read_only:{STATIC_KEY}", Type="SecureString"
-    )
+    client("secretsmanager", url).create_secret(Name="strongroom", SecretString=fields)
+    client("ssm", url).put_parameter(Name="/strongroom/keys", Value=f"ci:read_only:{STATIC_KEY}", Type="SecureString")
 
 
 def assert_reads_models_and_no_secrets(caller: Caller) -> None:
@@ -148,18 +144,7 @@ def test_a_forged_token_is_401_over_both_protocols(trusting: Trusting, forged: C
 
 @pytest.fixture(scope="module")
 def assumed(trusting: Trusting) -> dict[str, str]:
-    anybody = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "testing", "region_name": REGION}
-    boto3.client("iam", endpoint_url=trusting.sts, **anybody).create_role(
-        RoleName="trainer", AssumeRolePolicyDocument="{}"
-    )
-    made = boto3.client("sts", endpoint_url=trusting.sts, **anybody).assume_role(RoleArn=ROLE, RoleSessionName="job-1")
-    verify_signatures(trusting.sts)
-    given = made["Credentials"]
-    return {
-        "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
-        "AWS_SESSION_TOKEN": given["SessionToken"],
-    }
+    return assume_role(trusting.sts, ROLE)
 
 
 @pytest.mark.row("S3.9")

@@ -80,9 +80,8 @@ def _supervisor(
     def ready() -> None:
         seconds = time.monotonic() - began
         file = credentials.admin_key_file
-        dead = _is_dead(file, settings)
         console.ready(Report(state.url, layout.root, seconds, file, credentials.shown_key))
-        if dead:
+        if _is_dead(file, settings):
             way_out = f"For another, start with {BOOTSTRAP_KEY}=<a new one>."
             console.trouble(f"The key in {file} is refused: it was revoked or rotated. {way_out}")
 
