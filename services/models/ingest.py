@@ -26,7 +26,7 @@ _WRITERS = 2
 # One `known` for so much; chunks that were waited for longer than so many seconds are not worth waiting for.
 _BATCH_BYTES = 16 * 1024 * 1024
 _BATCH_CHUNKS = 256
-_BATCH_PAUSE = 0.005
+_BATCH_PAUSE = 0.03
 _GROUP_BYTES = MAX_GROUP // 2  # written at once
 
 
