@@ -87,7 +87,7 @@ def _as_ordinary_user(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             psycopg.connect(url).close()

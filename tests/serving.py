@@ -51,7 +51,7 @@ def serving(build: Callable[[S], Service], settings: S) -> Iterator[str]:
         server.stop(grace=1)
 
 
-def wait_healthy(address: str, seconds: float = 20) -> None:
+def wait_healthy(address: str, seconds: float = 60) -> None:
     """Returns once the service reports SERVING."""
     deadline = time.monotonic() + seconds
     with grpc.insecure_channel(address) as channel:

@@ -55,7 +55,7 @@ class RunningStack:
         self.output = data_dir.parent / f"{data_dir.name}.out"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, seconds: float = 30) -> Stack:
+    def start(self, seconds: float = 60) -> Stack:
         """Returns once /health answers 200 and all is printed that a start says."""
         command = [str(STRONGROOM), "up", "--data-dir", str(self.data_dir), "--port", str(self.port)]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}

@@ -142,7 +142,7 @@ def test_use_is_counted_beside_the_requests(auth: Auth) -> None:
     assert not auth.get(made.id).HasField("last_used_at")
     for _ in range(7):
         auth.call(made.key, "TokenService", "GetCaller", tokens_pb2.GetCallerRequest())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while auth.get(made.id).usage_count < 7 and time.monotonic() < deadline:
         time.sleep(0.1)
     used = auth.get(made.id)

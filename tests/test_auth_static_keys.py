@@ -46,7 +46,7 @@ def _caller(auth: Auth, key: str) -> pb.GetCallerResponse:
 
 
 def _eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -45,7 +45,7 @@ def kill_models(stack: Stack) -> None:
     """Kills the service without a chance to say goodbye, and waits until the supervisor has replaced it."""
     victim = stack.state["pids"]["models"]
     os.kill(victim, signal.SIGKILL)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while stack.state["pids"]["models"] == victim:
         assert time.monotonic() < deadline, "the supervisor did not restart the models service"
         time.sleep(0.02)
@@ -55,7 +55,7 @@ def kill_models(stack: Stack) -> None:
 
 def wait_routed(stack: Stack) -> None:
     """Returns once the gateway reaches the service again."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     with grpc.insecure_channel(stack.target) as channel:
         while True:
             try:
@@ -136,7 +136,7 @@ def sealed_packs(stack: Stack) -> list[Path]:
 
 
 def wait_for(condition, what: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.002)

@@ -50,7 +50,7 @@ def part(arguments: list[str], variables: dict[str, str], folder: Path) -> Itera
 
 
 def wait_healthy(url: str, processes: list[subprocess.Popen[bytes]]) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert all(process.poll() is None for process in processes), "a part ended"
         try:

@@ -136,7 +136,7 @@ def _refusal(error: grpc.RpcError) -> tuple[str, str, int]:
 
 def _refused(running: Running, caller: str) -> tuple[str, str, int]:
     """How the caller's next call is refused, once the calls before have arrived."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             running.get(caller)
@@ -162,7 +162,7 @@ def test_a_second_key_is_served_while_the_first_holds_its_share_with_idle_calls(
 def test_the_share_is_three_quarters_of_the_threads(running: Running) -> None:
     calls = [running.idle("greedy") for _ in range(WORKERS)]
     _refused(running, "greedy")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while sum(call.done() for call in calls) < WORKERS - LIMIT and time.monotonic() < deadline:
         time.sleep(0.02)
     assert sum(call.done() for call in calls) == WORKERS - LIMIT
@@ -172,7 +172,7 @@ def test_a_call_that_ends_makes_room(running: Running) -> None:
     calls = [running.idle("greedy") for _ in range(LIMIT)]
     assert _refused(running, "greedy") == TOO_MANY
     calls[0].cancel()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             assert running.get("greedy") == "a"
@@ -242,7 +242,7 @@ def test_an_overloaded_service_refuses_at_once_and_its_health_is_told(tmp_path: 
             )
             for number in range(12)
         ]
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while sum(call.done() for call in slow) < 7 and time.monotonic() < deadline:
             time.sleep(0.02)
         refused = [call.exception() for call in slow if call.done()]
