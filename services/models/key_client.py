@@ -73,6 +73,13 @@ class KeyClient:
         with _translated():
             return self._stub.CreateKek(pb.CreateKekRequest(kek_id=kek_id)).version
 
+    def current_version(self, kek_id: str) -> int:
+        """The version of a key-encryption key that keys are wrapped under; those that a rotation left are by then.
+
+        Raises KeyMissing if it was destroyed.
+        """
+        return self.rewrap(kek_id, {}).to_version
+
     def generate(self, kek_id: str, context: str) -> WrappedKey:
         """Makes a key that can be had only under this context again."""
         if kek_id == PUBLIC_KEK:
@@ -154,15 +161,23 @@ class KeyClient:
 
     def list(self, min_age_seconds: int) -> Iterator[str]:
         """The ids of all our keys that are at least so old."""
-        token = ""
-        while True:
+        token, more = "", True
+        while more:
             request = pb.ListKeysRequest(page_token=token, min_age_seconds=min_age_seconds)
             with _translated():
                 page = self._stub.ListKeys(request)
             yield from page.key_ids
-            token = page.next_page_token
-            if not token:
-                return
+            token, more = page.next_page_token, bool(page.next_page_token)
+
+    def list_keks(self, min_age_seconds: int) -> Iterator[str]:
+        """The ids of all our key-encryption keys that are at least so old."""
+        token, more = "", True
+        while more:
+            request = pb.ListKeksRequest(page_token=token, min_age_seconds=min_age_seconds)
+            with _translated():
+                page = self._stub.ListKeks(request)
+            yield from page.kek_ids
+            token, more = page.next_page_token, bool(page.next_page_token)
 
     def forget_expired(self) -> None:
         self._cache.forget_expired()

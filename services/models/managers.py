@@ -16,6 +16,8 @@ from services.shared.errors import AlreadyExists, NotFound
 from services.shared.ids import new_id
 
 DEFAULT_MANAGER = "default"
+# In front of the ids of managers' key-encryption keys; a ULID, its age, stands at their end.
+KEKS = "managers/"
 
 _SELECT = sa.select(t.managers.c.id, t.managers.c.kek_id, t.managers.c.domain_key_id)
 # Asked at every request: building the statement anew would cost as much as running it.
@@ -78,17 +80,18 @@ class Managers:
         """Creates a manager with its keys; `settings` are columns of its row. Raises ManagerExists.
 
         Of several who do this at a time one wins, and the others destroy the keys they made. A crash in between leaves
-        a secret that collection finds. The key-encryption key's id is new, because a manager of the same id may have
-        been deleted, and that one's key must not come back.
+        keys that collection finds. The key-encryption key's id is new, because a manager of the same id may have been
+        deleted, and that one's key must not come back.
         """
         if self._find(manager_id) is not None:
             raise _taken(manager_id)
-        kek_id = f"managers/{manager_id}/{new_id()}" if settings.get("enable_encryption", True) else PUBLIC_KEK
+        kek_id = f"{KEKS}{manager_id}/{new_id()}" if settings.get("enable_encryption", True) else PUBLIC_KEK
         self._keys.create_kek(kek_id)
         secret = self._keys.generate(kek_id, domain_context(manager_id))
         with self._database.write() as connection:
             t.hold_references(connection)
-            condemned.refuse_condemned(connection, [condemned.name_of_key(secret.key_id)])
+            made = [condemned.name_of_kek(kek_id), condemned.name_of_key(secret.key_id)]
+            condemned.refuse_condemned(connection, made)
             row = {
                 "id": manager_id,
                 "kek_id": kek_id,
@@ -109,10 +112,14 @@ class Managers:
         return None if row is None else _manager(row)
 
 
-def hold(connection: sa.Connection, manager_id: str) -> None:
-    """Keeps the manager from being deleted before the transaction ends. Raises ManagerNotFound if it is not there."""
-    query = sa.select(t.managers.c.id).where(t.managers.c.id == manager_id).with_for_update(read=True)
-    if connection.scalar(query) is None:
+def hold(connection: sa.Connection, manager_id: str, kek_id: str = "") -> None:
+    """Keeps the manager from being deleted before the transaction ends.
+
+    Raises ManagerNotFound if it is not there, or if it is another of that id, with another key-encryption key.
+    """
+    query = sa.select(t.managers.c.kek_id).where(t.managers.c.id == manager_id).with_for_update(read=True)
+    found = connection.scalar(query)
+    if found is None or (kek_id and found != kek_id):
         raise missing(manager_id)
 
 
