@@ -15,7 +15,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from ulid import ULID
 
-from services.models import access_codes, chunk_index, condemned, packs, uploads
+from services.models import chunk_index, condemned, guesses, packs, uploads
 from services.models import tables as t
 from services.models.index_identity import IndexIdentity, IndexStale
 from services.models.key_client import KeyClient
@@ -168,7 +168,7 @@ class Collector:
         garbage |= {condemned.name_of_kek(kek) for kek in keks}
         condemned.condemn(connection, sorted(garbage), now)
         condemned.forget(connection, now - _REMEMBERED)
-        access_codes.forget_guesses(connection, now)
+        guesses.forget_guesses(connection, now)
         return condemned.pending(connection)
 
     def _count(self, doomed: list[str], candidates: _Candidates, result: Collected) -> None:

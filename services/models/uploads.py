@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from services.models import chunk_index, codecs, condemned, managers, versions
 from services.models import tables as t
-from services.models.access_codes import AccessCode, AccessCodeRefused, AccessCodeThrottled
+from services.models.access_codes import AccessCode, AccessCodeRefused
 from services.models.chunk_keys import Domain
+from services.models.guesses import AccessCodeThrottled
 from services.models.key_client import KeyMissing
 from services.models.manager_access import may_on_all
 from services.models.managers import Managers

@@ -11,7 +11,7 @@ from services.models import bulk_frames, uploads
 from services.models.commit import Committer
 from services.models.messages import version_message
 from services.models.presented_code import access_code
-from services.models.proposals import ProposedFile
+from services.models.proposals import proposed
 from services.models.reads import Reader
 from services.models.receive import Receiver
 from services.models.uploads import UploadName, Uploads
@@ -69,10 +69,7 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
 
     def CommitUpload(self, request: pb.CommitUploadRequest, context: grpc.ServicerContext) -> models_pb2.Version:
         any_chunk = uploads.may_read_all(caller(context), request.manager_id)
-        files = [
-            ProposedFile(file.path, file.sha256, file.chunk_digests, tuple(file.chunk_lengths))
-            for file in request.files
-        ]
+        files = [proposed(file.path, file.sha256, file.chunk_digests, file.chunk_lengths) for file in request.files]
         version, manifest = self._committer.commit(
             _name(request, context), files, any_chunk=any_chunk, access_code=access_code(context)
         )

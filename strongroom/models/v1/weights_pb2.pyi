@@ -287,7 +287,7 @@ class UploadedFile(_message.Message):
     sha256: _builtins.bytes
     """32 bytes."""
     chunk_digests: _builtins.bytes
-    """BLAKE3 digests of the chunks in order, 32 bytes each; empty for an empty file."""
+    """BLAKE3 digests of the chunks in order, 32 bytes each; empty for an empty file. At most 2,000,000 chunks."""
     @_builtins.property
     def chunk_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The length of each chunk, in the same order."""
