@@ -13,12 +13,17 @@ import pytest
 from grpc_status import rpc_status
 
 from services.models import bootstrap
-from services.models.key_client import KekDerivation, KekStep, KeyClient
+from services.models.access_codes import AccessCode
+from services.models.guesses import Guesses
+from services.models.key_client import KekDerivation, KekStep, KeyClient, WrappedKey
 from services.models.manager_keys import ManagerKeys, Password
 from services.models.manager_removal import ManagerRemoval
-from services.models.managers import ManagerNotFound, Managers
+from services.models.managers import Manager, ManagerNotFound, Managers, domain_context
+from services.models.reencryptions import Reencryptions
 from services.models.removal import Remover
 from services.models.stores.local import LocalStore
+from services.models.uploads import Uploads
+from services.models.version_keys import VersionKeys
 from services.shared.channels import service_channel
 from services.shared.database import Database
 from services.shared.tokens import ServiceIdentity
@@ -71,6 +76,18 @@ class KeysWithADelay(KeyClient):
         done = super().rotate(kek_id, password, derivation)
         self._passed()
         return done
+
+    def generate(self, kek_id: str, context: str) -> WrappedKey:
+        self._passed()
+        made = super().generate(kek_id, context)
+        self._passed()
+        return made
+
+    def wrap(self, kek_id: str, key: bytes, context: str) -> str:
+        self._passed()
+        made = super().wrap(kek_id, key, context)
+        self._passed()
+        return made
 
     def rewrap(self, kek_id, contexts) -> KekStep:  # type: ignore[no-untyped-def]
         self._passed()
@@ -152,6 +169,38 @@ def test_a_rotation_is_not_of_the_next_manager_by_that_name(running: Installatio
         else:
             assert not anew
             break
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_no_key_of_a_deleted_manager_gets_into_the_next_one_by_its_name(domain: Domain, again: bool) -> None:
+    """A re-encryption, or an upload with an access code, that began before: it would lock the new one's data under a
+    key that is destroyed."""
+    for attempt in (_reencrypt, _upload):
+        for step in (1, 2):
+            name, anew = f"next-{attempt.__name__}-{step}-{again}", []
+            domain.managers.create(name)
+
+            def replace(name: str = name, anew: list[Manager] = anew) -> None:
+                domain.delete(name)
+                anew += [domain.managers.create(name)] if again else []
+
+            with pytest.raises(ManagerNotFound):
+                attempt(domain, KeysWithADelay(domain.channel, step, replace), name)
+            for manager in anew:
+                assert domain.managers.get(name) == manager
+                assert len(domain.keys.unwrap(manager.domain_key_id, domain_context(name))) == 32
+                domain.delete(name)
+
+
+def _reencrypt(domain: Domain, keys: KeyClient, name: str) -> None:
+    jobs = Reencryptions(domain.database, keys, domain.managers, lambda _names: None, lambda: None, domain.clock)
+    jobs.start(name, "", "key:a")
+
+
+def _upload(domain: Domain, keys: KeyClient, name: str) -> None:
+    version_keys = VersionKeys(keys, domain.managers, Guesses(domain.database, domain.clock))
+    uploads = Uploads(domain.database, domain.managers, version_keys, domain.clock)
+    uploads.create("key:a", name, "scorer", "v1", access_code=AccessCode("a code", "key:a"))
 
 
 def test_what_was_interrupted_is_completed_although_another_manager_is_deleted_meanwhile(

@@ -6,8 +6,8 @@ everything stays readable at any moment, and uploads go on meanwhile. So may the
 makes a key-encryption key where there is none, and what was destroyed stays so.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -85,7 +85,7 @@ class ManagerKeys:
         if not manager.encrypted:
             raise ManagerUnencrypted
         derivation = None if password is None else self._derivation(manager_id)
-        with self._unless_deleted(manager):
+        with self._managers.unless_deleted(manager):
             rotation = self._begin(manager, requested_by, using_password=password is not None)
             step = self._keys.rotate(manager.kek_id, password.text if password else "", derivation)
             return self._complete(manager, rotation, step.to_version, step.rewrapped, finished=not step.left)
@@ -117,21 +117,11 @@ class ManagerKeys:
 
     def _resumed(self, rotation: str, manager_id: str, from_version: int) -> bool:
         manager = self._managers.get(manager_id)
-        with self._unless_deleted(manager):
+        with self._managers.unless_deleted(manager):
             version = self._keys.current_version(manager.kek_id)
             if version != from_version:
                 self._complete(manager, rotation, version, 0)
         return version != from_version
-
-    @contextmanager
-    def _unless_deleted(self, manager: Manager) -> Iterator[None]:
-        """Keys of a manager that is deleted meanwhile are destroyed, not lost: says so by ManagerNotFound."""
-        try:
-            yield
-        except KeyMissing:
-            if self._managers.get(manager.id).kek_id != manager.kek_id:  # there is another by that name
-                raise missing(manager.id) from None
-            raise
 
     def _begin(self, manager: Manager, requested_by: str, *, using_password: bool) -> str:
         row = {

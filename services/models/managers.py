@@ -1,6 +1,7 @@
 """Managers: who owns a key-encryption key and a dedup domain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from services.models import condemned
 from services.models import tables as t
 from services.models.chunk_keys import Domain
-from services.models.key_client import KeyClient
+from services.models.key_client import KeyClient, KeyMissing
 from services.models.public_keys import PUBLIC_KEK
 from services.shared.database import Database
 from services.shared.errors import AlreadyExists, NotFound
@@ -105,6 +106,16 @@ class Managers:
             self._keys.destroy_kek(kek_id)
             raise _taken(manager_id)
         return manager
+
+    @contextmanager
+    def unless_deleted(self, manager: Manager) -> Iterator[None]:
+        """Keys of a manager that is deleted meanwhile are destroyed, not lost: says so by ManagerNotFound."""
+        try:
+            yield
+        except KeyMissing:
+            if self.get(manager.id).kek_id != manager.kek_id:  # there is another by that name
+                raise missing(manager.id) from None
+            raise
 
     def _find(self, manager_id: str) -> Manager | None:
         with self._database.read() as connection:
