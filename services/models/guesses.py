@@ -50,7 +50,8 @@ class Budget:
         """How long to wait after that many wrong codes."""
         if failures <= self.free:
             return timedelta()
-        return min(_LONGEST_PAUSE, self.first_pause * 2 ** min(failures - self.free - 1, _MAX_DOUBLINGS))
+        doublings = min(failures - self.free - 1, _MAX_DOUBLINGS)
+        return min(_LONGEST_PAUSE, self.first_pause * (1 << doublings))
 
 
 OWN = Budget(free=5, first_pause=timedelta(seconds=8))
@@ -85,9 +86,9 @@ class Guesses:
             if wait > timedelta():
                 message = "Too many wrong access codes. Wait, then try again."
                 raise AccessCodeThrottled(message, retry_after=wait.total_seconds())
-            blocked = [now + budget.pause(row.count + 1) for row, budget in rows]
+            blocked = [now + budget.pause(row.failures + 1) for row, budget in rows]
             for (row, _), until in zip(rows, blocked, strict=True):
-                _set(connection, key_id, row.presenter, count=row.count + 1, blocked_until=until)
+                _set(connection, key_id, row.presenter, count=row.failures + 1, blocked_until=until)
         strangers = None if len(rows) == 1 else (rows[1][0].blocked_until, blocked[1])
         return Attempt(key_id, presenter, strangers)
 
@@ -102,7 +103,7 @@ class Guesses:
             before, because = attempt.strangers
             # A pause that somebody else has earned meanwhile stays.
             until = before if row.blocked_until == because else row.blocked_until
-            _set(connection, attempt.key_id, _STRANGERS, count=max(row.count - 1, 0), blocked_until=until)
+            _set(connection, attempt.key_id, _STRANGERS, count=max(row.failures - 1, 0), blocked_until=until)
 
     def know(self, key_id: str, presenter: str) -> None:
         """This presenter has the right code: it locked the key with it."""
@@ -121,7 +122,8 @@ def _locked(connection: sa.Connection, key_id: str, presenter: str, now: datetim
     row = {"key_id": key_id, "presenter": presenter, "count": 0, "blocked_until": now}
     # The update changes nothing: it locks a row that is there, so that it is still there below.
     t.insert_or_set(connection, t.access_code_guesses, [row], key_id=key_id)
-    return connection.execute(sa.select(t.access_code_guesses).where(_is(key_id, presenter))).one()
+    columns = (_c.presenter, _c.count.label("failures"), _c.blocked_until, _c.opened_at)
+    return connection.execute(sa.select(*columns).where(_is(key_id, presenter))).one()
 
 
 def _know(connection: sa.Connection, key_id: str, presenter: str, now: datetime) -> None:
