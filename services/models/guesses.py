@@ -117,7 +117,9 @@ def forget_guesses(connection: sa.Connection, now: datetime) -> None:
     connection.execute(sa.delete(t.access_code_guesses).where(_c.blocked_until < now - _REMEMBERED, stale))
 
 
-def _locked(connection: sa.Connection, key_id: str, presenter: str, now: datetime) -> sa.Row[Any]:
+def _locked(
+    connection: sa.Connection, key_id: str, presenter: str, now: datetime
+) -> "sa.Row[str, int, datetime, datetime | None]":
     """The row, made if it is missing. A presenter's is locked before the strangers', which no one else locks first."""
     row = {"key_id": key_id, "presenter": presenter, "count": 0, "blocked_until": now}
     # The update changes nothing: it locks a row that is there, so that it is still there below.
