@@ -90,9 +90,7 @@ class Connection:
         if access_code is None:
             yield self
             return
-        if not (access_code.isascii() and access_code.isprintable() and 0 < len(access_code) <= _MAX_CODE):
-            message = f"An access code that travels in a header has 1 to {_MAX_CODE} printable ASCII characters."
-            raise errors.InvalidArgument(message, reason="ACCESS_CODE_INVALID")
+        check_access_code(access_code)
         other = copy.copy(self)
         other.presented = (("x-access-code", access_code),)
         other.route = Route(other, _OPTIONS, direct=self._direct)
@@ -192,6 +190,16 @@ def _channel(url: str) -> grpc.Channel:
     if parts.scheme == "https":
         return grpc.secure_channel(f"{host}:{port}", grpc.ssl_channel_credentials(), _OPTIONS)
     return grpc.insecure_channel(f"{host}:{port}", _OPTIONS)
+
+
+def check_access_code(code: str) -> None:
+    """Raises InvalidArgument, which does not repeat it, for a code that no header can carry."""
+    if not (code.isascii() and code.isprintable() and code == code.strip() and 0 < len(code) <= _MAX_CODE):
+        message = (
+            f"An access code travels in a header: choose one of 1 to {_MAX_CODE} printable ASCII characters, without a "
+            "space at its ends."
+        )
+        raise errors.InvalidArgument(message, reason="ACCESS_CODE_INVALID")
 
 
 def header_value(value: str, what: str) -> str:

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import timedelta
 
 import grpc
@@ -10,7 +10,9 @@ import pytest
 
 from services.models import access_codes
 from services.models.access_codes import AccessCode, AccessCodeInvalid
+from services.shared.identity import Principal
 from tests.models_installation import OTHER, Caller, Installation, installation, noise, principal, refused
+from tests.serving import ADMINISTRATOR
 
 CODE = "correct horse"
 REFUSED = (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_CODE_REFUSED")
@@ -157,6 +159,55 @@ def test_guessing_gets_slower_for_who_guesses_and_for_nobody_else(running: Insta
     assert guesser.with_code(CODE).read("v1", "a", "guessed") == b"x"
 
 
+@contextmanager
+def forgetful(running: Installation, who: Principal) -> Iterator[Caller]:
+    """A caller of a replica that has not seen any code yet."""
+    with running.models() as address, grpc.insecure_channel(address) as channel:
+        yield Caller(channel, running.tokens, who, CODE)
+
+
+@pytest.mark.row("S0.4")
+def test_many_who_guess_share_one_budget_and_lock_out_nobody_who_knows_the_code(
+    running: Installation, owner: Caller
+) -> None:
+    """Keys are cheap: who may make many gets no more guesses by it, and keeps none of the version's users away."""
+    model = "beleaguered"
+    owner.push("v1", {"a": b"x"}, model)
+    reader = principal("reader", "models.read")
+    assert running.caller(reader).with_code(CODE).read("v1", "a", model) == b"x"
+    throttled = (grpc.StatusCode.RESOURCE_EXHAUSTED, "ACCESS_CODE_THROTTLED")
+    answers = []
+    for number in range(24):
+        stranger = running.caller(principal(f"stranger-{number}", "models.read")).with_code(f"guess {number}")
+        with pytest.raises(grpc.RpcError) as caught:
+            stranger.read("v1", "a", model)
+        answers.append(caught.value.code())
+    assert answers == [REFUSED[0]] * 21 + [throttled[0]] * 3
+    late = principal("late", "models.read")
+    with refused(*throttled):
+        # Nor is it told that this one would be right.
+        running.caller(late).with_code(CODE).read("v1", "a", model)
+    for known in (ADMINISTRATOR, reader):
+        with forgetful(running, known) as caller:
+            with refused(*REFUSED):
+                caller.with_code("a slip").read("v1", "a", model)
+            assert caller.read("v1", "a", model) == b"x", "locked out by strangers"
+    running.clock.ahead += timedelta(minutes=16)
+    assert running.caller(late).with_code(CODE).read("v1", "a", model) == b"x"
+    with closing(sqlite3.connect(running.folder / "db" / "strongroom-models.db")) as connection:
+        budget = "SELECT count FROM access_code_guesses WHERE presenter = '' ORDER BY blocked_until DESC LIMIT 1"
+        assert connection.execute(budget).fetchone() == (21,), "a right code is nobody's guess"
+
+
+def test_who_knows_the_code_has_a_budget_too(running: Installation, owner: Caller) -> None:
+    owner.push("v1", {"a": b"x"}, "known")
+    for number in range(6):
+        with refused(*REFUSED):
+            owner.with_code(f"wrong {number}").read("v1", "a", "known")
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "ACCESS_CODE_THROTTLED"):
+        owner.with_code("wrong again").read("v1", "a", "known")
+
+
 def test_a_right_code_forgets_the_wrong_ones(running: Installation, owner: Caller) -> None:
     owner.push("v1", {"a": b"x"}, "forgiven")
     typist = running.caller(principal("typist", "models.read"))
@@ -165,8 +216,8 @@ def test_a_right_code_forgets_the_wrong_ones(running: Installation, owner: Calle
             typist.with_code("typo").read("v1", "a", "forgiven")
     assert typist.with_code(CODE).read("v1", "a", "forgiven") == b"x"
     with closing(sqlite3.connect(running.folder / "db" / "strongroom-models.db")) as connection:
-        counted = connection.execute("SELECT count(*) FROM access_code_guesses WHERE presenter = 'key:typist'")
-        assert counted.fetchone() == (0,)
+        counted = connection.execute("SELECT count FROM access_code_guesses WHERE presenter = 'key:typist'")
+        assert counted.fetchall() == [(0,)]
 
 
 def test_guesses_are_forgotten_in_the_end(running: Installation, owner: Caller) -> None:
@@ -176,7 +227,12 @@ def test_guesses_are_forgotten_in_the_end(running: Installation, owner: Caller) 
     running.clock.ahead += timedelta(days=2)
     running.admin.collect()
     with closing(sqlite3.connect(running.folder / "db" / "strongroom-models.db")) as connection:
-        assert connection.execute("SELECT count(*) FROM access_code_guesses").fetchone() == (0,)
+        counted = "SELECT count(*) FROM access_code_guesses"
+        assert connection.execute(f"{counted} WHERE opened_at IS NULL").fetchone() == (0,)
+        assert connection.execute(f"{counted} WHERE opened_at IS NOT NULL").fetchone() > (0,)
+        running.clock.ahead += timedelta(days=90)
+        running.admin.collect()
+        assert connection.execute(counted).fetchone() == (0,)
 
 
 def test_a_deleted_protected_version_is_gone_for_its_code_too(running: Installation, owner: Caller) -> None:

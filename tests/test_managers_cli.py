@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from strongroom import Client
-from strongroom.errors import NotFound
+from strongroom.errors import InvalidArgument, NotFound
 from tests.stack import Stack
 from tests.terminal import Terminal
+from tests.test_gateway_rest import admin, assert_problem
 
 
 @pytest.fixture
@@ -75,3 +76,56 @@ def test_the_client(stack: Stack, weights: Path) -> None:
         client.managers.delete(manager)
         with pytest.raises(NotFound):
             client.managers.get(manager)
+
+
+@pytest.mark.parametrize("code", ["ein Schlüssel", "two\nlines", " space", "", "x" * 1025])
+def test_a_code_that_no_header_carries_is_refused_in_words(
+    stack: Stack, strongroom: Terminal, weights: Path, tmp_path: Path, code: str
+) -> None:
+    """Before anything is sent; nor can a version be locked by a code that nobody can present when reading it."""
+    with Client(stack.url, api_key=stack.admin_key) as client:
+        for refused in (
+            lambda: client.managers.upload("default", weights, access_code=code),
+            lambda: client.managers.save("default", "scorer", access_code=code),
+            lambda: client.models.push("scorer", weights, access_code=code),
+            lambda: client.models.read("scorer", "scorer.bin", access_code=code),
+        ):
+            with pytest.raises(InvalidArgument, match="printable ASCII") as caught:
+                refused()
+            assert caught.value.reason == "ACCESS_CODE_INVALID"
+    if code.strip() == code and "\n" not in code and code:
+        file = tmp_path / "code"
+        file.write_text(code)
+        done = strongroom("managers", "upload", "default", weights, "--access-code-file", file)
+        assert (done.status, "printable ASCII" in done.err) == (1, True)
+
+
+def test_the_service_locks_no_version_by_such_a_code(stack: Stack, strongroom: Terminal, weights: Path) -> None:
+    name = strongroom("managers", "create", "regression").out.strip()
+    assert strongroom("managers", "upload", name, weights).status == 0
+    body = {"model_name": "scorer", "access_code": "ein Schlüssel"}
+    assert_problem(admin(stack, "POST", f"/api/managers/{name}/models/save", body), 400, "ACCESS_CODE_INVALID")
+    assert strongroom("managers", "delete", name, "--yes").status == 0
+
+
+@pytest.mark.row("S0.9")
+def test_a_manager_whose_versions_are_in_use_is_deleted_on_purpose_alone(
+    stack: Stack, strongroom: Terminal, weights: Path
+) -> None:
+    """As with one version: whoever may delete must not empty the aliases and stages that they may not touch."""
+    name = f"used-{uuid.uuid4().hex}"
+    assert strongroom("managers", "create", "regression", "--id", name).status == 0
+    push = ("push", "scorer", weights, "--manager", name)
+    assert strongroom(*push, "--version", "v1", "--alias", "champion").status == 0
+    assert strongroom(*push, "--version", "v2").status == 0
+    refused = strongroom("managers", "delete", name, "--yes")
+    assert (refused.status, "scorer@v1" in refused.err, "alias 'champion'" in refused.err) == (1, True, True)
+    assert strongroom("alias", "scorer", "champion", "--delete", "--manager", name).status == 0
+    assert strongroom("stage", "scorer@v2", "production", "--manager", name).status == 0
+    assert_problem(admin(stack, "DELETE", f"/api/managers/{name}"), 400, "VERSION_IN_USE")
+    grants = ("--allow", f"models.delete,models.read on managers/{name}/**")
+    deleter = strongroom("keys", "create", "deleter", *grants, "--json").json["key"]
+    denied = Terminal(stack.url, deleter)("managers", "delete", name, "--yes", "--allow-in-use")
+    assert (denied.status, "models.alias" in denied.err) == (1, True)
+    assert admin(stack, "DELETE", f"/api/managers/{name}?allow_in_use=true").status == 200
+    assert strongroom("managers", "show", name).status == 1

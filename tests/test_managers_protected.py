@@ -1,5 +1,6 @@
 """Access codes and keys of managers through the gateway: S0's REST and gRPC."""
 
+import hashlib
 import json
 import time
 import urllib.parse
@@ -243,3 +244,46 @@ def test_a_protected_model_has_a_protected_copy(stack: Stack, tmp_path: Path) ->
     versions = admin(stack, "GET", f"/api/v1/managers/{manager}/models/random_forest_v1/versions").json["versions"]
     assert [version["protected"] for version in versions] == [True]
     assert copy["filepath"] == "./models/project1/random_forest_v1.int8.safetensors"
+
+
+@pytest.mark.row("S0.4", "B2")
+def test_what_is_seen_of_a_protected_version_without_its_code(stack: Stack, manager: str, tmp_path: Path) -> None:
+    """That it is there, and what people wrote about it: no name, size or digest of a file, wherever one asks."""
+    folder, model = tmp_path / "weights", f"m-{uuid.uuid4().hex}"
+    folder.mkdir()
+    hidden = {"acquisition-of-acme.bin": b"a" * 12_345, "sub/layoffs.json": b"b" * 6_789}
+    for name, content in hidden.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    with Client(stack.url, api_key=stack.admin_key) as client:
+        client.models.push(model, folder, version="v1", manager=manager, access_code=CODE)
+        client.catalog.update_version(model, "v1", manager=manager, tags={"team": "risk"})
+    base = f"/api/v1/managers/{manager}/models"
+    version = f"{base}/{model}/versions/v1"
+    seen = {
+        path: admin(stack, method, path, body)
+        for method, path, body in (
+            ("GET", base, None),
+            ("GET", f"{base}/{model}", None),
+            ("GET", f"{base}/{model}/versions", None),
+            ("GET", version, None),
+            ("POST", f"{version}:verify", {}),
+            ("GET", f"{version}/metrics", None),
+            ("GET", f"{version}/lineage", None),
+            ("GET", f"/api/v1/managers/{manager}/search/versions?regex=.", None),
+            ("GET", f"/api/managers/{manager}/models", None),
+            ("GET", f"{version}/files/acquisition-of-acme.bin", None),
+            ("GET", f"{version}/files/no-such-file", None),
+        )
+    }
+    for path, answer in seen.items():
+        told = answer.body.decode()
+        secret = ("acquisition", "layoffs", "12345", "6789", *(hashlib.sha256(c).hexdigest() for c in hidden.values()))
+        asked = path if path in told else ""
+        assert not [text for text in secret if text in told.replace(asked, "")], path
+    shown = seen[version].json
+    assert (shown["protected"], shown["files_count"], shown["size_bytes"]) == (True, 2, 19_134)
+    assert (shown["tags"], shown.get("files", [])) == ({"team": "risk"}, [])
+    # Whether a file is there is not told either.
+    for file in ("acquisition-of-acme.bin", "no-such-file"):
+        refused(seen[f"{version}/files/{file}"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from strongroom import Client
 from tests.stack import STRONGROOM, RunningStack, Stack
 
 SIZE = 2 << 30
@@ -60,3 +61,23 @@ def test_two_gibibytes_keep_every_process_under_400_mib(tmp_path: Path) -> None:
     assert pulled.stat().st_size == SIZE
     assert {"models", "auth", "secrets", "push", "pull"} <= watch.peaks.keys()
     assert {name: peak >> 20 for name, peak in watch.peaks.items() if peak > LIMIT} == {}
+
+
+@pytest.mark.slow
+def test_eight_forms_at_a_time_keep_the_service_within_its_budget(tmp_path: Path) -> None:
+    """128 MiB of chunks for all uploads together, 8 MiB to cut each, and what messages take on their way."""
+    file = tmp_path / "weights.bin"
+    _random_file(file, 160 << 20)
+    with RunningStack(tmp_path / "data") as stack:
+        with Client(stack.url, api_key=stack.admin_key) as client:
+            ids = [client.managers.create("regression") for _ in range(8)]
+        models = psutil.Process(stack.state["pids"]["models"])
+        before = models.memory_info().rss
+        watch = _Watch({"models": models})
+        watch.start()
+        curl = ["curl", "-fsS", "-o", "/dev/null", "-H", f"X-API-Key: {stack.admin_key}", "-F", f"model_file=@{file}"]
+        uploads = [subprocess.Popen([*curl, f"{stack.url}/api/managers/{id_}/upload-model"]) for id_ in ids]
+        assert [upload.wait(timeout=170) for upload in uploads] == [0] * 8
+        watch.ended.set()
+        watch.join()
+    assert (watch.peaks["models"] - before) >> 20 < 400

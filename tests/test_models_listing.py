@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 import services.models
 from services.models import tables as t
-from services.models.access_codes import Guesses
+from services.models.guesses import Guesses
 from services.models.key_client import KeyClient
 from services.models.managers import DEFAULT_MANAGER, Managers
 from services.models.uploads import Uploads

@@ -9,10 +9,10 @@ import grpc
 import pytest
 
 from services.models import bootstrap
-from services.models.expiring_cache import ExpiringCache
 from services.models.key_client import KeyClient, KeyMissing, KeyServiceUnavailable, WrappedKey
 from services.models.settings import ModelsSettings
 from services.shared.channels import service_channel
+from services.shared.expiring_cache import ExpiringCache
 from services.shared.tokens import ServiceIdentity
 from tests.models_installation import Installation, installation, refused
 from tests.serving import make_identities
@@ -46,9 +46,9 @@ def test_replicas_that_start_together_agree_on_one_default_manager(tmp_path: Pat
             thread.start()
         for thread in threads:
             thread.join()
-        # The secret of the manager deleted above is one nobody refers to: as after a crash before the row is written.
+        # The keys of the manager deleted above are ones nobody refers to: as after a crash before the row is written.
         assert counts(tmp_path) == (1, 2)
-        assert running.admin.collect().destroyed_keys == 1
+        assert running.admin.collect().destroyed_keys == 2
         assert counts(tmp_path) == (1, 1)
         running.admin.push("v1", {"a": b"x"})
         assert running.admin.read("v1", "a") == b"x"

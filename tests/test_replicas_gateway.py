@@ -15,6 +15,7 @@ from tests.replicated import stores_file
 from tests.stack import RunningStack, Stack
 from tests.terminal import Terminal
 from tests.test_gateway_rest import admin, assert_problem
+from tests.test_tensors import entry, file_of
 
 MIB = 1 << 20
 
@@ -79,6 +80,22 @@ def test_upload_replicate_download_and_delete(three: Stack, stores: Path, tmp_pa
         assert client.models.delete("replicated", "v1").shredded_chunks > 0
         with pytest.raises(StrongroomError):
             client.models.read("replicated", "model.bin")
+
+
+@pytest.mark.row("S4.4")
+def test_a_tensor_is_read_from_the_store_that_is_named(three: Stack, stores: Path, tmp_path: Path) -> None:
+    strongroom = Terminal.of(three)
+    source = tmp_path / "model.safetensors"
+    source.write_bytes(file_of({"t": entry(0, 4)}, b"abcd"))
+    assert strongroom("push", "tensors", source, "--version", "v1").status == 0
+    assert strongroom("admin", "sync").status == 0
+    pull = ("pull", "tensors@v1", f"{tmp_path}/", "--tensor", "t", "--from")
+    assert strongroom(*pull, "west", "--json").json["bytes"] == 4
+    unknown = strongroom(*pull, "mars")
+    assert (unknown.status, "main, east, west" in unknown.err) == (1, True), (
+        "the store that was named was not looked for"
+    )
+    assert strongroom("rm", "tensors@v1", "--yes").status == 0
 
 
 @pytest.mark.row("S4.5")

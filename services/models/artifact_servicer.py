@@ -173,7 +173,7 @@ def _named(queries: struct_pb2.ListValue) -> dict[str, list[str]]:
         types = [item.string_value for item in fields["types"].list_value.values] if "types" in fields else []
         if not 1 <= len(name) <= 256 or not set(types) <= set(TYPES):
             raise ArtifactInvalid(f"A query has a `name`, `*` for all, and `types` out of {', '.join(TYPES)}.")
-        for kind in types or TYPES:
+        for kind in dict.fromkeys(types) or TYPES:
             named.setdefault(kind, []).append(name)
             if name == "*":
                 every.add(kind)

@@ -42,6 +42,7 @@ from services.shared.audit.trail import Trail
 from services.shared.channels import service_channel
 from services.shared.database import Database
 from services.shared.ids import new_id
+from services.shared.private_socket import PrivateSocket
 from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
@@ -62,6 +63,8 @@ _SERVICES = (
     *("ModelService", "WeightsService", "FileService", "MaintenanceService", "ManagerService", "RotationService"),
     *("CatalogService", "ArtifactService", "StoreService"),
 )
+# What passes the gateway by: streams that cost it much.
+_BULK = frozenset(f"/strongroom.models.v1.WeightsService/{name}" for name in ("WriteChunks", "ReadFile"))
 
 
 def _utc_now() -> datetime:
@@ -79,10 +82,12 @@ def build(settings: ModelsSettings, clock: Clock = _utc_now) -> Service:
     core = Core.of(settings, database, KeyClient(secrets), clock)
     weights = Weights.of(core)
     jobs = Jobs.of(core, weights, settings)
+    bulk_socket = PrivateSocket(settings.bulk_socket, _BULK) if settings.bulk_socket else None
 
     def register(server: grpc.Server) -> None:
-        for servicers in (_weights(core, weights, settings), _managers(core, weights, jobs), _operations(core, jobs)):
-            servicers(server)
+        _weights(core, weights, bulk_socket)(server)
+        _managers(core, weights, jobs)(server)
+        _operations(core, jobs)(server)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 
     def start() -> None:
@@ -112,14 +117,14 @@ def build(settings: ModelsSettings, clock: Clock = _utc_now) -> Service:
         accounts=accounts,
         # A commit lists every chunk of a version: 64 MiB are a good terabyte of weights.
         max_request_bytes=64 << 20,
-        socket=settings.bulk_socket,
+        socket=bulk_socket,
     )
 
 
 _Registration = Callable[[grpc.Server], None]
 
 
-def _weights(core: Core, weights: Weights, settings: ModelsSettings) -> _Registration:
+def _weights(core: Core, weights: Weights, bulk_socket: PrivateSocket | None) -> _Registration:
     """Versions and their files, and what is said about them."""
     annotations = Annotations(core.database, core.managers, new_id)
     aliases = Aliases(core.database, core.managers, core.clock, new_id)
@@ -130,7 +135,7 @@ def _weights(core: Core, weights: Weights, settings: ModelsSettings) -> _Registr
     )
     in_primary = PrimaryDeletion(core.database, core.store, core.versions, core.clock)
     model_servicer = ModelServicer(core.versions, core.manifests, weights.verifier, annotations, in_primary)
-    bulk = WeightsServicer(weights.uploads, weights.receiver, weights.committer, weights.reader, settings.bulk_socket)
+    bulk = WeightsServicer(weights.uploads, weights.receiver, weights.committer, weights.reader, bulk_socket)
 
     def register(server: grpc.Server) -> None:
         models_pb2_grpc.add_ModelServiceServicer_to_server(model_servicer, server)

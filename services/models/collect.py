@@ -9,16 +9,17 @@ may refer to afterwards (`condemned`); and rows of chunks are deleted under the 
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import sqlalchemy as sa
 from ulid import ULID
 
-from services.models import access_codes, chunk_index, condemned, packs, uploads
+from services.models import chunk_index, condemned, guesses, packs, uploads
 from services.models import tables as t
 from services.models.index_identity import IndexIdentity, IndexStale
 from services.models.key_client import KeyClient
+from services.models.managers import KEKS
 from services.models.removal import Remover
 from services.models.stores.store import ObjectNotFound, Store, StoredObject, StoreUnavailable
 from services.shared.database import Database
@@ -53,14 +54,16 @@ class _Candidates:
     packs: dict[str, StoredObject]
     manifests: dict[str, StoredObject]
     keys: set[str]
+    keks: set[str]
     temporaries: dict[str, StoredObject]
 
     def older(self, than: datetime) -> "_Candidates":
         """Those of them that were made before then."""
-        keys = {key for key in self.keys if ULID.from_str(key).datetime <= than}
+        keys = {key for key in self.keys if _made(key) <= than}
+        keks = {kek for kek in self.keks if _made(kek) <= than}
         objects = (_older(found.values(), than) for found in (self.packs, self.manifests, self.temporaries))
         packs, manifests, temporaries = objects
-        return _Candidates(packs, manifests, keys, temporaries)
+        return _Candidates(packs, manifests, keys, keks, temporaries)
 
 
 class _DryRunError(Exception):
@@ -129,10 +132,12 @@ class Collector:
         # Keys first, objects next: a commit makes its key, then its manifest, then its rows.
         seconds = int(object_age.total_seconds())
         keys = set(self._keys.list(seconds))
+        keks = {kek for kek in self._keys.list_keks(seconds) if kek.startswith(KEKS)}
         return _Candidates(
             packs=_older(self._store.list("packs/"), now - pack_age),
             manifests=_older(self._store.list("manifests/"), now - object_age),
             keys=keys,
+            keks=keks,
             temporaries=_older(self._store.unfinished(), now - object_age),
         )
 
@@ -158,14 +163,17 @@ class Collector:
         keys = _unknown(connection, keys, t.managers.c.domain_key_id)
         keys = _unknown(connection, keys, t.uploads.c.domain_key_id, t.uploads.c.state == "open")
         garbage |= {condemned.name_of_key(key) for key in keys}
+        # Of managers that were never made to the end.
+        keks = _unknown(connection, candidates.keks, t.managers.c.kek_id)
+        garbage |= {condemned.name_of_kek(kek) for kek in keks}
         condemned.condemn(connection, sorted(garbage), now)
         condemned.forget(connection, now - _REMEMBERED)
-        access_codes.forget_guesses(connection, now)
+        guesses.forget_guesses(connection, now)
         return condemned.pending(connection)
 
     def _count(self, doomed: list[str], candidates: _Candidates, result: Collected) -> None:
         for name in doomed:
-            if condemned.key_named(name) is not None:
+            if condemned.key_named(name) is not None or condemned.kek_named(name) is not None:
                 result.destroyed_keys += 1
                 continue
             with suppress(ObjectNotFound, StoreUnavailable):
@@ -180,6 +188,14 @@ class Collector:
             self._store.discard_unfinished(name)
         self._remover.remove(doomed)
         self._database.forget_deleted()
+
+
+def _made(name: str) -> datetime:
+    """When a key was made, by its id; very long ago if that does not tell."""
+    try:
+        return ULID.from_str(name.rpartition("/")[2]).datetime
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def _older(objects: Iterable[StoredObject], than: datetime) -> dict[str, StoredObject]:

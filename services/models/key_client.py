@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from services.models.expiring_cache import ExpiringCache
 from services.models.public_keys import PUBLIC_KEK, is_public, public_id, public_key
 from services.shared.errors import DataLoss, Unavailable
+from services.shared.expiring_cache import ExpiringCache
 from services.shared.ids import new_id
 from strongroom.secrets.v1 import keys_pb2 as pb
 from strongroom.secrets.v1 import keys_pb2_grpc
@@ -72,6 +72,13 @@ class KeyClient:
             return 0
         with _translated():
             return self._stub.CreateKek(pb.CreateKekRequest(kek_id=kek_id)).version
+
+    def current_version(self, kek_id: str) -> int:
+        """The version of a key-encryption key that keys are wrapped under; those that a rotation left are by then.
+
+        Raises KeyMissing if it was destroyed.
+        """
+        return self.rewrap(kek_id, {}).to_version
 
     def generate(self, kek_id: str, context: str) -> WrappedKey:
         """Makes a key that can be had only under this context again."""
@@ -154,15 +161,23 @@ class KeyClient:
 
     def list(self, min_age_seconds: int) -> Iterator[str]:
         """The ids of all our keys that are at least so old."""
-        token = ""
-        while True:
+        token, more = "", True
+        while more:
             request = pb.ListKeysRequest(page_token=token, min_age_seconds=min_age_seconds)
             with _translated():
                 page = self._stub.ListKeys(request)
             yield from page.key_ids
-            token = page.next_page_token
-            if not token:
-                return
+            token, more = page.next_page_token, bool(page.next_page_token)
+
+    def list_keks(self, min_age_seconds: int) -> Iterator[str]:
+        """The ids of all our key-encryption keys that are at least so old."""
+        token, more = "", True
+        while more:
+            request = pb.ListKeksRequest(page_token=token, min_age_seconds=min_age_seconds)
+            with _translated():
+                page = self._stub.ListKeks(request)
+            yield from page.kek_ids
+            token, more = page.next_page_token, bool(page.next_page_token)
 
     def forget_expired(self) -> None:
         self._cache.forget_expired()

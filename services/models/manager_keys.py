@@ -2,18 +2,20 @@
 
 A new version of the key-encryption key is made and every key is wrapped under it; no weights move. What a crash
 interrupts is found by `resume`: the secrets service has both versions until nothing is left under the older one, so
-everything stays readable at any moment, and uploads go on meanwhile.
+everything stays readable at any moment, and uploads go on meanwhile. So may the deletion of the manager: nothing here
+makes a key-encryption key where there is none, and what was destroyed stays so.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from services.models import tables as t
-from services.models.key_client import KekDerivation, KeyClient
-from services.models.managers import Manager, Managers, data_key_context, domain_context
+from services.models.key_client import KekDerivation, KeyClient, KeyMissing
+from services.models.managers import Manager, ManagerNotFound, Managers, data_key_context, domain_context, hold, missing
 from services.shared.database import Database
 from services.shared.errors import FailedPrecondition, InvalidArgument
 from services.shared.ids import new_id
@@ -77,15 +79,16 @@ class ManagerKeys:
     def rotate(self, manager_id: str, password: Password | None = None, *, requested_by: str = "") -> RotationReceipt:
         """Wraps every key of the manager under a new version of its key-encryption key: random, or of a password.
 
-        Raises ManagerNotFound, ManagerUnencrypted.
+        Raises ManagerUnencrypted; ManagerNotFound, also if the manager is deleted meanwhile.
         """
         manager = self._managers.get(manager_id)
         if not manager.encrypted:
             raise ManagerUnencrypted
-        rotation = self._begin(manager, requested_by, using_password=password is not None)
         derivation = None if password is None else self._derivation(manager_id)
-        step = self._keys.rotate(manager.kek_id, password.text if password else "", derivation)
-        return self._complete(manager, rotation, step.to_version, step.rewrapped, finished=not step.left)
+        with self._managers.unless_deleted(manager):
+            rotation = self._begin(manager, requested_by, using_password=password is not None)
+            step = self._keys.rotate(manager.kek_id, password.text if password else "", derivation)
+            return self._complete(manager, rotation, step.to_version, step.rewrapped, finished=not step.left)
 
     def resume(self) -> int:
         """Completes rotations that a crash interrupted; how many. One that had made no new version did not happen."""
@@ -95,13 +98,12 @@ class ManagerKeys:
             interrupted = sa.select(c.id, c.manager_id, c.from_version).where(c.finished_at.is_(None))
             rows = connection.execute(interrupted.where(c.started_at < began).limit(100)).all()
         for row in rows:
-            manager = self._managers.get(row.manager_id)
-            version = self._keys.create_kek(manager.kek_id)
-            if version == row.from_version:
-                with self._database.write() as connection:
-                    connection.execute(sa.delete(t.rotations).where(c.id == row.id))
-            else:
-                self._complete(manager, row.id, version, 0)
+            # A manager that was deleted took the row with it; one whose keys are lost has nothing to complete.
+            with suppress(ManagerNotFound, KeyMissing):
+                if self._resumed(row.id, row.manager_id, row.from_version):
+                    continue
+            with self._database.write() as connection:
+                connection.execute(sa.delete(t.rotations).where(c.id == row.id))
         return len(rows)
 
     def receipts(self, manager_id: str, limit: int = 100) -> list[RotationReceipt]:
@@ -113,17 +115,26 @@ class ManagerKeys:
             rows = connection.execute(query.order_by(c.id.desc()).limit(limit))
             return [RotationReceipt(*row) for row in rows]
 
+    def _resumed(self, rotation: str, manager_id: str, from_version: int) -> bool:
+        manager = self._managers.get(manager_id)
+        with self._managers.unless_deleted(manager):
+            version = self._keys.current_version(manager.kek_id)
+            if version != from_version:
+                self._complete(manager, rotation, version, 0)
+        return version != from_version
+
     def _begin(self, manager: Manager, requested_by: str, *, using_password: bool) -> str:
         row = {
             "id": new_id(),
             "manager_id": manager.id,
             "requested_by": requested_by,
             "using_password": using_password,
-            "from_version": self._keys.create_kek(manager.kek_id),
+            "from_version": self._keys.current_version(manager.kek_id),
             "rewrapped_keys": 0,
             "started_at": self._clock(),
         }
         with self._database.write() as connection:
+            hold(connection, manager.id, manager.kek_id)
             connection.execute(sa.insert(t.rotations).values(row))
         return str(row["id"])
 
@@ -131,7 +142,9 @@ class ManagerKeys:
         c = t.managers.c
         with self._database.read() as connection:
             query = sa.select(c.use_scrypt, c.hash_algorithm, c.key_iterations).where(c.id == manager_id)
-            row = connection.execute(query).one()
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise missing(manager_id)
         return KekDerivation() if row.use_scrypt else KekDerivation(row.hash_algorithm, row.key_iterations)
 
     def _complete(
@@ -149,7 +162,10 @@ class ManagerKeys:
         this = t.rotations.c.id == rotation
         with self._database.write() as connection:
             connection.execute(sa.update(t.rotations).where(this).values(changes))
-            return RotationReceipt(*connection.execute(_RECEIPT.where(this)).one())
+            receipt = connection.execute(_RECEIPT.where(this)).one_or_none()
+        if receipt is None:
+            raise missing(manager.id)
+        return RotationReceipt(*receipt)
 
     def _contexts(self, manager: Manager, key_ids: list[str]) -> dict[str, str]:
         """What these keys are bound to, as far as a row refers to them."""

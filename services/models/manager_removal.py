@@ -5,7 +5,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from services.models import chunk_index, condemned
+from services.models import chunk_index, condemned, notes
 from services.models import tables as t
 from services.models.managers import DEFAULT_MANAGER, missing
 from services.models.public_keys import PUBLIC_KEK
@@ -33,11 +33,11 @@ class ManagerRemoval:
         self._remove = remove
         self._clock = clock
 
-    def delete(self, manager_id: str) -> None:
+    def delete(self, manager_id: str, *, allow_in_use: bool = False) -> None:
         """Deletes the manager, its models and their keys.
 
         It is gone with the transaction, whole. The removal of manifests and keys is noted in it, so that collection
-        makes up for what fails here. Raises ManagerNotFound, ManagerPermanent.
+        makes up for what fails here. Raises ManagerNotFound, ManagerPermanent; VersionInUse unless that is allowed.
         """
         if manager_id == DEFAULT_MANAGER:
             raise ManagerPermanent("The default manager is always there. Delete its versions instead.")
@@ -45,6 +45,8 @@ class ManagerRemoval:
         with self._database.write() as connection:
             t.hold_references(connection, removing=True)
             names = _names(connection, manager_id)
+            if not allow_in_use:
+                notes.refuse_any_in_use(connection, manager_id)
             _delete_rows(connection, manager_id)
             chunk_index.bury_empty_packs(connection, now)
             condemned.condemn(connection, names, now)

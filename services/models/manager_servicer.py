@@ -81,7 +81,10 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
         self, request: pb.DeleteManagerRequest, context: grpc.ServicerContext
     ) -> pb.DeleteManagerResponse:
         manager_access.require_on_all(caller(context), "models.delete", request.manager_id)
-        self._removal.delete(request.manager_id)
+        if request.allow_in_use:
+            # Else whoever may delete could empty aliases and stages that they may not touch.
+            manager_access.require_on_all(caller(context), "models.alias", request.manager_id)
+        self._removal.delete(request.manager_id, allow_in_use=request.allow_in_use)
         message = f"Manager {request.manager_id} deleted successfully"
         return pb.DeleteManagerResponse(success=True, message=message, details=pb.DeleteManagerResponse.Details())
 

@@ -1,6 +1,7 @@
 """Managers: who owns a key-encryption key and a dedup domain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,13 +10,15 @@ import sqlalchemy as sa
 from services.models import condemned
 from services.models import tables as t
 from services.models.chunk_keys import Domain
-from services.models.key_client import KeyClient
+from services.models.key_client import KeyClient, KeyMissing
 from services.models.public_keys import PUBLIC_KEK
 from services.shared.database import Database
 from services.shared.errors import AlreadyExists, NotFound
 from services.shared.ids import new_id
 
 DEFAULT_MANAGER = "default"
+# In front of the ids of managers' key-encryption keys; a ULID, its age, stands at their end.
+KEKS = "managers/"
 
 _SELECT = sa.select(t.managers.c.id, t.managers.c.kek_id, t.managers.c.domain_key_id)
 # Asked at every request: building the statement anew would cost as much as running it.
@@ -78,17 +81,18 @@ class Managers:
         """Creates a manager with its keys; `settings` are columns of its row. Raises ManagerExists.
 
         Of several who do this at a time one wins, and the others destroy the keys they made. A crash in between leaves
-        a secret that collection finds. The key-encryption key's id is new, because a manager of the same id may have
-        been deleted, and that one's key must not come back.
+        keys that collection finds. The key-encryption key's id is new, because a manager of the same id may have been
+        deleted, and that one's key must not come back.
         """
         if self._find(manager_id) is not None:
             raise _taken(manager_id)
-        kek_id = f"managers/{manager_id}/{new_id()}" if settings.get("enable_encryption", True) else PUBLIC_KEK
+        kek_id = f"{KEKS}{manager_id}/{new_id()}" if settings.get("enable_encryption", True) else PUBLIC_KEK
         self._keys.create_kek(kek_id)
         secret = self._keys.generate(kek_id, domain_context(manager_id))
         with self._database.write() as connection:
             t.hold_references(connection)
-            condemned.refuse_condemned(connection, [condemned.name_of_key(secret.key_id)])
+            made = [condemned.name_of_kek(kek_id), condemned.name_of_key(secret.key_id)]
+            condemned.refuse_condemned(connection, made)
             row = {
                 "id": manager_id,
                 "kek_id": kek_id,
@@ -103,16 +107,30 @@ class Managers:
             raise _taken(manager_id)
         return manager
 
+    @contextmanager
+    def unless_deleted(self, manager: Manager) -> Iterator[None]:
+        """Keys of a manager that is deleted meanwhile are destroyed, not lost: says so by ManagerNotFound."""
+        try:
+            yield
+        except KeyMissing:
+            if self.get(manager.id).kek_id != manager.kek_id:  # there is another by that name
+                raise missing(manager.id) from None
+            raise
+
     def _find(self, manager_id: str) -> Manager | None:
         with self._database.read() as connection:
             row = connection.execute(_BY_ID, {"id": manager_id}).mappings().one_or_none()
         return None if row is None else _manager(row)
 
 
-def hold(connection: sa.Connection, manager_id: str) -> None:
-    """Keeps the manager from being deleted before the transaction ends. Raises ManagerNotFound if it is not there."""
-    query = sa.select(t.managers.c.id).where(t.managers.c.id == manager_id).with_for_update(read=True)
-    if connection.scalar(query) is None:
+def hold(connection: sa.Connection, manager_id: str, kek_id: str = "") -> None:
+    """Keeps the manager from being deleted before the transaction ends.
+
+    Raises ManagerNotFound if it is not there, or if it is another of that id, with another key-encryption key.
+    """
+    query = sa.select(t.managers.c.kek_id).where(t.managers.c.id == manager_id).with_for_update(read=True)
+    found = connection.scalar(query)
+    if found is None or (kek_id and found != kek_id):
         raise missing(manager_id)
 
 

@@ -67,6 +67,22 @@ def refuse_in_use(connection: sa.Connection, number: int, version: str) -> None:
         raise VersionInUse(message, version=version)
 
 
+def refuse_any_in_use(connection: sa.Connection, manager_id: str) -> None:
+    """Raises VersionInUse for the first version of the manager that is in use."""
+    named = sa.exists().where(c.aliases.c.version == t.versions.c.id)
+    served = sa.exists().where(c.version_notes.c.version == t.versions.c.id, c.version_notes.c.stage == PRODUCTION)
+    query = (
+        sa.select(t.versions.c.id, t.models.c.name, t.versions.c.name)
+        .join(t.models, t.versions.c.model_id == t.models.c.id)
+        .where(t.models.c.manager_id == manager_id, sa.or_(named, served))
+        .order_by(t.models.c.name, t.versions.c.id)
+    )
+    row = connection.execute(query.limit(1)).one_or_none()
+    if row is not None:
+        number, model, version = row
+        refuse_in_use(connection, number, f"{model}@{version}")
+
+
 def _aliases(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, list[str]]:
     own = c.aliases.c
     query = sa.select(own.version, own.name).where(own.version.in_(numbers)).order_by(own.name)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self
 
-from services.models.access_codes import Guesses
 from services.models.collect import Collector
 from services.models.commit import Committer
 from services.models.copy_journal import CopyJournal
+from services.models.guesses import Guesses
 from services.models.housekeeper import Housekeeper
 from services.models.index_identity import IndexIdentity
 from services.models.ingest import ByteBudget

@@ -27,6 +27,12 @@ class ProposedFile:
     lengths: Sequence[int]
 
 
+def proposed(path: str, sha256: bytes, digests: bytes, lengths: Sequence[int]) -> ProposedFile:
+    """The file as a request lists it, with lengths of its own. Raises ProposalInvalid before it copies too many."""
+    _check_count(path, digests, lengths)
+    return ProposedFile(path, sha256, digests, tuple(lengths))
+
+
 def check(files: Sequence[ProposedFile]) -> None:
     """Raises ProposalInvalid, naming the path, unless the files can stand side by side and are lists of chunks."""
     if not files:
@@ -48,10 +54,14 @@ def check_path(path: str) -> None:
 def _check_chunks(file: ProposedFile) -> None:
     if len(file.sha256) != SHA256_BYTES:
         raise ProposalInvalid("`sha256` has 32 bytes.", path=file.path)
-    if len(file.digests) != DIGEST_BYTES * len(file.lengths):
-        raise ProposalInvalid("A file has a digest of 32 bytes and a length for each chunk.", path=file.path)
+    _check_count(file.path, file.digests, file.lengths)
     if not all(0 < length <= MAX_CHUNK for length in file.lengths):
         raise ProposalInvalid(f"A chunk has 1 to {MAX_CHUNK} bytes.", path=file.path)
+
+
+def _check_count(path: str, digests: bytes, lengths: Sequence[int]) -> None:
+    if len(digests) != DIGEST_BYTES * len(lengths):
+        raise ProposalInvalid("A file has a digest of 32 bytes and a length for each chunk.", path=path[:256])
 
 
 def _check_names(files: Sequence[ProposedFile]) -> None:

@@ -15,8 +15,9 @@ from ulid import ULID
 
 from services.models import chunk_index, condemned, manager_restoring, manifests, packs, versions
 from services.models import tables as t
-from services.models.access_codes import AccessCode, AccessCodeRefused, AccessCodeThrottled
+from services.models.access_codes import AccessCode, AccessCodeRefused
 from services.models.blob_places import BlobPlaces
+from services.models.guesses import AccessCodeThrottled
 from services.models.index_identity import IndexIdentity
 from services.models.key_client import KeyClient
 from services.models.manifests import ChunkRef, Manifest, ManifestHeader

@@ -45,7 +45,8 @@ class Receiver:
         self._store = store
         self._keys = keys
         self._uploads = uploads
-        self._budget = budget
+        # Whoever holds bytes of an upload holds as many of these.
+        self.budget = budget
         self._clock = clock
 
     def ingest(self, name: UploadName, access_code: AccessCode | None = None) -> Ingest:
@@ -69,7 +70,7 @@ class Receiver:
             domain,
             known=lambda chunk_ids: self._uploads.hold_sent(name, chunk_ids),
             sealed=sealed,
-            budget=self._budget,
+            budget=self.budget,
             level=upload.compression_level,
         )
 
@@ -162,7 +163,7 @@ class FileReceiver:
         self, name: UploadName, path: str, body: Iterator[Buffer], access_code: AccessCode | None
     ) -> ProposedFile:
         chunker = Chunker(path)
-        with self._receiver.ingest(name, access_code) as ingest, _FileHasher() as hasher:
+        with self._receiver.ingest(name, access_code) as ingest, _FileHasher(self._receiver.budget) as hasher:
             for chunk in _chunks(chunker, body):
                 kept = bytes(chunk)
                 ingest.put(kept)
@@ -179,9 +180,10 @@ def _chunks(chunker: Chunker, body: Iterator[Buffer]) -> Iterator[memoryview]:
 
 class _FileHasher:
     """Computes a file's sha256 and its chunks' digests in a thread of its own: SHA-256 alone costs as much as all the
-    rest of the way."""
+    rest of the way. What waits for it is of the budget of all uploads: it works it off whoever waits for that."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
         self._chunks: queue.Queue[bytes | None] = queue.Queue(_WAITING)
         self._sha256 = hashlib.sha256()
         self._digests = bytearray()
@@ -189,6 +191,7 @@ class _FileHasher:
         self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
 
     def put(self, chunk: bytes) -> None:
+        self._budget.acquire(len(chunk))
         self._chunks.put(chunk)
 
     def file(self, path: str) -> ProposedFile:
@@ -213,3 +216,4 @@ class _FileHasher:
             self._sha256.update(chunk)
             self._digests += digest(chunk)
             self._lengths.append(len(chunk))
+            self._budget.release(len(chunk))

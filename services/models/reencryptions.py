@@ -82,7 +82,8 @@ class Reencryptions:
         manager = self._managers.get(manager_id)
         if not manager.encrypted:
             raise ManagerUnencrypted
-        secret = self._keys.generate(manager.kek_id, domain_context(manager_id))
+        with self._managers.unless_deleted(manager):
+            secret = self._keys.generate(manager.kek_id, domain_context(manager_id))
         try:
             with self._database.write() as connection:
                 job_id, unneeded = self._open_domain(connection, manager, model_name, requested_by, secret.key_id)
@@ -126,7 +127,8 @@ class Reencryptions:
         """The job's id, and names of keys that nothing needs any more."""
         now = self._clock()
         t.hold_references(connection, removing=True)
-        this = t.managers.c.id == manager.id
+        # Not another manager by that name, whose domain would be under a key that was destroyed.
+        this = sa.and_(t.managers.c.id == manager.id, t.managers.c.kek_id == manager.kek_id)
         # Locked: of two that begin at a time one sees the other.
         old = connection.scalar(sa.select(t.managers.c.domain_key_id).where(this).with_for_update())
         if old is None:

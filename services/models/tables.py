@@ -175,7 +175,7 @@ upload_chunks = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# Wrong access codes in a row, by data key and caller; a right one deletes the row.
+# Wrong access codes in a row, by data key and caller, and by all callers who never opened it (presenter empty).
 access_code_guesses = sa.Table(
     "access_code_guesses",
     METADATA,
@@ -183,6 +183,8 @@ access_code_guesses = sa.Table(
     sa.Column("presenter", sa.String(320), primary_key=True),
     sa.Column("count", sa.Integer, nullable=False),
     sa.Column("blocked_until", UtcDateTime, nullable=False, index=True),
+    # When the caller last had the right code: who had it does not wait for what others guess.
+    sa.Column("opened_at", UtcDateTime),
     sqlite_with_rowid=False,
 )
 

@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from services.models import chunk_index, codecs, condemned, managers, versions
 from services.models import tables as t
-from services.models.access_codes import AccessCode, AccessCodeRefused, AccessCodeThrottled
+from services.models.access_codes import AccessCode, AccessCodeRefused
 from services.models.chunk_keys import Domain
+from services.models.guesses import AccessCodeThrottled
 from services.models.key_client import KeyMissing
 from services.models.manager_access import may_on_all
 from services.models.managers import Managers
@@ -123,11 +124,12 @@ class Uploads:
         place = UploadName(manager_id, model_name, "", creator)
         found = self._resumable(place, version, access_code) if resumable and version else None
         # Made here: no key is asked for within a transaction.
-        lock = self._keys.new_protected_key(manager, access_code).key_id if access_code and not found else None
+        with self._managers.unless_deleted(manager):
+            lock = self._keys.new_protected_key(manager, access_code).key_id if access_code and not found else None
         now = self._clock()
         with self._database.write() as connection:
             t.hold_references(connection)
-            managers.hold(connection, manager_id)
+            managers.hold(connection, manager_id, manager.kek_id)
             version = version or _free_name(connection, manager_id, model_name, now)
             versions.refuse_existing(connection, manager_id, model_name, version)
             if found is not None:

@@ -7,13 +7,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from services.models import access_codes
-from services.models.access_codes import DATA_KEY_BYTES, AccessCode, AccessCodeRefused, Guesses
+from services.models.access_codes import DATA_KEY_BYTES, AccessCode, AccessCodeRefused
 from services.models.chunk_keys import Domain
-from services.models.expiring_cache import ExpiringCache
+from services.models.guesses import Guesses
 from services.models.key_client import KEY_SECONDS, KeyClient, KeyMissing, WrappedKey
 from services.models.managers import Manager, Managers, data_key_context, domain_context
 from services.models.public_keys import is_public
 from services.shared.errors import FailedPrecondition
+from services.shared.expiring_cache import ExpiringCache
 
 _CACHED_KEYS = 256
 _DOMAIN_OF_KEY = b"strongroom protected domain v1"
@@ -72,11 +73,13 @@ class VersionKeys:
         return self._keys.generate(manager.kek_id, data_key_context(manager.id, uid))
 
     def new_protected_key(self, manager: Manager, code: AccessCode) -> WrappedKey:
-        """A data key that the code locks. Raises AccessCodeUnsupported."""
+        """A data key that the code locks. Raises AccessCodeUnsupported, AccessCodeInvalid."""
         if not manager.encrypted:
             raise AccessCodeUnsupported
+        code.check_presentable()
         data_key, context = os.urandom(DATA_KEY_BYTES), _protected_context(manager.id)
         key_id = self._keys.wrap(manager.kek_id, access_codes.seal(code, data_key, context), context)
+        self._guesses.know(key_id, code.presenter)
         self._opened.put((key_id, code.fingerprint(self._fingerprint_key)), data_key)
         return WrappedKey(key_id, data_key)
 
@@ -121,11 +124,11 @@ class VersionKeys:
     def _unlock(self, holder: HasKeys, code: AccessCode) -> bytes:
         context = _protected_context(holder.manager_id)
         sealed = self._keys.unwrap(holder.data_key_id, context)
-        self._guesses.count(holder.data_key_id, code.presenter)
+        attempt = self._guesses.count(holder.data_key_id, code.presenter)
         key = access_codes.unseal(code, sealed, context)
         if key is None:
             raise AccessCodeRefused
-        self._guesses.forget(holder.data_key_id, code.presenter)
+        self._guesses.opened(attempt)
         return key
 
 

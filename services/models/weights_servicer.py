@@ -11,21 +11,30 @@ from services.models import bulk_frames, uploads
 from services.models.commit import Committer
 from services.models.messages import version_message
 from services.models.presented_code import access_code
-from services.models.proposals import ProposedFile
+from services.models.proposals import proposed
 from services.models.reads import Reader
 from services.models.receive import Receiver
 from services.models.uploads import UploadName, Uploads
-from services.shared.call import caller, client_address
+from services.shared.call import caller, client_address, header
 from services.shared.channels import IDENTITY_HEADER
+from services.shared.private_socket import PrivateSocket
 from strongroom.models.v1 import models_pb2, weights_pb2_grpc
 from strongroom.models.v1 import weights_pb2 as pb
+
+# RFC 863. Which one does not matter.
+_DISCARD = 9
 
 
 class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
     """Moves weights."""
 
     def __init__(
-        self, uploads: Uploads, receiver: Receiver, committer: Committer, reader: Reader, bulk_socket: str = ""
+        self,
+        uploads: Uploads,
+        receiver: Receiver,
+        committer: Committer,
+        reader: Reader,
+        bulk_socket: PrivateSocket | None = None,
     ) -> None:
         self._uploads = uploads
         self._receiver = receiver
@@ -69,21 +78,18 @@ class WeightsServicer(weights_pb2_grpc.WeightsServiceServicer):
 
     def CommitUpload(self, request: pb.CommitUploadRequest, context: grpc.ServicerContext) -> models_pb2.Version:
         any_chunk = uploads.may_read_all(caller(context), request.manager_id)
-        files = [
-            ProposedFile(file.path, file.sha256, file.chunk_digests, tuple(file.chunk_lengths))
-            for file in request.files
-        ]
+        files = [proposed(file.path, file.sha256, file.chunk_digests, file.chunk_lengths) for file in request.files]
         version, manifest = self._committer.commit(
             _name(request, context), files, any_chunk=any_chunk, access_code=access_code(context)
         )
         return version_message(version, manifest.files)
 
     def GetRoute(self, request: pb.GetRouteRequest, context: grpc.ServicerContext) -> pb.GetRouteResponse:
-        # Who calls from elsewhere can't enter it, and needs no token that is for services.
-        if not (self._bulk_socket and _is_of_this_machine(client_address(context))):
+        # Who calls from elsewhere can't enter it.
+        if self._bulk_socket is None or not _is_of_this_machine(client_address(context)):
             return pb.GetRouteResponse()
-        identity = str(dict(context.invocation_metadata()).get(IDENTITY_HEADER, ""))
-        return pb.GetRouteResponse(socket=self._bulk_socket, identity=identity)
+        identity = self._bulk_socket.pass_for(header(context, IDENTITY_HEADER))
+        return pb.GetRouteResponse(socket=self._bulk_socket.path, identity=identity)
 
     def AbortUpload(self, request: pb.AbortUploadRequest, context: grpc.ServicerContext) -> pb.AbortUploadResponse:
         self._uploads.abort(_name(request, context))
@@ -142,9 +148,12 @@ def _is_of_this_machine(address: str) -> bool:
     """Whether an address is one of ours: of a client on the same machine Envoy tells the address of an interface
     (https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers#x-forwarded-for)."""
     try:
-        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+        known = ipaddress.ip_address(address)
+        family = socket.AF_INET6 if known.version == 6 else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((address, 0))
+            # Sends nothing. What goes to an address of this machine comes from that address; binding would not tell:
+            # some machines bind any address (net.ipv4.ip_nonlocal_bind), and all of them that of no interface.
+            probe.connect((address, _DISCARD))
+            return known.is_loopback or ipaddress.ip_address(probe.getsockname()[0]) == known
     except (ValueError, OSError):
         return False
-    return True

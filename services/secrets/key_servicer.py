@@ -80,6 +80,16 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         token = ids[_PAGE_SIZE - 1] if len(ids) > _PAGE_SIZE else ""
         return keys_pb2.ListKeysResponse(key_ids=ids[:_PAGE_SIZE], next_page_token=token)
 
+    def ListKeks(self, request: keys_pb2.ListKeksRequest, context: grpc.ServicerContext) -> keys_pb2.ListKeksResponse:
+        ids = self._keyring.list_keks(
+            caller(context).id,
+            after=request.page_token,
+            min_age_seconds=request.min_age_seconds,
+            limit=_PAGE_SIZE + 1,
+        )
+        token = ids[_PAGE_SIZE - 1] if len(ids) > _PAGE_SIZE else ""
+        return keys_pb2.ListKeksResponse(kek_ids=ids[:_PAGE_SIZE], next_page_token=token)
+
     def Encrypt(self, request: keys_pb2.EncryptRequest, context: grpc.ServicerContext) -> keys_pb2.EncryptResponse:
         ciphertext = self._keyring.encrypt(caller(context).id, request.kek_id, request.plaintext, request.context)
         return keys_pb2.EncryptResponse(ciphertext=ciphertext)

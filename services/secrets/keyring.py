@@ -226,6 +226,18 @@ class Keyring:
         with self._database.read() as connection:
             return list(connection.execute(wanted).scalars())
 
+    def list_keks(self, owner: str, *, after: str, min_age_seconds: int, limit: int) -> list[str]:
+        """The ids of the owner's KEKs, in order, from behind `after`."""
+        made_before = self._clock() - timedelta(seconds=min_age_seconds)
+        wanted = (
+            sa.select(keks.c.id)
+            .where(keks.c.owner == owner, keks.c.id > after, keks.c.created_at <= made_before)
+            .order_by(keks.c.id)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return list(connection.execute(wanted).scalars())
+
     def encrypt(self, owner: str, kek_id: str, plaintext: bytes, context: str) -> bytes:
         """Encrypts a small value under the KEK's current version. Raises KekNotFound."""
         kek = self._encrypting(owner, kek_id)

@@ -23,6 +23,7 @@ from services.shared.channels import IDENTITY_HEADER
 from services.shared.concurrency import ConcurrentCalls, Patience
 from services.shared.identity import Principal
 from services.shared.ids import new_id
+from services.shared.private_socket import PrivateSocket
 from services.shared.tokens import TokenVerifier
 
 Layer = Callable[[Call], AbstractContextManager[None]]
@@ -48,6 +49,7 @@ def layers(
     patience: Patience,
     audit: AuditLayers | None = None,
     accounts: Accounts | None = None,
+    socket: PrivateSocket | None = None,
 ) -> list[Layer]:
     """The layers, outermost first."""
     return [
@@ -57,6 +59,7 @@ def layers(
         translate_errors,  # outside of every check, whose refusals are domain errors too
         send_hints,  # only a success may say 201, and the layers below may still fail what the servicer did
         *([audit.record] if audit else []),  # outside of every check, whose refusals are events, but not as statuses
+        *([socket.layer] if socket else []),  # before anybody believes what only the gateway may say
         identify(verifier),  # who calls: everything below may ask
         concurrent.layer,  # at once, before anything is waited for: idle calls hold threads as others do
         receive(

@@ -1,11 +1,9 @@
 """Runs a service: the server, its layers, health, reflection, metrics, and an orderly end."""
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -21,6 +19,7 @@ from services.shared.audit.layer import AuditLayers
 from services.shared.concurrency import ConcurrentCalls, Patience, Threads
 from services.shared.interceptor import LayerInterceptor
 from services.shared.layers import layers
+from services.shared.private_socket import PrivateSocket
 from services.shared.settings import ServiceSettings
 from services.shared.tokens import TokenVerifier
 from strongroom import allocator
@@ -64,7 +63,7 @@ class Service:
     # Of one message. Memory is taken for it, and for what it is decoded to, before it is known who sends it.
     max_request_bytes: int = 4 << 20
     # A unix socket on which it listens as well, for this user's processes alone.
-    socket: str = ""
+    socket: PrivateSocket | None = None
 
 
 class Server:
@@ -80,7 +79,7 @@ class Server:
         threads = Threads(settings.workers, thread_name_prefix="request")
         self._patience = Patience(_MESSAGE_SECONDS)
         concurrent = ConcurrentCalls(settings.calls_per_caller)
-        stack = layers(service.verifier, concurrent, self._patience, service.audit, service.accounts)
+        stack = layers(service.verifier, concurrent, self._patience, service.audit, service.accounts, service.socket)
         self._server = grpc.server(
             threads,
             interceptors=[LayerInterceptor(methods, stack, threads, settings.workers, settings.waiting_calls)],
@@ -102,7 +101,7 @@ class Server:
         self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
         self.port = self._server.add_insecure_port(settings.listen_address(service.name))
         if service.socket:
-            _listen_privately(self._server, service.socket)
+            service.socket.listen(self._server)
 
     def start(self) -> None:
         """Listens. The service is healthy once its own start has succeeded."""
@@ -143,15 +142,6 @@ class Server:
     def _report(self, state: int) -> None:
         for name in ("", *self._service.services):
             self._health.set(name, state)
-
-
-def _listen_privately(server: grpc.Server, socket: str) -> None:
-    """Binds a unix socket in a folder that is this user's alone: until it has its own mode, the folder's counts."""
-    folder = Path(socket).parent.stat()
-    if folder.st_uid != os.geteuid() or folder.st_mode & 0o077:
-        raise PermissionError(f"Others may enter the folder of {socket}; run: chmod 700 {Path(socket).parent}")
-    server.add_insecure_port(f"unix:{socket}")
-    Path(socket).chmod(0o600)
 
 
 def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -> None:

@@ -10,6 +10,7 @@ from strongroom.cli import (
     access,
     account,
     admin,
+    artifacts,
     audit,
     catalog,
     keys,
@@ -44,6 +45,7 @@ for command in _COMMANDS:
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(managers.app, name="managers")
+app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(users.app, name="users")
 app.add_typer(audit.app, name="audit")
 app.add_typer(access.app, name="access")

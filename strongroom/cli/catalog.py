@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from strongroom.cli.markdown import read_markdown
 from strongroom.cli.names import check_name, split
 from strongroom.cli.session import (
     Json,
@@ -21,8 +22,6 @@ from strongroom.cli.session import (
 
 if TYPE_CHECKING:
     from strongroom.models.v1.catalog_pb2 import Parent
-
-_LARGEST_CARD = 65_536
 
 Model = Annotated[str, typer.Argument(metavar="NAME", help="A model.")]
 Version = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A version; or NAME:ALIAS.")]
@@ -114,7 +113,7 @@ def card(
     Example: strongroom card scorer README.md
     """
     if file is not None:
-        _annotate(reference, manager, json=json, card=_text(file))
+        _annotate(reference, manager, json=json, card=read_markdown(file))
         return
     wanted = split(reference)
     with connected() as client:
@@ -216,18 +215,6 @@ def _pairs(tags: list[str]) -> dict[str, str]:
 
 def _spelled(tags: Any) -> str:
     return ", ".join(f"{name}={value}" for name, value in sorted(tags.items()))
-
-
-def _text(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(_LARGEST_CARD + 1)
-        text = data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        misused(f"{file} is no text that can be read ({type(error).__name__})")
-    if len(data) > _LARGEST_CARD:
-        misused(f"{file} is larger than 64 KiB")
-    return text
 
 
 def _parent(text: str) -> "Parent":

@@ -100,11 +100,17 @@ def show(manager: Manager, json: Json = False) -> None:
 
 
 @app.command()
-def delete(manager: Manager, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+def delete(
+    manager: Manager,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    allow_in_use: Annotated[
+        bool, typer.Option("--allow-in-use", help="Also if aliases name its versions, or some are in production.")
+    ] = False,
+) -> None:
     """Delete a manager with all of its models, and destroy their keys: for good."""
     confirmed(f"Delete the manager {manager} with everything in it for good?", yes=yes)
     with connected() as client:
-        client.managers.delete(manager)
+        client.managers.delete(manager, allow_in_use=allow_in_use)
     say(f"deleted {manager}")
 
 

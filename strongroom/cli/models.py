@@ -115,7 +115,8 @@ def pull(
         if tensor:
             from strongroom.pull import save_tensor
 
-            found = client.models.tensor(name, tensor, path=file, version=version, manager=manager, access_code=code)
+            read = partial(client.models.tensor, name, tensor, path=file, version=version, manager=manager)
+            found = read(provider=provider, access_code=code)
             save_tensor(found, destination)
             answer = {"tensor": tensor, "dtype": found.dtype, "shape": list(found.shape), "bytes": len(found.data)}
             line = f"pulled {tensor} of {reference}: {found.dtype} {list(found.shape)}, {human_size(len(found.data))}"

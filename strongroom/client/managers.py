@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from strongroom.client.paging import pages
-from strongroom.connection import LONG_DEADLINE, Connection, header_value
+from strongroom.connection import LONG_DEADLINE, Connection, check_access_code
 from strongroom.models.v1 import managers_pb2 as pb
 from strongroom.models.v1 import managers_pb2_grpc
 from strongroom.retries import Repeat
 
 LATEST = "latest"
 _PIECE = 1 << 20
-_CODE_HEADER = "x-access-code"
 
 
 class Managers:
@@ -61,9 +60,12 @@ class Managers:
         request = pb.GetManagerRequest(manager_id=manager_id)
         return self._connection.call(self._stub.GetManager, request, repeat=Repeat.SAFE)
 
-    def delete(self, manager_id: str) -> None:
-        """Deletes a manager with all of its models, and destroys their keys."""
-        request = pb.DeleteManagerRequest(manager_id=manager_id)
+    def delete(self, manager_id: str, *, allow_in_use: bool = False) -> None:
+        """Deletes a manager with all of its models, and destroys their keys.
+
+        Raises FailedPrecondition while an alias names one of its versions or one is in production, unless allowed.
+        """
+        request = pb.DeleteManagerRequest(manager_id=manager_id, allow_in_use=allow_in_use)
         self._connection.call(self._stub.DeleteManager, request, deadline=LONG_DEADLINE)
 
     def upload(
@@ -71,7 +73,8 @@ class Managers:
     ) -> pb.UploadModelResponse.Details:
         """Uploads a file as a version of the model it is named after; where it is then is told.
 
-        `Models.push` sends only what is new, and resumes. `access_code`: printable ASCII. Raises OSError.
+        `Models.push` sends only what is new, and resumes. Raises OSError; InvalidArgument for an access code that is
+        not printable ASCII.
         """
         path = Path(source)
         first = pb.UploadModelRequest(manager_id=manager_id, filename=path.name)
@@ -87,11 +90,9 @@ class Managers:
 
         with path.open("rb"):
             pass  # what cannot be read is an OSError here, not a broken stream
-        metadata = self._connection.metadata
-        if access_code is not None:
-            metadata = (*metadata, (_CODE_HEADER, header_value(access_code, "access code")))
-        call = self._stub.UploadModel.future(messages(), metadata=metadata, timeout=LONG_DEADLINE)
-        answer: pb.UploadModelResponse = self._connection.result(call)
+        with self._connection.presenting(access_code) as connection:
+            call = self._stub.UploadModel.future(messages(), metadata=connection.metadata, timeout=LONG_DEADLINE)
+            answer: pb.UploadModelResponse = connection.result(call)
         return answer.details
 
     def rotate_key(self, manager_id: str, *, new_password: str | None = None) -> pb.RotateKeyResponse.Details:
@@ -108,7 +109,12 @@ class Managers:
         access_code: str | None = None,
         compression_level: int | None = None,
     ) -> pb.SaveModelResponse.Details:
-        """Saves a model's newest version at a path, or at `<model_path>/<model>.pkl`; with a code, protected by it."""
+        """Saves a model's newest version at a path, or at `<model_path>/<model>.pkl`; with a code, protected by it.
+
+        Raises InvalidArgument for an access code that is not printable ASCII.
+        """
+        if access_code is not None:
+            check_access_code(access_code)
         request = pb.SaveModelRequest(
             manager_id=manager_id,
             model_name=model,

@@ -84,11 +84,21 @@ class Models:
         length: int | None = None,
         version: str = LATEST,
         manager: str = DEFAULT_MANAGER,
+        provider: str = "",
         access_code: str | None = None,
     ) -> bytes:
-        """Reads `length` bytes of a file from `offset` on, fetching and checking only the chunks they touch."""
+        """Reads `length` bytes of a file from `offset` on, fetching and checking only the chunks they touch.
+
+        `provider`: the store to read first, as in `pull`.
+        """
         request = weights_pb2.ReadFileRequest(
-            manager_id=manager, model_name=name, version=version, path=path, offset=offset, length=length
+            manager_id=manager,
+            model_name=name,
+            version=version,
+            path=path,
+            offset=offset,
+            length=length,
+            provider=provider,
         )
         with self._connection.presenting(access_code) as connection:
             return pulling.read(connection, request)
@@ -101,11 +111,13 @@ class Models:
         path: str = "",
         version: str = LATEST,
         manager: str = DEFAULT_MANAGER,
+        provider: str = "",
         access_code: str | None = None,
     ) -> Tensor:
         """One tensor of a version, fetching and checking only the chunks that it and its file's header touch.
 
         Without `path` it is looked for in the version's only safetensors file, or where the index of several says.
+        `provider`: the store to read first, as in `pull`.
         """
         if not path:
             # From here on one version, also if `latest` moves on.
@@ -115,11 +127,17 @@ class Models:
         if not path:
             index = index_of(paths)
             content = self.read(
-                name, index, length=MAX_INDEX, version=version, manager=manager, access_code=access_code
+                name,
+                index,
+                length=MAX_INDEX,
+                version=version,
+                manager=manager,
+                provider=provider,
+                access_code=access_code,
             )
             path = file_of(tensor, index, content)
         request = weights_pb2.ReadFileRequest(
-            manager_id=manager, model_name=name, version=version, path=path, tensor=tensor
+            manager_id=manager, model_name=name, version=version, path=path, tensor=tensor, provider=provider
         )
         with self._connection.presenting(access_code) as connection:
             return pulling.read_tensor(connection, request)

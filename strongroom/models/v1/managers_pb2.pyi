@@ -325,15 +325,19 @@ class DeleteManagerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MANAGER_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_IN_USE_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
+    allow_in_use: _builtins.bool
+    """Delete it although versions are in use; takes `models.alias` on all of the manager as well."""
     def __init__(
         self,
         *,
         manager_id: _builtins.str = ...,
+        allow_in_use: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager_id", b"manager_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_in_use", b"allow_in_use", "manager_id", b"manager_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

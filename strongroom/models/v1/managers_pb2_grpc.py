@@ -164,8 +164,8 @@ class ManagerServiceServicer:
 
     def DeleteManager(self, request, context):
         """Deletes a manager with all of its models, and destroys their keys: for good. PERMISSION_DENIED for a
-        caller who may not delete one of its models. FAILED_PRECONDITION with reason MANAGER_PERMANENT for
-        `default`.
+        caller who may not delete one of its models. FAILED_PRECONDITION with reason VERSION_IN_USE while an alias
+        names one of its versions or one is in production, and with reason MANAGER_PERMANENT for `default`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,8 +59,8 @@ class ManagerServiceStub:
     """
     DeleteManager: _grpc.UnaryUnaryMultiCallable[_managers_pb2.DeleteManagerRequest, _managers_pb2.DeleteManagerResponse]
     """Deletes a manager with all of its models, and destroys their keys: for good. PERMISSION_DENIED for a
-    caller who may not delete one of its models. FAILED_PRECONDITION with reason MANAGER_PERMANENT for
-    `default`.
+    caller who may not delete one of its models. FAILED_PRECONDITION with reason VERSION_IN_USE while an alias
+    names one of its versions or one is in production, and with reason MANAGER_PERMANENT for `default`.
     """
     SaveModel: _grpc.UnaryUnaryMultiCallable[_managers_pb2.SaveModelRequest, _managers_pb2.SaveModelResponse]
     """Saves the newest version of a model under a path, from which LoadModel finds it; what was there
@@ -130,8 +130,8 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     """
     DeleteManager: _aio.UnaryUnaryMultiCallable[_managers_pb2.DeleteManagerRequest, _managers_pb2.DeleteManagerResponse]  # type: ignore[assignment]
     """Deletes a manager with all of its models, and destroys their keys: for good. PERMISSION_DENIED for a
-    caller who may not delete one of its models. FAILED_PRECONDITION with reason MANAGER_PERMANENT for
-    `default`.
+    caller who may not delete one of its models. FAILED_PRECONDITION with reason VERSION_IN_USE while an alias
+    names one of its versions or one is in production, and with reason MANAGER_PERMANENT for `default`.
     """
     SaveModel: _aio.UnaryUnaryMultiCallable[_managers_pb2.SaveModelRequest, _managers_pb2.SaveModelResponse]  # type: ignore[assignment]
     """Saves the newest version of a model under a path, from which LoadModel finds it; what was there
@@ -234,8 +234,8 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_managers_pb2.DeleteManagerResponse, _abc.Awaitable[_managers_pb2.DeleteManagerResponse]]:
         """Deletes a manager with all of its models, and destroys their keys: for good. PERMISSION_DENIED for a
-        caller who may not delete one of its models. FAILED_PRECONDITION with reason MANAGER_PERMANENT for
-        `default`.
+        caller who may not delete one of its models. FAILED_PRECONDITION with reason VERSION_IN_USE while an alias
+        names one of its versions or one is in production, and with reason MANAGER_PERMANENT for `default`.
         """
 
     @_abc_1.abstractmethod

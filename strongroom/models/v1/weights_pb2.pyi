@@ -287,7 +287,7 @@ class UploadedFile(_message.Message):
     sha256: _builtins.bytes
     """32 bytes."""
     chunk_digests: _builtins.bytes
-    """BLAKE3 digests of the chunks in order, 32 bytes each; empty for an empty file."""
+    """BLAKE3 digests of the chunks in order, 32 bytes each; empty for an empty file. At most 2,000,000 chunks."""
     @_builtins.property
     def chunk_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The length of each chunk, in the same order."""
@@ -332,9 +332,9 @@ class GetRouteResponse(_message.Message):
     socket: _builtins.str
     """The path of a unix socket on the service's machine. Empty: there is none, use the gateway."""
     identity: _builtins.str
-    """What says there who calls, as metadata `x-strongroom-identity`: the identity token that the
-    gateway made of this call's key, good for 30 to 60 seconds, for this service alone and for
-    what the key may do. Empty for callers with an access token, who present that.
+    """What says there who calls, as metadata `x-strongroom-identity`: a pass that stands for this call's
+    key, good for 30 to 60 seconds, for that socket alone and for what the key may do. Empty for
+    callers with an access token, who present that.
     """
     def __init__(
         self,

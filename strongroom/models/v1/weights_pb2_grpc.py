@@ -127,7 +127,8 @@ class WeightsServiceServicer:
 
     def GetRoute(self, request, context):
         """Says whether there is a shorter way for the streams of WriteChunks and ReadFile: past the
-        gateway, over a socket that only the user may enter who runs the service.
+        gateway, over a socket that only the user may enter who runs the service. Nothing else is served
+        there (PERMISSION_DENIED with reason GATEWAY_ONLY).
 
         The gateway costs a bulk stream a third of its speed and does nothing for it that the service
         does not do itself: identity, access, quotas, use and audit are the same on both ways.

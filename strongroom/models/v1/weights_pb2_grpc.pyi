@@ -65,7 +65,8 @@ class WeightsServiceStub:
     """
     GetRoute: _grpc.UnaryUnaryMultiCallable[_weights_pb2.GetRouteRequest, _weights_pb2.GetRouteResponse]
     """Says whether there is a shorter way for the streams of WriteChunks and ReadFile: past the
-    gateway, over a socket that only the user may enter who runs the service.
+    gateway, over a socket that only the user may enter who runs the service. Nothing else is served
+    there (PERMISSION_DENIED with reason GATEWAY_ONLY).
 
     The gateway costs a bulk stream a third of its speed and does nothing for it that the service
     does not do itself: identity, access, quotas, use and audit are the same on both ways.
@@ -113,7 +114,8 @@ class WeightsServiceAsyncStub(WeightsServiceStub):
     """
     GetRoute: _aio.UnaryUnaryMultiCallable[_weights_pb2.GetRouteRequest, _weights_pb2.GetRouteResponse]  # type: ignore[assignment]
     """Says whether there is a shorter way for the streams of WriteChunks and ReadFile: past the
-    gateway, over a socket that only the user may enter who runs the service.
+    gateway, over a socket that only the user may enter who runs the service. Nothing else is served
+    there (PERMISSION_DENIED with reason GATEWAY_ONLY).
 
     The gateway costs a bulk stream a third of its speed and does nothing for it that the service
     does not do itself: identity, access, quotas, use and audit are the same on both ways.
@@ -188,7 +190,8 @@ class WeightsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_weights_pb2.GetRouteResponse, _abc.Awaitable[_weights_pb2.GetRouteResponse]]:
         """Says whether there is a shorter way for the streams of WriteChunks and ReadFile: past the
-        gateway, over a socket that only the user may enter who runs the service.
+        gateway, over a socket that only the user may enter who runs the service. Nothing else is served
+        there (PERMISSION_DENIED with reason GATEWAY_ONLY).
 
         The gateway costs a bulk stream a third of its speed and does nothing for it that the service
         does not do itself: identity, access, quotas, use and audit are the same on both ways.

@@ -84,6 +84,11 @@ class KeyServiceStub:
                 request_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.ListKeks = channel.unary_unary(
+                '/strongroom.secrets.v1.KeyService/ListKeks',
+                request_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeksRequest.SerializeToString,
+                response_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeksResponse.FromString,
+                _registered_method=True)
         self.Encrypt = channel.unary_unary(
                 '/strongroom.secrets.v1.KeyService/Encrypt',
                 request_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.EncryptRequest.SerializeToString,
@@ -179,6 +184,13 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListKeks(self, request, context):
+        """Lists the ids of the caller's KEKs, in order, so that those of nobody can be found.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Encrypt(self, request, context):
         """Encrypts a small value under a KEK, for keys that are not 32 random bytes (a private key).
         """
@@ -241,6 +253,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.ListKeys,
                     request_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeysRequest.FromString,
                     response_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeysResponse.SerializeToString,
+            ),
+            'ListKeks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeks,
+                    request_deserializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeksRequest.FromString,
+                    response_serializer=strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeksResponse.SerializeToString,
             ),
             'Encrypt': grpc.unary_unary_rpc_method_handler(
                     servicer.Encrypt,
@@ -501,6 +518,33 @@ class KeyService:
             '/strongroom.secrets.v1.KeyService/ListKeys',
             strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeysRequest.SerializeToString,
             strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKeks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.secrets.v1.KeyService/ListKeks',
+            strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeksRequest.SerializeToString,
+            strongroom_dot_secrets_dot_v1_dot_keys__pb2.ListKeksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -75,6 +75,8 @@ class KeyServiceStub:
     """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]
     """Lists the ids of a KEK's wrapped keys, or of all, in order, so that keys nothing refers to can be found."""
+    ListKeks: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeksRequest, _keys_pb2.ListKeksResponse]
+    """Lists the ids of the caller's KEKs, in order, so that those of nobody can be found."""
     Encrypt: _grpc.UnaryUnaryMultiCallable[_keys_pb2.EncryptRequest, _keys_pb2.EncryptResponse]
     """Encrypts a small value under a KEK, for keys that are not 32 random bytes (a private key)."""
     Decrypt: _grpc.UnaryUnaryMultiCallable[_keys_pb2.DecryptRequest, _keys_pb2.DecryptResponse]
@@ -129,6 +131,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists the ids of a KEK's wrapped keys, or of all, in order, so that keys nothing refers to can be found."""
+    ListKeks: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeksRequest, _keys_pb2.ListKeksResponse]  # type: ignore[assignment]
+    """Lists the ids of the caller's KEKs, in order, so that those of nobody can be found."""
     Encrypt: _aio.UnaryUnaryMultiCallable[_keys_pb2.EncryptRequest, _keys_pb2.EncryptResponse]  # type: ignore[assignment]
     """Encrypts a small value under a KEK, for keys that are not 32 random bytes (a private key)."""
     Decrypt: _aio.UnaryUnaryMultiCallable[_keys_pb2.DecryptRequest, _keys_pb2.DecryptResponse]  # type: ignore[assignment]
@@ -234,6 +238,14 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.ListKeysResponse, _abc.Awaitable[_keys_pb2.ListKeysResponse]]:
         """Lists the ids of a KEK's wrapped keys, or of all, in order, so that keys nothing refers to can be found."""
+
+    @_abc_1.abstractmethod
+    def ListKeks(
+        self,
+        request: _keys_pb2.ListKeksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.ListKeksResponse, _abc.Awaitable[_keys_pb2.ListKeksResponse]]:
+        """Lists the ids of the caller's KEKs, in order, so that those of nobody can be found."""
 
     @_abc_1.abstractmethod
     def Encrypt(
