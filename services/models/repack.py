@@ -90,7 +90,9 @@ class Repacker:
 
     def _sparse(self, created_before: datetime) -> Iterator[list[_Moving]]:
         """What is left of each sparse pack; less than half of a pack each time, so it fits into memory and a pack."""
-        blocks = sa.func.sum((t.chunks.c.stored_length + BLOCK - 1) // BLOCK * BLOCK, type_=sa.BigInteger)
+        length = t.chunks.c.stored_length
+        space = sa.case((length < BLOCK, length), else_=(length + BLOCK - 1) // BLOCK * BLOCK)
+        blocks = sa.func.sum(space, type_=sa.BigInteger)
         listed = (
             sa.select(t.packs.c.id, t.packs.c.size, sa.func.count(t.chunks.c.id).label("chunks"), blocks.label("left"))
             .join(t.chunks, t.chunks.c.pack == t.packs.c.id)
@@ -146,19 +148,21 @@ class _NewPack:
         self.chunks: list[_Moving] = []
 
     def has_room(self, chunks: Sequence[_Moving]) -> bool:
-        return self._size + sum(packs.aligned(chunk.entry.stored_length) for chunk in chunks) <= MAX_PACK
+        most = packs.aligned(self._size) + sum(packs.aligned(chunk.entry.stored_length) for chunk in chunks)
+        return most <= MAX_PACK and len(self.chunks) + len(chunks) <= packs.MAX_ENTRIES
 
     def append(self, chunk: _Moving, blob: memoryview) -> None:
-        entry = PackEntry(chunk.entry.blob_id, self._size, len(blob), chunk.entry.ciphertext_digest)
-        self._writer.append(bytes(blob).ljust(packs.aligned(len(blob)), b"\0"))
-        self._size += packs.aligned(len(blob))
-        self._entries.append(entry)
+        at = packs.place(self._size, len(blob))
+        self._writer.append(bytes(at - self._size) + blob)
+        self._size = at + len(blob)
+        self._entries.append(PackEntry(chunk.entry.blob_id, at, len(blob), chunk.entry.ciphertext_digest))
         self.chunks.append(chunk)
 
     def seal(self) -> PackIndex:
         """When this returns, the pack is durable."""
-        index = PackIndex(self._pack_id, self._size + packs.index_size(len(self._entries)), tuple(self._entries))
-        self._writer.append(packs.encode_index(index))
+        end = packs.aligned(self._size)
+        index = PackIndex(self._pack_id, end + packs.index_size(len(self._entries)), tuple(self._entries))
+        self._writer.append(bytes(end - self._size) + packs.encode_index(index))
         self._writer.commit()
         return index
 

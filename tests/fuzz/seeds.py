@@ -23,7 +23,7 @@ def seeds() -> dict[str, list[bytes]]:
     return {
         "manifest": [_manifest(["a"]), _manifest(["a", "b/c", "b/d"])],
         "raw_manifest": [_manifest(["a"])],
-        "pack": [_pack(1), _pack(3)],
+        "pack": [_pack([17]), _pack([17, 18, 4096, 19]), _pack([17, 18, 19], version=1)],
         "frame": [bulk.encode_frame([b"x"]), bulk.encode_frame([bytes(300), b"y" * 5])],
         "body": [_put(data=b"x"), _put(data=bytes(300), content_type="text/plain")],
         "header": [_write_header(), _put(data=b"x", path="a/b")],
@@ -53,12 +53,17 @@ def _manifest(paths: list[str]) -> bytes:
     return whole[:clear_end] + b"".join(manifests._body(made.files, manifests._table(made)))
 
 
-def _pack(count: int) -> bytes:
+def _pack(lengths: list[int], version: int = packs.FORMAT_VERSION) -> bytes:
     """Entries and trailer."""
-    entries = [PackEntry(bytes([n] * 16), packs.BLOCK * (1 + n), 17 + n, bytes(32)) for n in range(count)]
-    table = packs.encode_index(PackIndex(PACK_ID, packs.BLOCK * (1 + count) + packs.index_size(count), tuple(entries)))
+    entries: list[PackEntry] = []
+    end = packs.BLOCK
+    for number, length in enumerate(lengths):
+        entries.append(PackEntry(bytes([number] * 16), packs.place(end, length, version), length, bytes(32)))
+        end = entries[-1].offset + length
+    size = packs.aligned(end) + packs.index_size(len(entries))
+    table = packs.encode_index(PackIndex(PACK_ID, size, tuple(entries), version))
     trailer = packs._TRAILER.size
-    return table[: count * packs._ENTRY.size] + table[-trailer:]
+    return table[: len(entries) * packs._ENTRY.size] + table[-trailer:]
 
 
 def _put(data: bytes, content_type: str = "", path: str = "") -> bytes:

@@ -94,7 +94,7 @@ def pack(data: bytes) -> None:
             fields = (offset, size, count, version, magic)
             digest = blake3(PACK_ID + rows + packs._TRAILER.pack(bytes(32), *fields)).digest()
             table = entries.ljust(packs.index_size(count) - trailer if count < 1 << 12 else 0, b"\0")
-            blobs = packs.encode_header(PACK_ID).ljust(offset, b"\0")
+            blobs = packs.encode_header(PACK_ID, version).ljust(offset, b"\0")
             store = _OneObject(blobs + table + packs._TRAILER.pack(digest, *fields))
     try:
         index = packs.read_index(store, PACK_ID)
@@ -103,8 +103,9 @@ def pack(data: bytes) -> None:
     assert packs.encode_index(index) == store.read(
         packs.pack_key(PACK_ID), index.size - packs.index_size(len(index.entries))
     )
-    ends = [entry.offset + packs.aligned(entry.stored_length) for entry in index.entries]
-    assert all(end == after.offset for end, (_, after) in zip(ends, pairwise(index.entries), strict=False))
+    for before, after in pairwise(index.entries):
+        end = before.offset + before.stored_length
+        assert after.offset == packs.place(end, after.stored_length, index.version)
     for entry in index.entries:
         try:
             stored = packs.read_blob(store, PACK_ID, entry.offset, entry.stored_length)
