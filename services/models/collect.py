@@ -15,7 +15,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from ulid import ULID
 
-from services.models import access_codes, chunk_index, condemned, packs, uploads
+from services.models import access_codes, chunk_index, condemned, manifests, packs, uploads
 from services.models import tables as t
 from services.models.index_identity import IndexIdentity, IndexStale
 from services.models.key_client import KeyClient
@@ -152,7 +152,8 @@ class Collector:
         # What is no pack of ours, such as a note that somebody left there, is not ours to remove.
         pack_ids = [pack_id for name in candidates.packs if (pack_id := packs.pack_id_of(name)) is not None]
         garbage |= {packs.pack_key(pack_id) for pack_id in _unknown(connection, pack_ids, t.packs.c.pack_id)}
-        garbage |= _unknown(connection, candidates.manifests, t.versions.c.manifest_key)
+        listed = [name for name in candidates.manifests if manifests.is_manifest_key(name)]
+        garbage |= _unknown(connection, listed, t.versions.c.manifest_key)
         keys = _unknown(connection, candidates.keys, t.versions.c.data_key_id)
         keys = _unknown(connection, keys, t.versions.c.domain_key_id)
         keys = _unknown(connection, keys, t.managers.c.domain_key_id)
