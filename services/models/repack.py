@@ -75,14 +75,13 @@ class Repacker:
                     _log.warning("a damaged pack is not repacked", pack=chunks[0].pack_id.hex())
                     continue
                 if pack is not None and not pack.has_room(chunks):
-                    self._finish(pack)
+                    repacked += self._finish(pack)
                     pack = None
                 pack = pack or _NewPack(self._store, self._random(packs.PACK_ID_BYTES))
                 for chunk, blob in blobs:
                     pack.append(chunk, blob)
-                repacked += 1
             if pack is not None:
-                self._finish(pack)
+                repacked += self._finish(pack)
         finally:
             if pack is not None:
                 pack.discard()
@@ -110,13 +109,25 @@ class Repacker:
     def _blob(self, chunk: _Moving) -> memoryview:
         return self._store.sound(packs.pack_key(chunk.pack_id), partial(_sound_blob, chunk))
 
-    def _finish(self, pack: "_NewPack") -> None:
-        """Makes the new pack durable, then lets the rows say so that are as they were."""
+    def _finish(self, pack: "_NewPack") -> int:
+        """Makes the new pack durable and lets the rows say so that are as they were; of how many packs they were.
+
+        None if a pack is condemned: another collection was faster, and everything stays where it is.
+        """
         index = pack.seal()
+        try:
+            self._move(pack, index)
+        except condemned.Condemned:
+            _log.warning("a new pack was taken for garbage", pack=index.pack_id.hex())
+            return 0
+        return len({chunk.old_pack for chunk in pack.chunks})
+
+    def _move(self, pack: "_NewPack", index: PackIndex) -> None:
         now = self._clock()
         with self._database.write() as connection:
             t.hold_references(connection, removing=True)
-            condemned.refuse_condemned(connection, [packs.pack_key(index.pack_id)])
+            named = {index.pack_id, *(chunk.pack_id for chunk in pack.chunks)}
+            condemned.refuse_condemned(connection, [packs.pack_key(pack_id) for pack_id in named])
             values = {"pack_id": index.pack_id, "size": index.size, "created_at": now}
             number = connection.execute(sa.insert(t.packs).values(values).returning(t.packs.c.id)).scalar_one()
             move = (
