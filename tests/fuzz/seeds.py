@@ -15,7 +15,7 @@ from services.models.manifests import ChunkRef, Manifest, ManifestFile
 from services.models.packs import PackEntry, PackIndex
 from strongroom import bulk
 from strongroom.models.v1 import files_pb2, weights_pb2
-from tests.fuzz.targets import KEY, NONCE, PACK_ID
+from tests.fuzz.targets import KEY, NONCE, PACK_ID, SECRET
 
 
 def seeds() -> dict[str, list[bytes]]:
@@ -34,6 +34,7 @@ def seeds() -> dict[str, list[bytes]]:
         "form": [_form(b"weights"), _form(b"", before=b"preamble\r\n"), _form(bytes(300), others=2)],
         "tensors": [_tensors(np.float32), _tensors(np.float64), _tensors(np.float16)],
         "arrays": [_arrays(np.savez), _arrays(np.savez_compressed)],
+        "stores": [_stores(), _stores(f", secret_key: {SECRET}"), f"{{primary: a, {SECRET}: b}}".encode(), *_BOMBS],
         "safetensors": [_safetensors([]), _safetensors([5]), _safetensors([1 << 18, 7, 1 << 18])],
     }
 
@@ -89,6 +90,30 @@ def _commit(count: int) -> bytes:
     ]
     request = weights_pb2.CommitUploadRequest(manager_id="default", model_name="m", upload_id="u", files=files)
     return request.SerializeToString()
+
+
+# What has broken readers of YAML elsewhere: growth by aliases, by merges, in keys, depth, numbers, dates, tags.
+_BOMBS = [
+    b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nprimary: *c\n",
+    b"a: &a {x: y}\nb: &b {<<: [*a, *a]}\nprimary: {<<: [*b, *b]}\n",
+    b"a: &a [x, x]\n? [*a, *a]\n: x\n",
+    b"[" * 50,
+    b"primary: 2001-99-99",
+    b"primary: " + b"9" * 5000,
+    b"primary: !!timestamp x",
+    b"primary: !!python/object/apply:os.system [id]",
+    b'primary: a\nstores: {a: {kind: local, path: "\\0"}}',
+]
+
+
+def _stores(more: str = "") -> bytes:
+    return f"""primary: bucket
+replicas: [disk]
+stores:
+  bucket: {{kind: s3, bucket: models, access_key: {{environment: KEY}}{more}}}
+  disk: {{kind: local, path: weights}}
+cache: {{path: cache, max_size_gb: 0.5}}
+""".encode()
 
 
 def _safetensors(sizes: list[int]) -> bytes:

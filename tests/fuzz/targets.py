@@ -22,6 +22,8 @@ from services.models.bulk_frames import FrameInvalid
 from services.models.chunk_keys import Domain
 from services.models.multipart import FormInvalid
 from services.models.quantize import NotQuantizableError
+from services.models.stores import configuration
+from services.models.stores.configuration import ConfigurationError
 from services.models.stores.store import ObjectNotFound
 from services.models.tensors import NotSafetensors, TensorNotFound
 from services.shared.errors import DataLoss
@@ -267,6 +269,28 @@ def _copied(path: str, data: bytes) -> None:
     assert {tensor.name for tensor in found} <= names
 
 
+# A credential that somebody wrote into the file, instead of where it is.
+SECRET = "kX9-not-to-be-shown"
+
+
+def stores(data: bytes) -> None:
+    """The file of the stores: read, or refused in one line that repeats no secret."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return
+    try:
+        found = configuration.parse(text)
+    except ConfigurationError as error:
+        told = str(error)
+        assert told.isprintable()
+        assert len(told) < 2000
+        assert SECRET not in told
+        return
+    assert found.primary in found.stores
+    assert len(found.stores) <= 16
+
+
 _ALL = [manifest, raw_manifest, pack, frame, body, header, commit, answer, safetensors, form, tensors, arrays]
-_ALL += [codec, one_tensor]
+_ALL += [codec, one_tensor, stores]
 TARGETS: dict[str, Callable[[bytes], None]] = {target.__name__: target for target in _ALL}

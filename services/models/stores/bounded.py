@@ -61,7 +61,7 @@ class _BoundedReader(io.RawIOBase):
             raise TimeoutError("the answer is too slow")
         if self._received > self._left:
             raise OSError("the answer is larger than what was asked for")
-        count = self._raw.readinto(buffer)  # type: ignore[attr-defined]
+        count = self._raw.readinto(buffer)
         self._received += count or 0
         return count if count is None else int(count)
 
@@ -73,7 +73,7 @@ class _BoundedReader(io.RawIOBase):
 class _BoundedResponse(http.client.HTTPResponse):
     def __init__(self, silence: float, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        raw: Any = self.fp.detach()  # type: ignore[attr-defined]  # a BufferedReader that has read nothing yet
+        raw: Any = self.fp.detach()
         self.fp = io.BufferedReader(_BoundedReader(raw, silence))
 
 
