@@ -154,11 +154,7 @@ class Collector:
         garbage |= {packs.pack_key(pack_id) for pack_id in _unknown(connection, pack_ids, t.packs.c.pack_id)}
         listed = [name for name in candidates.manifests if manifests.is_manifest_key(name)]
         garbage |= _unknown(connection, listed, t.versions.c.manifest_key)
-        keys = _unknown(connection, candidates.keys, t.versions.c.data_key_id)
-        keys = _unknown(connection, keys, t.versions.c.domain_key_id)
-        keys = _unknown(connection, keys, t.managers.c.domain_key_id)
-        keys = _unknown(connection, keys, t.uploads.c.domain_key_id, t.uploads.c.state == "open")
-        garbage |= {condemned.name_of_key(key) for key in keys}
+        garbage |= {condemned.name_of_key(key) for key in unused_keys(connection, candidates.keys)}
         condemned.condemn(connection, sorted(garbage), now)
         condemned.forget(connection, now - _REMEMBERED)
         access_codes.forget_guesses(connection, now)
@@ -181,6 +177,14 @@ class Collector:
             self._store.discard_unfinished(name)
         self._remover.remove(doomed)
         self._database.forget_deleted()
+
+
+def unused_keys(connection: sa.Connection, keys: Collection[str]) -> set[str]:
+    """Those of the keys that nothing in the index refers to."""
+    keys = _unknown(connection, keys, t.versions.c.data_key_id)
+    keys = _unknown(connection, keys, t.versions.c.domain_key_id)
+    keys = _unknown(connection, keys, t.managers.c.domain_key_id)
+    return _unknown(connection, keys, t.uploads.c.domain_key_id, t.uploads.c.state == "open")
 
 
 def _older(objects: Iterable[StoredObject], than: datetime) -> dict[str, StoredObject]:
