@@ -13,7 +13,11 @@ from urllib.parse import urlsplit
 # What a request may meet. `refuse` and `full` answer 503 and 507 and forward nothing; `silence` never answers; `cut`
 # ends the answer in the middle of its body; `flip` changes the last byte of it; `lose` lets the request through and its
 # answer not; `whole` asks for all of an object instead of a range, `unranged` answers a range as if it were all of it.
+# `drip` sends the body, and `drip head` a header, a byte at a time without end; `flood` sends a body without end.
+# `rewrite` answers what `rewriting` makes of the first answer, whatever is asked.
 KINDS = ("refuse", "full", "silence", "cut", "flip", "lose", "whole", "unranged")
+KINDS += ("drip", "drip head", "flood", "rewrite")
+_DRIP = 0.05
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
 
 
@@ -42,6 +46,9 @@ class FaultyLine:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.met = 0
+        self.sent = 0  # bytes of floods
+        self.rewriting: Callable[[bytes, int], bytes] = lambda body, _number: body
+        self._first: tuple[int, list[tuple[str, str]], bytes] | None = None
         self.requests: list[str] = []
         self.url = f"http://127.0.0.1:{self._server.server_port}{self._target.path}"
 
@@ -53,6 +60,7 @@ class FaultyLine:
     def heal(self) -> None:
         """Forgets what is planned."""
         self._plan.clear()
+        self._first = None
 
     def take(self, request: str) -> str:
         """The fault that a request meets, or nothing."""
@@ -78,8 +86,13 @@ class FaultyLine:
         finally:
             connection.close()
 
-    def wait_for_the_end(self) -> None:
-        self._over.wait()
+    def rewritten(self, request: "_Handler", body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        self._first = self._first or self.forward(request, body)
+        status, headers, answer = self._first
+        return status, headers, self.rewriting(answer, self.met)
+
+    def wait_for_the_end(self, seconds: float | None = None) -> bool:
+        return self._over.wait(seconds)
 
     def serve(self) -> None:
         self._server.serve_forever(poll_interval=0.05)
@@ -110,6 +123,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "silence":
             self.owner.wait_for_the_end()
             self.close_connection = True
+        elif fault in ("drip", "drip head", "flood"):
+            self._pour(*self.owner.forward(self, body), fault)
+        elif fault == "rewrite":
+            self._answer(*self.owner.rewritten(self, body))
         else:
             status, headers, answer = self.owner.forward(self, body, drop="range" if fault == "whole" else "")
             if fault == "lose":
@@ -120,6 +137,27 @@ class _Handler(BaseHTTPRequestHandler):
             if fault == "unranged":
                 status, headers = 200, [header for header in headers if header[0].lower() != "content-range"]
             self._answer(status, headers, answer, cut=fault == "cut")
+
+    def _pour(self, status: int, headers: list[tuple[str, str]], body: bytes, how: str) -> None:
+        """An answer that does not end, until the client has had enough of it."""
+        self.close_connection = True
+        self.send_response_only(status)
+        for name, value in headers:
+            if how != "flood" or name.lower() != "content-range":
+                self.send_header(name, value)
+        try:
+            if how == "drip head":
+                self._headers_buffer.append(b"x-more: ")
+                self.flush_headers()
+            else:
+                self.send_header("Content-Length", str(len(body) if how == "drip" else 1 << 40))
+                self.end_headers()
+            piece = bytes(1 << 20) if how == "flood" else b"0"
+            while not self.owner.wait_for_the_end(0 if how == "flood" else _DRIP):
+                self.wfile.write(piece)
+                self.owner.sent += len(piece)
+        except OSError:
+            return
 
     def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, *, cut: bool = False) -> None:
         self.send_response_only(status)

@@ -29,13 +29,18 @@ def new_store(
     patience: Patience = _USUAL,
     bucket: str = BUCKET,
     secret: str | None = None,
+    prefix: str | None = None,
 ) -> Store:
-    """Opens an empty store. `through` turns the server's URL into the one that the store shall use instead."""
+    """Opens an empty store, below a prefix of its own unless one is given.
+
+    `through` turns the server's URL into the one that the store shall use instead.
+    """
     folder: Path = request.getfixturevalue("tmp_path")
     if kind == "local":
         return LocalStore(folder / secrets.token_hex(4))
     server = request.getfixturevalue(f"{kind}_server")
-    configuration = {"kind": kind, "prefix": f"team/{secrets.token_hex(8)}", "endpoint": through(server.url)}
+    prefix = f"team/{secrets.token_hex(8)}" if prefix is None else prefix
+    configuration = {"kind": kind, "prefix": prefix, "endpoint": through(server.url)}
     return _OPEN[kind](server, configuration, bucket, lambda own: _secret(folder, secret or own), patience)
 
 

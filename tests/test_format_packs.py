@@ -77,6 +77,41 @@ def test_largest_chunk_fits(tmp_path: Path) -> None:
         assert packs.decrypt(_DOMAIN, chunk.chunk_id, chunk.salt, chunk.blob_id, stored) == expected
 
 
+def test_small_chunks_share_blocks_also_across_appends(tmp_path: Path) -> None:
+    """What is written is whole blocks all the same, of aligned memory."""
+    store, chance = LocalStore(tmp_path), random.Random(6)
+    groups = [[chance.randbytes(chance.choice([1, 100, 1000, 4079, 4080, 5000])) for _ in range(20)] for _ in range(5)]
+    scratch = memoryview(mmap.mmap(-1, SCRATCH_BYTES))
+    writer = PackWriter(store, _DOMAIN)
+    for group in groups:
+        writer.append([(_DOMAIN.chunk_id(digest(chunk)), chunk) for chunk in group], scratch)
+    pack = writer.seal(scratch)
+    assert packs.damaged(store, pack.pack_id) == []
+    for chunk, expected in zip(pack.chunks, (chunk for group in groups for chunk in group), strict=True):
+        stored = packs.read_blob(store, pack.pack_id, chunk.offset, chunk.stored_length)
+        assert packs.decrypt(_DOMAIN, chunk.chunk_id, chunk.salt, chunk.blob_id, stored) == expected
+    assert any(chunk.offset % packs.BLOCK for chunk in pack.chunks)
+    assert all(chunk.offset % packs.BLOCK == 0 for chunk in pack.chunks if chunk.stored_length >= packs.BLOCK)
+
+
+def test_two_thousand_tiny_files_take_little_more_than_they_have(tmp_path: Path) -> None:
+    pack = _write(LocalStore(tmp_path), [number.to_bytes(4, "little") * 25 for number in range(2000)])
+    assert pack.size < 400_000  # 116 bytes of blob and 64 of index each; it was 8 MB with a block each
+
+
+def test_as_many_blobs_as_an_index_may_name_fill_a_pack(tmp_path: Path) -> None:
+    scratch = memoryview(mmap.mmap(-1, SCRATCH_BYTES))
+    writer = PackWriter(LocalStore(tmp_path), _DOMAIN)
+    chunks = [(_DOMAIN.chunk_id(digest(data)), data) for data in (n.to_bytes(2, "little") for n in range(2000))]
+    for _ in range(8):
+        writer.append(chunks, scratch)
+    assert not writer.has_room(stored_size(2) * 384, 384)
+    assert writer.has_room(stored_size(2) * 383, 383)
+    writer.append(chunks[:383], scratch)
+    assert not writer.has_room(stored_size(2), 1)
+    assert writer.seal(scratch).size == 4096 * (1 + 73) + packs.index_size(16383)  # 227 a block
+
+
 def test_same_chunk_is_never_encrypted_twice_alike(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     first, second = (_write(store, [b"weights"]).chunks[0] for _ in range(2))
@@ -143,7 +178,17 @@ def test_blob_does_not_open_in_another_domain(written: _Written) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "length"),
-    [(0, 100), (4097, 100), (-4096, 100), (1 << 40, 100), (4096, 16), (4096, 0), (4096, -1), (4096, MAX_CHUNK + 17)],
+    [
+        (0, 100),
+        (8190, 100),
+        (4097, 4096),
+        (-4096, 100),
+        (1 << 40, 100),
+        (4096, 16),
+        (4096, 0),
+        (4096, -1),
+        (4096, MAX_CHUNK + 17),
+    ],
 )
 def test_place_outside_of_what_a_pack_can_hold_is_refused(written: _Written, offset: int, length: int) -> None:
     with _lost("CHUNK_DAMAGED"):
@@ -168,9 +213,11 @@ def test_pack_under_another_name_is_refused(written: _Written, tmp_path: Path) -
 
 def test_impossible_index_is_refused_though_its_digest_is_right(written: _Written) -> None:
     first, second, *rest = written.index.entries
+    assert second.offset % packs.BLOCK, "they share a block"
     forged = [
         (first, replace(second, offset=first.offset), *rest),  # overlap
-        (first, replace(second, offset=second.offset + 1), *rest),  # not aligned
+        (first, replace(second, offset=second.offset + 1), *rest),  # not behind the first
+        (replace(first, offset=first.offset + 1), second, *rest),
         (second, first, *rest),  # out of order
         (first, replace(second, blob_id=first.blob_id), *rest),  # one id twice
         (first, replace(second, stored_length=16), *rest),  # nothing but a tag

@@ -14,7 +14,7 @@ import zstandard
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from services.models import codecs, manifests, packs
+from services.models import codecs, copying, manifests, packs
 from services.models.chunk_keys import Domain
 from services.models.manifests import ChunkRef, Manifest, ManifestFile
 from services.models.pack_writer import SCRATCH_BYTES, PackWriter, SealedPack
@@ -90,6 +90,36 @@ def test_pack_is_written_as_documented(tmp_path: Path, document: dict[str, Any])
     assert data[8192:8256].hex() == vector["entry"]
     assert data[-64:].hex() == vector["trailer"]
     assert not any(data[28:4096] + data[4119:8192] + data[8256:-64])
+
+
+def test_pack_of_version_1_is_read_as_documented(tmp_path: Path, document: dict[str, Any]) -> None:
+    """Every blob of it begins a block, and one that does not is refused."""
+    vector = document["pack"] | document["pack_version_1"]
+    parts = [(0, "header"), (4096, "blob"), (8192, "entry"), (vector["size"] - 64, "trailer")]
+    data = bytearray(vector["size"])
+    for at, name in parts:
+        data[at : at + len(vector[name]) // 2] = bytes.fromhex(vector[name])
+    store = LocalStore(tmp_path)
+    store.put(vector["key"], data)
+    pack_id = _numbers(0x10, 16)
+    index = packs.read_index(store, pack_id)
+    assert packs.damaged(store, pack_id) == []
+    stored = packs.read_blob(store, pack_id, 4096, len(_PLAIN) + 16)
+    chunk_id = _domain().chunk_id(digest(_PLAIN))
+    assert packs.decrypt(_domain(), chunk_id, _numbers(0x30, 32), index.entries[0].blob_id, stored) == _PLAIN
+    copy = LocalStore(tmp_path / "copy")
+    copying.copy_pack(store, copy, pack_id)
+    assert copy.read(vector["key"]) == data
+
+
+def test_blobs_are_placed_as_documented(document: dict[str, Any]) -> None:
+    vector = document["places"]
+    for version, expected in ((1, vector["offsets_version_1"]), (2, vector["offsets"])):
+        end, offsets = 4096, []
+        for length in vector["lengths"]:
+            offsets.append(packs.place(end, length, version))
+            end = offsets[-1] + length
+        assert offsets == expected
 
 
 def test_manifest_is_written_as_documented(tmp_path: Path, document: dict[str, Any]) -> None:

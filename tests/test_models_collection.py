@@ -146,7 +146,7 @@ def test_what_a_crash_leaves_is_found(running: Installation) -> None:
     pack.parent.mkdir(exist_ok=True)
     manifests = weights / "manifests"
     manifests.mkdir(exist_ok=True)
-    for path in (pack, manifests / "01arz3ndektsv4rrffq69g5fav", weights / ".tmp" / "0123456789abcdef"):
+    for path in (pack, manifests / "01arz3ndektsv4rrffq69g5fav", weights / ".tmp" / ("01" * 16)):
         path.write_bytes(b"left behind")
     assert running.admin.collect(None).deleted_manifests == 0, "younger than an hour: it may be in flight"
     collected = running.admin.collect()

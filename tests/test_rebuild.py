@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from services.models import rebuild
 from strongroom.models.v1 import managers_pb2, managers_pb2_grpc
 from tests.models_installation import Caller, Installation, installation, noise, refused
 from tests.replicated import Replicated, replicated, wait_for
@@ -69,6 +70,7 @@ def test_a_lost_index_is_rebuilt(running: Installation) -> None:
         rebuilt = caller.rebuild()
         assert (rebuilt.versions_added, rebuilt.managers_added, list(rebuilt.problems)) == (3, 1, [])
         assert rebuilt.trusted
+        assert {"metrics", "tags", "aliases"} <= set(rebuilt.not_restored)
         assert caller.read("v1", "a") == first
         assert caller.read("v1", "empty") == b""
         assert caller.read("v1", "a", model="other") == second
@@ -82,6 +84,27 @@ def test_a_lost_index_is_rebuilt(running: Installation) -> None:
         caller.collect()
         assert caller.verify("v2").is_valid
         assert caller.rebuild().versions_known == 3
+
+
+def test_a_list_that_leaves_manifests_out_does_not_cost_their_keys(
+    running: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild, "OBJECT_AGE", timedelta())
+    content = noise(20, MIB)
+    running.admin.push("v1", {"a": content})
+    running.admin.push("v2", {"b": noise(21, MIB)})
+    hidden = min(running.stored("manifests"))
+    aside = running.folder / "aside"
+    hidden.rename(aside)
+    with another_index(running) as caller:
+        found = caller.rebuild()
+        assert (found.versions_added, found.trusted) == (1, False)
+        assert any("hide manifests" in problem for problem in found.problems)
+        with refused(Code.FAILED_PRECONDITION, "INDEX_STALE"):
+            caller.collect()
+        aside.rename(hidden)
+        assert caller.rebuild().trusted
+        assert caller.read("v1", "a") == content
 
 
 def test_an_index_that_was_lost_removes_nothing(running: Installation) -> None:

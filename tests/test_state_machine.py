@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any, ClassVar
 
 import grpc
@@ -197,9 +198,13 @@ class Weights(RuleBasedStateMachine):
             self.delete(version, 0)
         self.expire(0)
         self.admin.collect()
-        assert self.running.stored() == [], "files that nothing refers to"
+        assert self.leftovers() == [], "files that nothing refers to"
         assert self.admin.collect(dry_run=True) == maintenance_pb2.CollectGarbageResponse()
         self.assert_destroyed()
+
+    def leftovers(self) -> list[Path]:
+        """Files in any store."""
+        return self.running.stored()
 
     def assert_whole(self, version: str) -> None:
         for path, content in self.files(self.versions[version]).items():

@@ -67,11 +67,16 @@ _WRONG = [
     ("primary: !!python/object/apply:os.system [id]", "not YAML"),
     ("[" * 1000, "not YAML"),
     ("x" * 70_000, "larger"),
+    ("a: &a [x]\nprimary: *a", "aliases"),
+    ("primary: 2001-99-99", "not YAML"),
+    ("primary: " + "9" * 5000, "not YAML"),
+    (_one(_DISK | {"path": "a\0b"}), "no file can"),
+    ("".join(f"field{chr(97 + n)}: x\n" for n in range(26)), "and 23 more"),
     ({"primary": "one", "stores": {}}, "stores"),
     ({"primary": "two", "stores": {"one": _DISK}}, "two"),
     ({"primary": "one", "replicas": ["one"], "stores": {"one": _DISK}}, "twice"),
     ({"primary": "one", "stores": {"one": _DISK, "two": _AWS}}, "two"),
-    ({"primary": "one", "replicas": ["two"], "stores": {"one": _AWS, "two": _AWS}}, "same place"),
+    ({"primary": "one", "replicas": ["two"], "stores": {"one": _AWS, "two": dict(_AWS)}}, "same place"),
     ({"primary": "../up", "stores": {"../up": _DISK}}, "primary"),
     (_one({"kind": "ftp", "path": "a"}), "kind"),
     (_one(_DISK | {"pth": "b"}), "pth"),
@@ -93,6 +98,23 @@ _WRONG = [
 def test_mistake_is_named(tmp_path: Path, fields: object, named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         load(_file(tmp_path, fields))
+
+
+def test_an_error_has_one_line_and_repeats_nothing_that_may_be_secret(tmp_path: Path) -> None:
+    for wrong in ({"primary": "one", f"{_SECRET}\nmore": 1}, _one({"kind": f"{_SECRET}\n"}), {_SECRET: {}}):
+        with pytest.raises(ConfigurationError) as caught:
+            load(_file(tmp_path, wrong))
+        assert str(caught.value).isprintable()
+        assert _SECRET not in str(caught.value)
+
+
+def test_a_small_file_does_not_grow_by_merges_or_keys(tmp_path: Path) -> None:
+    """Each line refers twice to the one before: 2 to the 40 in a key that is compared by its text."""
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 41)), "? [*a40]\n: x"]
+    merges = ["a0: &a0 {x: y}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 41))]
+    for text in (lines, merges):
+        with pytest.raises(ConfigurationError, match="aliases"):
+            load(_file(tmp_path, "\n".join(text)))
 
 
 def test_plain_http_may_be_wanted(tmp_path: Path) -> None:

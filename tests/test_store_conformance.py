@@ -123,7 +123,7 @@ def test_one_of_many_writers_wins(request: pytest.FixtureRequest, store: Store, 
 
     def compete(number: int) -> None:
         mine = data + bytes([number])
-        with store.create("aliases/champion") as writer:
+        with store.create("manifests/champion") as writer:
             writer.append(mine)
             start.wait()
             try:
@@ -138,7 +138,7 @@ def test_one_of_many_writers_wins(request: pytest.FixtureRequest, store: Store, 
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.read("aliases/champion") in won
+    assert store.read("manifests/champion") in won
     assert len(won) + len(lost) == 4
     # SeaweedFS 4.48 looks for an object before it takes the lock under which it completes an upload in parts, so that
     # several may pass; Amazon documents that one does. Keys of packs are random: nobody competes for one.

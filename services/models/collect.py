@@ -15,7 +15,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from ulid import ULID
 
-from services.models import chunk_index, condemned, guesses, packs, uploads
+from services.models import chunk_index, condemned, guesses, manifests, packs, uploads
 from services.models import tables as t
 from services.models.index_identity import IndexIdentity, IndexStale
 from services.models.key_client import KeyClient
@@ -157,12 +157,9 @@ class Collector:
         # What is no pack of ours, such as a note that somebody left there, is not ours to remove.
         pack_ids = [pack_id for name in candidates.packs if (pack_id := packs.pack_id_of(name)) is not None]
         garbage |= {packs.pack_key(pack_id) for pack_id in _unknown(connection, pack_ids, t.packs.c.pack_id)}
-        garbage |= _unknown(connection, candidates.manifests, t.versions.c.manifest_key)
-        keys = _unknown(connection, candidates.keys, t.versions.c.data_key_id)
-        keys = _unknown(connection, keys, t.versions.c.domain_key_id)
-        keys = _unknown(connection, keys, t.managers.c.domain_key_id)
-        keys = _unknown(connection, keys, t.uploads.c.domain_key_id, t.uploads.c.state == "open")
-        garbage |= {condemned.name_of_key(key) for key in keys}
+        listed = [name for name in candidates.manifests if manifests.is_manifest_key(name)]
+        garbage |= _unknown(connection, listed, t.versions.c.manifest_key)
+        garbage |= {condemned.name_of_key(key) for key in unused_keys(connection, candidates.keys)}
         # Of managers that were never made to the end.
         keks = _unknown(connection, candidates.keks, t.managers.c.kek_id)
         garbage |= {condemned.name_of_kek(kek) for kek in keks}
@@ -188,6 +185,14 @@ class Collector:
             self._store.discard_unfinished(name)
         self._remover.remove(doomed)
         self._database.forget_deleted()
+
+
+def unused_keys(connection: sa.Connection, keys: Collection[str]) -> set[str]:
+    """Those of the keys that nothing in the index refers to."""
+    keys = _unknown(connection, keys, t.versions.c.data_key_id)
+    keys = _unknown(connection, keys, t.versions.c.domain_key_id)
+    keys = _unknown(connection, keys, t.managers.c.domain_key_id)
+    return _unknown(connection, keys, t.uploads.c.domain_key_id, t.uploads.c.state == "open")
 
 
 def _made(name: str) -> datetime:

@@ -44,8 +44,12 @@ def kek_named(name: str) -> str | None:
 
 
 def condemn(connection: sa.Connection, names: Iterable[str], now: datetime) -> None:
-    """Forbids any further reference to these names."""
-    t.insert_missing(connection, t.condemned, ({"name": name, "condemned_at": now} for name in names))
+    """Forbids any further reference to these names, and has them removed.
+
+    Once more, if they were: a process that died between making a copy and seeing that nobody wants it has left one.
+    """
+    rows = ({"name": name, "condemned_at": now, "removed_at": None} for name in names)
+    t.insert_or_set(connection, t.condemned, rows, removed_at=None)
 
 
 def refuse_condemned(connection: sa.Connection, names: Collection[str]) -> None:

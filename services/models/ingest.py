@@ -238,7 +238,7 @@ class Ingest:
         writer: PackWriter | None = None
         try:
             while (group := self._groups.get()) is not None and self._error is None:
-                if writer is not None and not writer.has_room(group.stored):
+                if writer is not None and not writer.has_room(group.stored, len(group.chunks)):
                     self._seal(writer)
                     writer = None
                 if writer is None:

@@ -7,6 +7,7 @@ cut or exchanged is found out before anything in it is believed.
 
 import hmac
 import os
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _REFERENCE = struct.Struct("<16s32s")  # blob id, BLAKE3 of ciphertext and tag
 _OPENING = struct.Struct("<32s32sIB")  # chunk id, salt, length of the plaintext, codec
 _FILE = struct.Struct("<Q32sI")  # size, sha256, count of chunks
 _NONCE_BYTES = 12  # random: one data key encrypts few manifests, far below 2**32 (NIST SP 800-38D, section 8.3)
+_KEY = re.compile(r"manifests/[0-9a-hjkmnp-tv-z]{26}")
 _ASSOCIATED_DATA = b"strongroom manifest v1"
 
 
@@ -95,6 +97,11 @@ class Reference:
 def manifest_key(version_id: str) -> str:
     """The store's key of a version's manifest."""
     return f"manifests/{version_id.lower()}"
+
+
+def is_manifest_key(key: str) -> bool:
+    """Whether an object of this key can be a manifest of ours: versions' ids are ULIDs."""
+    return _KEY.fullmatch(key) is not None
 
 
 def valid_path(path: str) -> bool:

@@ -44,7 +44,7 @@ class SealedPack:
 
 
 def stored_size(plain_length: int) -> int:
-    """How many bytes of a pack a chunk takes at most: ciphertext, tag and padding."""
+    """How many bytes of a pack a chunk takes at most: ciphertext, tag and padding. Small ones share a block."""
     return packs.aligned(plain_length + TAG_BYTES)
 
 
@@ -64,26 +64,28 @@ class PackWriter:
         self._random = random
         self._pack_id = random(packs.PACK_ID_BYTES)
         self._writer = store.create(packs.pack_key(self._pack_id))
-        self._size = 0
+        self._size = 0  # written: whole blocks
+        self._tail = packs.encode_header(self._pack_id)  # not yet written: at most a block
         self._chunks: list[StoredChunk] = []
 
-    def has_room(self, stored: int) -> bool:
-        """Whether chunks of that stored size still fit. Into a new pack MAX_GROUP does."""
-        return max(self._size, BLOCK) + stored <= MAX_PACK
+    def has_room(self, stored: int, count: int) -> bool:
+        """Whether so many chunks of that stored size still fit. Into a new pack MAX_GROUP does."""
+        end = packs.aligned(self._size + len(self._tail))
+        return end + stored <= MAX_PACK and len(self._chunks) + count <= packs.MAX_ENTRIES
 
     def append(self, chunks: Iterable[tuple[bytes, Buffer]], scratch: memoryview) -> None:
         """Encrypts and writes chunks, given as chunk id and plaintext, whose stored sizes sum to MAX_GROUP or less.
 
         `scratch` is SCRATCH_BYTES of page-aligned memory that nobody else uses meanwhile.
         """
-        length = 0
-        if not self._size:
-            scratch[:BLOCK] = packs.encode_header(self._pack_id)
-            length = BLOCK
+        end = len(self._tail)
+        scratch[:end] = self._tail
         for chunk_id, plain in chunks:
-            length += self._encrypt(chunk_id, plain, self._size + length, scratch[length:])
-        self._writer.append(scratch[:length])
-        self._size += length
+            end = self._encrypt(chunk_id, plain, end, scratch)
+        whole = end // BLOCK * BLOCK
+        self._tail = bytes(scratch[whole:end])
+        self._writer.append(scratch[:whole])
+        self._size += whole
 
     def seal(self, scratch: memoryview) -> SealedPack:
         """Ends the pack: when this returns, it is durable. It has at least one chunk."""
@@ -91,10 +93,11 @@ class PackWriter:
             PackEntry(chunk.blob_id, chunk.offset, chunk.stored_length, chunk.ciphertext_digest)
             for chunk in self._chunks
         )
-        size = self._size + packs.index_size(len(entries))
-        index = packs.encode_index(PackIndex(self._pack_id, size, entries))
-        scratch[: len(index)] = index
-        self._writer.append(scratch[: len(index)])
+        rest = packs.aligned(len(self._tail))
+        size = self._size + rest + packs.index_size(len(entries))
+        end = self._tail.ljust(rest, b"\0") + packs.encode_index(PackIndex(self._pack_id, size, entries))
+        scratch[: len(end)] = end
+        self._writer.append(scratch[: len(end)])
         self._writer.commit()
         return SealedPack(self._pack_id, size, self._chunks)
 
@@ -102,15 +105,16 @@ class PackWriter:
         """Removes what was written; does nothing after `seal`."""
         self._writer.discard()
 
-    def _encrypt(self, chunk_id: bytes, plain: Buffer, offset: int, room: memoryview) -> int:
-        """Puts a blob at the beginning of `room`; returns its length with padding."""
+    def _encrypt(self, chunk_id: bytes, plain: Buffer, end: int, scratch: memoryview) -> int:
+        """Puts a blob behind what ends at `end`; returns where it ends itself."""
         blob_id, salt = self._random(BLOB_ID_BYTES), self._random(SALT_BYTES)
         codec, encoded = self._compressor.shrink(plain)
-        stored = room[: len(encoded) + TAG_BYTES]
+        begin = packs.place(end, len(encoded) + TAG_BYTES)  # whole blocks are before the scratch
+        scratch[end:begin] = bytes(begin - end)
+        stored = scratch[begin : begin + len(encoded) + TAG_BYTES]
         packs.encrypt_into(self._domain, chunk_id, salt, blob_id, encoded, stored, codec)
-        padded = packs.aligned(len(stored))
-        room[len(stored) : padded] = bytes(padded - len(stored))
         # Hashed while it is still in the processor's cache.
         digest = blake3(stored).digest()
-        self._chunks.append(StoredChunk(chunk_id, blob_id, salt, offset, len(stored), len(plain), digest, codec))
-        return padded
+        at = self._size + begin
+        self._chunks.append(StoredChunk(chunk_id, blob_id, salt, at, len(stored), len(plain), digest, codec))
+        return begin + len(stored)

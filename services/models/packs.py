@@ -5,6 +5,7 @@ blobs and finds damage by accident; whoever can write packs can forge it, and is
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -17,17 +18,19 @@ from services.models.stores.store import ObjectNotFound, Store
 from services.shared.errors import DataLoss
 from strongroom.chunking import MAX_CHUNK, Buffer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PACK_ID_BYTES = 16
 TAG_BYTES = 16
-BLOCK = 4096  # everything begins at a multiple of this, as O_DIRECT wants it
+BLOCK = 4096  # what O_DIRECT writes; smaller blobs share one
 MAX_PACK = 64 * 1024 * 1024  # header and blobs; the index comes on top
 
 _MAGIC = b"STRGPACK"
 _HEADER = struct.Struct("<8sI16s")  # magic, format version, pack id
 _ENTRY = struct.Struct("<16sQQ32s")  # blob id, offset, stored length, BLAKE3 of the stored bytes
 _TRAILER = struct.Struct("<32sQQII8s")  # digest, offset of the index, size of the pack, count, format version, magic
-_MAX_ENTRIES = MAX_PACK // BLOCK - 1
+MAX_ENTRIES = MAX_PACK // BLOCK - 1
+# Read at once: a request for each small blob would take longer than its bytes do.
+_PIECE = 8 * 1024 * 1024
 
 # GCM must not see a nonce twice under one key (NIST SP 800-38D, section 8). A chunk key comes from a fresh random salt
 # of 256 bits and encrypts one chunk, once; so its one nonce may be any constant.
@@ -47,11 +50,12 @@ class PackEntry:
 
 @dataclass(frozen=True)
 class PackIndex:
-    """A pack's size in bytes and its entries in order of offset."""
+    """A pack's size in bytes and its entries in order of offset. In `version` 1 every blob begins a block."""
 
     pack_id: bytes
     size: int
     entries: tuple[PackEntry, ...]
+    version: int = FORMAT_VERSION
 
 
 def pack_key(pack_id: bytes) -> str:
@@ -74,6 +78,15 @@ def aligned(length: int) -> int:
     return -(-length // BLOCK) * BLOCK
 
 
+def place(end: int, length: int, version: int = FORMAT_VERSION) -> int:
+    """Where a blob of that stored length begins if the one before it ends at `end`.
+
+    Behind it, if it is smaller than a block and there is room for it in this one; else at the next block.
+    """
+    shares = version > 1 and length < BLOCK and end % BLOCK + length <= BLOCK
+    return end if shares else aligned(end)
+
+
 def read_index(store: Store, pack_id: bytes) -> PackIndex:
     """Reads header and index from the pack itself. DataLoss with reason PACK_DAMAGED or PACK_MISSING."""
     key = pack_key(pack_id)
@@ -84,8 +97,9 @@ def read_index(store: Store, pack_id: bytes) -> PackIndex:
             raise _damaged_pack(pack_id)
         _, offset, stated_size, count, version, magic = _TRAILER.unpack(trailer)
         if (
-            (magic, version, stated_size) != (_MAGIC, FORMAT_VERSION, size)
-            or not 1 <= count <= _MAX_ENTRIES
+            (magic, stated_size) != (_MAGIC, size)
+            or not 1 <= version <= FORMAT_VERSION
+            or not 1 <= count <= MAX_ENTRIES
             or not 2 * BLOCK <= offset <= MAX_PACK
             or size != offset + aligned(count * _ENTRY.size + _TRAILER.size)
         ):
@@ -94,38 +108,61 @@ def read_index(store: Store, pack_id: bytes) -> PackIndex:
         header = store.read(key, 0, BLOCK)
     except ObjectNotFound:
         raise _missing_pack(pack_id) from None
-    index = PackIndex(pack_id, size, tuple(PackEntry(*row) for row in _ENTRY.iter_unpack(table[: count * _ENTRY.size])))
+    entries = tuple(PackEntry(*row) for row in _ENTRY.iter_unpack(table[: count * _ENTRY.size]))
+    index = PackIndex(pack_id, size, entries, version)
     # One form only: what an index says must be what writing it again would give, byte for byte.
-    if header != encode_header(pack_id) or not _contiguous(index.entries, offset) or table != encode_index(index):
+    if header != encode_header(pack_id, version) or not _contiguous(index, offset) or table != encode_index(index):
         raise _damaged_pack(pack_id)
     return index
 
 
 def read_blob(store: Store, pack_id: bytes, offset: int, stored_length: int) -> memoryview:
     """Ciphertext and tag, not yet authenticated. DataLoss with reason CHUNK_DAMAGED or PACK_MISSING."""
-    if offset < BLOCK or offset % BLOCK or not TAG_BYTES < stored_length <= MAX_CHUNK + TAG_BYTES:
+    possible = TAG_BYTES < stored_length <= MAX_CHUNK + TAG_BYTES
+    if offset < BLOCK or not possible or place(offset, stored_length) != offset:
         raise _damaged_chunk()
     try:
-        data = memoryview(store.read(pack_key(pack_id), offset, aligned(stored_length)))
+        data = memoryview(store.read(pack_key(pack_id), offset, stored_length))
     except ObjectNotFound:
         raise _missing_pack(pack_id) from None
-    if len(data) != aligned(stored_length) or any(data[stored_length:]):
+    if len(data) != stored_length:
         raise _damaged_chunk()
-    return data[:stored_length]
+    return data
 
 
 def damaged(store: Store, pack_id: bytes) -> list[PackEntry]:
     """Reads the whole pack and says which blobs are not as its index says; needs no key. DataLoss as `read_index`."""
-    found = []
-    for entry in read_index(store, pack_id).entries:
+    index = read_index(store, pack_id)
+    return [entry for _, spans in read_pieces(store, index) for entry, span in spans if not sound(entry, span)]
+
+
+def read_pieces(store: Store, index: PackIndex) -> Iterator[tuple[bytes, list[tuple[PackEntry, memoryview]]]]:
+    """What is between header and index, a few MiB at a time: each blob with what follows it up to the next.
+
+    DataLoss with reason PACK_MISSING. What is cut is for `sound` to find.
+    """
+    end = index.size - index_size(len(index.entries))
+    starts = [*(entry.offset for entry in index.entries), end]
+    first = 0
+    for after, until in enumerate(starts[1:], 1):
+        begin = starts[first]
+        if until - begin < _PIECE and until < end:
+            continue
         try:
-            stored = read_blob(store, pack_id, entry.offset, entry.stored_length)
-            sound = blake3(stored).digest() == entry.ciphertext_digest
-        except DataLoss:
-            sound = False
-        if not sound:
-            found.append(entry)
-    return found
+            piece = store.read(pack_key(index.pack_id), begin, until - begin)[: until - begin]
+        except ObjectNotFound:
+            raise _missing_pack(index.pack_id) from None
+        piece = piece.ljust(until - begin, b"\xff")  # what padding never is, so that a cut is seen
+        view = memoryview(piece)
+        spans = [view[starts[at] - begin : starts[at + 1] - begin] for at in range(first, after)]
+        yield piece, list(zip(index.entries[first:after], spans, strict=True))
+        first = after
+
+
+def sound(entry: PackEntry, span: memoryview) -> bool:
+    """Whether this is the blob, and nothing but zeros follow it."""
+    blob, padding = span[: entry.stored_length], span[entry.stored_length :]
+    return blake3(blob).digest() == entry.ciphertext_digest and not any(padding)
 
 
 def encrypt_into(
@@ -170,9 +207,9 @@ def decrypt_into(
         raise _damaged_chunk() from None
 
 
-def encode_header(pack_id: bytes) -> bytes:
+def encode_header(pack_id: bytes, version: int = FORMAT_VERSION) -> bytes:
     """The first block of a pack."""
-    return _HEADER.pack(_MAGIC, FORMAT_VERSION, pack_id).ljust(BLOCK, b"\0")
+    return _HEADER.pack(_MAGIC, version, pack_id).ljust(BLOCK, b"\0")
 
 
 def encode_index(index: PackIndex) -> bytes:
@@ -182,7 +219,7 @@ def encode_index(index: PackIndex) -> bytes:
         for entry in index.entries
     )
     length = aligned(len(rows) + _TRAILER.size)
-    fields = (index.size - length, index.size, len(index.entries), FORMAT_VERSION, _MAGIC)
+    fields = (index.size - length, index.size, len(index.entries), index.version, _MAGIC)
     unsigned = _TRAILER.pack(bytes(32), *fields)
     digest = blake3(index.pack_id + rows + unsigned).digest()
     return rows.ljust(length - _TRAILER.size, b"\0") + _TRAILER.pack(digest, *fields)
@@ -193,14 +230,16 @@ def index_size(count: int) -> int:
     return aligned(count * _ENTRY.size + _TRAILER.size)
 
 
-def _contiguous(entries: tuple[PackEntry, ...], end: int) -> bool:
+def _contiguous(index: PackIndex, end: int) -> bool:
     """Whether the blobs fill the pack from the header to the index, and have distinct ids and possible lengths."""
     position = BLOCK
-    for entry in entries:
-        if entry.offset != position or not TAG_BYTES < entry.stored_length <= MAX_CHUNK + TAG_BYTES:
+    for entry in index.entries:
+        if not TAG_BYTES < entry.stored_length <= MAX_CHUNK + TAG_BYTES:
             return False
-        position += aligned(entry.stored_length)
-    return position == end and len({entry.blob_id for entry in entries}) == len(entries)
+        if entry.offset != place(position, entry.stored_length, index.version):
+            return False
+        position = entry.offset + entry.stored_length
+    return aligned(position) == end and len({entry.blob_id for entry in index.entries}) == len(index.entries)
 
 
 def _associated_data(blob_id: bytes, codec: int) -> bytes:

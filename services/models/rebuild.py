@@ -17,6 +17,7 @@ from services.models import chunk_index, condemned, manager_restoring, manifests
 from services.models import tables as t
 from services.models.access_codes import AccessCode, AccessCodeRefused
 from services.models.blob_places import BlobPlaces
+from services.models.collect import OBJECT_AGE, unused_keys
 from services.models.guesses import AccessCodeThrottled
 from services.models.index_identity import IndexIdentity
 from services.models.key_client import KeyClient
@@ -32,6 +33,16 @@ from services.shared.errors import DataLoss, DomainError
 
 _PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{32})")
 _MOST_PROBLEMS = 100
+# Neither manifests nor indexes of packs say this: it stands in the database alone.
+NOT_RESTORED = (
+    "who pushed a version",
+    "metrics",
+    "tags",
+    "aliases",
+    "lineage and artifacts",
+    "logical paths",
+    "settings of managers",
+)
 
 _log = structlog.get_logger()
 
@@ -58,6 +69,7 @@ class Rebuilt:
     bytes_found: int = 0
     problems: list[str] = field(default_factory=list)
     trusted: bool = False
+    not_restored: tuple[str, ...] = NOT_RESTORED
 
     def complain(self, problem: str) -> None:
         if len(self.problems) < _MOST_PROBLEMS:
@@ -116,6 +128,8 @@ class Rebuilder:
                     self._add(opener, source, key, places, result)
                 except _REFUSALS as error:
                     result.complain(f"{key}: {error.message}")
+        if not options.dry_run:
+            self._look_for_hidden(result)
         if not options.dry_run and (options.accept_losses or not result.problems):
             self._identity.take_over()
             self._finished()
@@ -124,6 +138,17 @@ class Rebuilder:
             "the index was rebuilt", dry_run=options.dry_run, **vars(result) | {"problems": len(result.problems)}
         )
         return result
+
+    def _look_for_hidden(self, result: Rebuilt) -> None:
+        """A store that leaves manifests out of its list must not have the next collection destroy their keys."""
+        keys = set(self._keys.list(int(OBJECT_AGE.total_seconds())))
+        with self._database.read() as connection:
+            unused = len(unused_keys(connection, keys))
+        if unused:
+            result.complain(
+                f"{unused} keys belong to nothing that was found: a store may lack or hide manifests. Once the index "
+                "is trusted, these keys are destroyed."
+            )
 
     def _listed(self, source: ReplicatedStore, folder: str, result: Rebuilt) -> dict[str, int]:
         """Objects and their sizes. A store that does not answer is a problem: it may have what the others lack."""

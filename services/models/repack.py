@@ -75,14 +75,13 @@ class Repacker:
                     _log.warning("a damaged pack is not repacked", pack=chunks[0].pack_id.hex())
                     continue
                 if pack is not None and not pack.has_room(chunks):
-                    self._finish(pack)
+                    repacked += self._finish(pack)
                     pack = None
                 pack = pack or _NewPack(self._store, self._random(packs.PACK_ID_BYTES))
                 for chunk, blob in blobs:
                     pack.append(chunk, blob)
-                repacked += 1
             if pack is not None:
-                self._finish(pack)
+                repacked += self._finish(pack)
         finally:
             if pack is not None:
                 pack.discard()
@@ -90,7 +89,9 @@ class Repacker:
 
     def _sparse(self, created_before: datetime) -> Iterator[list[_Moving]]:
         """What is left of each sparse pack; less than half of a pack each time, so it fits into memory and a pack."""
-        blocks = sa.func.sum((t.chunks.c.stored_length + BLOCK - 1) // BLOCK * BLOCK, type_=sa.BigInteger)
+        length = t.chunks.c.stored_length
+        space = sa.case((length < BLOCK, length), else_=(length + BLOCK - 1) // BLOCK * BLOCK)
+        blocks = sa.func.sum(space, type_=sa.BigInteger)
         listed = (
             sa.select(t.packs.c.id, t.packs.c.size, sa.func.count(t.chunks.c.id).label("chunks"), blocks.label("left"))
             .join(t.chunks, t.chunks.c.pack == t.packs.c.id)
@@ -108,13 +109,25 @@ class Repacker:
     def _blob(self, chunk: _Moving) -> memoryview:
         return self._store.sound(packs.pack_key(chunk.pack_id), partial(_sound_blob, chunk))
 
-    def _finish(self, pack: "_NewPack") -> None:
-        """Makes the new pack durable, then lets the rows say so that are as they were."""
+    def _finish(self, pack: "_NewPack") -> int:
+        """Makes the new pack durable and lets the rows say so that are as they were; of how many packs they were.
+
+        None if a pack is condemned: another collection was faster, and everything stays where it is.
+        """
         index = pack.seal()
+        try:
+            self._move(pack, index)
+        except condemned.Condemned:
+            _log.warning("a new pack was taken for garbage", pack=index.pack_id.hex())
+            return 0
+        return len({chunk.old_pack for chunk in pack.chunks})
+
+    def _move(self, pack: "_NewPack", index: PackIndex) -> None:
         now = self._clock()
         with self._database.write() as connection:
             t.hold_references(connection, removing=True)
-            condemned.refuse_condemned(connection, [packs.pack_key(index.pack_id)])
+            named = {index.pack_id, *(chunk.pack_id for chunk in pack.chunks)}
+            condemned.refuse_condemned(connection, [packs.pack_key(pack_id) for pack_id in named])
             values = {"pack_id": index.pack_id, "size": index.size, "created_at": now}
             number = connection.execute(sa.insert(t.packs).values(values).returning(t.packs.c.id)).scalar_one()
             move = (
@@ -146,19 +159,21 @@ class _NewPack:
         self.chunks: list[_Moving] = []
 
     def has_room(self, chunks: Sequence[_Moving]) -> bool:
-        return self._size + sum(packs.aligned(chunk.entry.stored_length) for chunk in chunks) <= MAX_PACK
+        most = packs.aligned(self._size) + sum(packs.aligned(chunk.entry.stored_length) for chunk in chunks)
+        return most <= MAX_PACK and len(self.chunks) + len(chunks) <= packs.MAX_ENTRIES
 
     def append(self, chunk: _Moving, blob: memoryview) -> None:
-        entry = PackEntry(chunk.entry.blob_id, self._size, len(blob), chunk.entry.ciphertext_digest)
-        self._writer.append(bytes(blob).ljust(packs.aligned(len(blob)), b"\0"))
-        self._size += packs.aligned(len(blob))
-        self._entries.append(entry)
+        at = packs.place(self._size, len(blob))
+        self._writer.append(bytes(at - self._size) + blob)
+        self._size = at + len(blob)
+        self._entries.append(PackEntry(chunk.entry.blob_id, at, len(blob), chunk.entry.ciphertext_digest))
         self.chunks.append(chunk)
 
     def seal(self) -> PackIndex:
         """When this returns, the pack is durable."""
-        index = PackIndex(self._pack_id, self._size + packs.index_size(len(self._entries)), tuple(self._entries))
-        self._writer.append(packs.encode_index(index))
+        end = packs.aligned(self._size)
+        index = PackIndex(self._pack_id, end + packs.index_size(len(self._entries)), tuple(self._entries))
+        self._writer.append(bytes(end - self._size) + packs.encode_index(index))
         self._writer.commit()
         return index
 

@@ -78,6 +78,8 @@ def rebuild(
         added = f"{'would add' if dry_run else 'added'} {counted(found.versions_added, 'version')}"
         known = f"{found.versions_known} known, {counted(found.packs_found, 'pack')}, {human_size(found.bytes_found)}"
         typer.echo(f"{added}; {known}")
+        if found.versions_added:
+            typer.echo(f"not in any store, so not restored: {', '.join(found.not_restored)}")
         for problem in found.problems:
             complain(problem, 1)
         if not found.trusted and not dry_run:

@@ -15,7 +15,7 @@ from services.models.manifests import ChunkRef, Manifest, ManifestFile
 from services.models.packs import PackEntry, PackIndex
 from strongroom import bulk
 from strongroom.models.v1 import files_pb2, weights_pb2
-from tests.fuzz.targets import KEY, NONCE, PACK_ID
+from tests.fuzz.targets import KEY, NONCE, PACK_ID, SECRET
 
 
 def seeds() -> dict[str, list[bytes]]:
@@ -23,7 +23,7 @@ def seeds() -> dict[str, list[bytes]]:
     return {
         "manifest": [_manifest(["a"]), _manifest(["a", "b/c", "b/d"])],
         "raw_manifest": [_manifest(["a"])],
-        "pack": [_pack(1), _pack(3)],
+        "pack": [_pack([17]), _pack([17, 18, 4096, 19]), _pack([17, 18, 19], version=1)],
         "frame": [bulk.encode_frame([b"x"]), bulk.encode_frame([bytes(300), b"y" * 5])],
         "body": [_put(data=b"x"), _put(data=bytes(300), content_type="text/plain")],
         "header": [_write_header(), _put(data=b"x", path="a/b")],
@@ -34,6 +34,7 @@ def seeds() -> dict[str, list[bytes]]:
         "form": [_form(b"weights"), _form(b"", before=b"preamble\r\n"), _form(bytes(300), others=2)],
         "tensors": [_tensors(np.float32), _tensors(np.float64), _tensors(np.float16)],
         "arrays": [_arrays(np.savez), _arrays(np.savez_compressed)],
+        "stores": [_stores(), _stores(f", secret_key: {SECRET}"), f"{{primary: a, {SECRET}: b}}".encode(), *_BOMBS],
         "safetensors": [_safetensors([]), _safetensors([5]), _safetensors([1 << 18, 7, 1 << 18])],
     }
 
@@ -53,12 +54,17 @@ def _manifest(paths: list[str]) -> bytes:
     return whole[:clear_end] + b"".join(manifests._body(made.files, manifests._table(made)))
 
 
-def _pack(count: int) -> bytes:
+def _pack(lengths: list[int], version: int = packs.FORMAT_VERSION) -> bytes:
     """Entries and trailer."""
-    entries = [PackEntry(bytes([n] * 16), packs.BLOCK * (1 + n), 17 + n, bytes(32)) for n in range(count)]
-    table = packs.encode_index(PackIndex(PACK_ID, packs.BLOCK * (1 + count) + packs.index_size(count), tuple(entries)))
+    entries: list[PackEntry] = []
+    end = packs.BLOCK
+    for number, length in enumerate(lengths):
+        entries.append(PackEntry(bytes([number] * 16), packs.place(end, length, version), length, bytes(32)))
+        end = entries[-1].offset + length
+    size = packs.aligned(end) + packs.index_size(len(entries))
+    table = packs.encode_index(PackIndex(PACK_ID, size, tuple(entries), version))
     trailer = packs._TRAILER.size
-    return table[: count * packs._ENTRY.size] + table[-trailer:]
+    return table[: len(entries) * packs._ENTRY.size] + table[-trailer:]
 
 
 def _put(data: bytes, content_type: str = "", path: str = "") -> bytes:
@@ -84,6 +90,30 @@ def _commit(count: int) -> bytes:
     ]
     request = weights_pb2.CommitUploadRequest(manager_id="default", model_name="m", upload_id="u", files=files)
     return request.SerializeToString()
+
+
+# What has broken readers of YAML elsewhere: growth by aliases, by merges, in keys, depth, numbers, dates, tags.
+_BOMBS = [
+    b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nprimary: *c\n",
+    b"a: &a {x: y}\nb: &b {<<: [*a, *a]}\nprimary: {<<: [*b, *b]}\n",
+    b"a: &a [x, x]\n? [*a, *a]\n: x\n",
+    b"[" * 50,
+    b"primary: 2001-99-99",
+    b"primary: " + b"9" * 5000,
+    b"primary: !!timestamp x",
+    b"primary: !!python/object/apply:os.system [id]",
+    b'primary: a\nstores: {a: {kind: local, path: "\\0"}}',
+]
+
+
+def _stores(more: str = "") -> bytes:
+    return f"""primary: bucket
+replicas: [disk]
+stores:
+  bucket: {{kind: s3, bucket: models, access_key: {{environment: KEY}}{more}}}
+  disk: {{kind: local, path: weights}}
+cache: {{path: cache, max_size_gb: 0.5}}
+""".encode()
 
 
 def _safetensors(sizes: list[int]) -> bytes:

@@ -21,10 +21,20 @@ from azure.core.exceptions import (
     ResourceNotFoundError,
 )
 from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, ContainerClient, LinearRetry
+from requests import Session
 
+from services.models.stores.bounded import BoundedAdapter, expecting
 from services.models.stores.configuration import AzureConfiguration, ConfigurationError
-from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience
-from services.models.stores.store import ObjectNotFound, StoredObject, StoreFull, StoreUnavailable, folder, key_parts
+from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience, entries, understood
+from services.models.stores.store import (
+    FOLDERS,
+    ObjectNotFound,
+    StoredObject,
+    StoreFull,
+    StoreUnavailable,
+    folder,
+    key_parts,
+)
 from strongroom.chunking import Buffer
 
 _DISCARDED = "strongroomdiscarded"
@@ -33,6 +43,9 @@ _MOST_AT_ONCE = 64 * 1024 * 1024  # a pack in one request
 
 def opened(configuration: AzureConfiguration, patience: Patience = USUAL) -> "AzureStore":
     """Opens a store; asks nothing of it yet. Raises ConfigurationError."""
+    session = Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, BoundedAdapter(patience.silence))
     try:
         container = ContainerClient(
             configuration.endpoint,
@@ -41,6 +54,7 @@ def opened(configuration: AzureConfiguration, patience: Patience = USUAL) -> "Az
             retry_policy=LinearRetry(backoff=1, random_jitter_range=1, retry_total=patience.attempts - 1),
             connection_timeout=patience.connect,
             read_timeout=patience.silence,
+            session=session,
             max_single_put_size=_MOST_AT_ONCE,
             max_single_get_size=_MOST_AT_ONCE,
         )
@@ -92,10 +106,11 @@ class AzureStore:
         if length == 0:
             self.size(key)
             return b""
-        with _translated(key):
+        blob = self._blob(key)
+        with _translated(key), expecting(length):
             try:
                 span: dict[str, Any] = {"offset": offset, "length": length} if offset or length is not None else {}
-                stream = self._blob(key).download_blob(raw_response_hook=_refuse_whole, **span)
+                stream = blob.download_blob(raw_response_hook=_refuse_whole, **span)
                 _refuse_discarded(stream.properties, key)
                 data = stream.readall()
             except HttpResponseError as error:
@@ -106,8 +121,9 @@ class AzureStore:
 
     def size(self, key: str) -> int:
         """Bytes of an object. ObjectNotFound."""
+        blob = self._blob(key)
         with _translated(key):
-            properties = self._blob(key).get_blob_properties()
+            properties = blob.get_blob_properties()
             _refuse_discarded(properties, key)
             return int(properties.size)
 
@@ -116,12 +132,14 @@ class AzureStore:
         if prefix and not prefix.endswith("/"):
             raise ValueError("a prefix names a folder and ends in /")
         with _translated(prefix):
-            for blob in self._container.list_blobs(self._root + prefix, include=["metadata"], results_per_page=PAGE):
+            for blob in self._listed(prefix, "metadata"):
                 key = blob.name.removeprefix(self._root)
                 with suppress(ValueError, ObjectNotFound):  # not ours, or discarded
                     key_parts(key)
                     _refuse_discarded(blob, key)
-                    yield StoredObject(key, int(blob.size), blob.last_modified.timestamp())
+                    with understood():
+                        listed = StoredObject(key, int(blob.size), blob.last_modified.timestamp())
+                    yield listed
 
     def delete(self, key: str) -> bool:
         """Removes an object, durably; False if there is none. An account with soft delete keeps it for a while."""
@@ -136,10 +154,15 @@ class AzureStore:
     def unfinished(self) -> Iterator[StoredObject]:
         """Blobs of which blocks are staged and none are committed, and what is left of discarding such a blob."""
         with _translated(""):
-            for blob in self._container.list_blobs(self._root, include=["uncommittedblobs", "metadata"]):
-                key = blob.name.removeprefix(self._root)
-                if (size := self._staged(blob)) is not None:
-                    yield StoredObject(key, size, blob.last_modified.timestamp())
+            for name in FOLDERS:
+                for blob in self._listed(name, "uncommittedblobs", "metadata"):
+                    key = blob.name.removeprefix(self._root)
+                    with suppress(ValueError):  # not ours
+                        key_parts(key)
+                        if (size := self._staged(blob)) is not None:
+                            with understood():
+                                listed = StoredObject(key, size, blob.last_modified.timestamp())
+                            yield listed
 
     def discard_unfinished(self, key: str) -> bool:
         """Removes one of `unfinished`; False if it is gone already."""
@@ -152,6 +175,10 @@ class AzureStore:
                     raise
                 return False
             return bool(staged) and _discard(blob)
+
+    def _listed(self, prefix: str, *include: str) -> Iterator[BlobProperties]:
+        found = self._container.list_blobs(self._root + prefix, include=list(include), results_per_page=PAGE)
+        return entries(found.by_page(), lambda blob: blob.name)
 
     def _staged(self, blob: BlobProperties) -> int | None:
         """Bytes of a blob's staged blocks; None if the blob is an object or gone."""
@@ -250,7 +277,7 @@ def _translated(key: str) -> Iterator[None]:
             raise StoreFull("There is no room left in the store.", code=code) from None
         message = f"The Azure store refuses ({code}): see whether it is up, and container and credential are right."
         raise StoreUnavailable(message, code=code) from None
-    except AzureError as error:
+    except (AzureError, KeyError, TypeError, ValueError, AttributeError) as error:  # a field missing or senseless
         name = type(error).__name__
         raise StoreUnavailable(
             f"The Azure store does not answer as it should ({name}). Try again.", code=name

@@ -22,6 +22,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 _MAX_BYTES = 64 * 1024
 _MAX_STORES = 16
+_MAX_DEPTH = 8
+_MOST_ERRORS = 5
+# Names that an error repeats: anything else could be a secret in the wrong place.
+_SHOWN = re.compile(r"[A-Za-z_]{1,24}|[a-z0-9][a-z0-9-]{0,31}")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]{1,255}(/[A-Za-z0-9._/-]{0,255})?")
 
@@ -34,6 +38,13 @@ def _endpoint(url: str) -> str:
     return url.rstrip("/")
 
 
+def _possible_path(path: Path) -> Path:
+    if "\0" in str(path) or len(str(path)) > 4000:
+        raise ValueError("no file can have this path")
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_possible_path)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 # Folders of keys, and no slash at either end.
@@ -52,7 +63,7 @@ class _Strict(BaseModel):
 class SecretReference(_Strict):
     """Where a secret is: in a file or in a variable of the environment."""
 
-    file: Path | None = None
+    file: FilePath | None = None
     environment: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")] | None = None
 
     @model_validator(mode="after")
@@ -93,7 +104,7 @@ class LocalConfiguration(_Strict):
     """A folder, of this store alone; a relative path begins at the folder of the file."""
 
     kind: Literal["local"]
-    path: Path
+    path: FilePath
 
 
 class S3Configuration(_Remote):
@@ -155,7 +166,7 @@ StoreConfiguration = Annotated[
 class CacheConfiguration(_Strict):
     """A folder for pieces of packs that were read, of so many GB (10⁹ bytes); a relative path as for a local store."""
 
-    path: Path
+    path: FilePath
     max_size_gb: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
 
 
@@ -197,17 +208,36 @@ class StoresConfiguration(_Strict):
 def load(file: Path) -> StoresConfiguration:
     """The configuration in a file. Raises ConfigurationError, with what is wrong and none of the values."""
     try:
-        fields = yaml.load(_bounded_text(file), Loader=_NoRepeats)  # noqa: S506 - a SafeLoader
-        found = StoresConfiguration.model_validate(fields)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-        raise ConfigurationError(f"{file}: {wrong}") from None
-    except (yaml.YAMLError, RecursionError):
-        raise ConfigurationError(f"{file} is not YAML, or names a field twice") from None
+        found = parse(_bounded_text(file))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{file}: {error}") from None
     changes: dict[str, Any] = {"stores": {n: _placed(s, file.parent) for n, s in found.stores.items()}}
     if found.cache is not None:
         changes["cache"] = found.cache.model_copy(update={"path": file.parent / found.cache.path})
     return found.model_copy(update=changes)
+
+
+def parse(text: str) -> StoresConfiguration:
+    """The configuration, its paths as they are written. ConfigurationError, of one line."""
+    try:
+        fields = yaml.load(text, Loader=_Plain)  # noqa: S506 - a SafeLoader
+    # Scalars that look like a date or a number and are none raise whatever their constructor does.
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+        raise ConfigurationError("not YAML, or a field is named twice, or it has aliases or tags") from None
+    try:
+        return StoresConfiguration.model_validate(fields)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        wrong = [_told(item["type"], item["loc"], item["msg"]) for item in errors[:_MOST_ERRORS]]
+        more = [f"and {len(errors) - _MOST_ERRORS} more"] if len(errors) > _MOST_ERRORS else []
+        raise ConfigurationError("; ".join([*wrong, *more])) from None
+
+
+def _told(kind: str, where: tuple[int | str, ...], message: str) -> str:
+    names = [str(name) if _SHOWN.fullmatch(str(name)) else "…" for name in where]
+    if kind == "union_tag_invalid":  # pydantic repeats what it found
+        message = "kind is one of local, s3, gcs, azure"
+    return f"{'.'.join(names) or 'file'}: {message}"
 
 
 def _placed(store: StoreConfiguration, folder: Path) -> StoreConfiguration:
@@ -216,13 +246,31 @@ def _placed(store: StoreConfiguration, folder: Path) -> StoreConfiguration:
     return store
 
 
-class _NoRepeats(yaml.SafeLoader):
-    """YAML in which no mapping has a key twice: of two stores with one name, PyYAML would take the last."""
+class _Plain(yaml.SafeLoader):
+    """YAML of text, numbers, lists and mappings, a few deep.
+
+    No mapping has a key twice: of two stores with one name, PyYAML would take the last. There are no aliases, by which
+    a small file grows without end in merges and keys ("billion laughs"), and no tags.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # types-PyYAML leaves it without types
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None or getattr(event, "tag", None):
+            raise yaml.composer.ComposerError(problem="aliases and tags have no use here")
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise yaml.composer.ComposerError(problem="nothing is so deep here")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value]
-        if len(set(map(str, names))) < len(names):
-            raise yaml.constructor.ConstructorError(problem="a field is there twice")
+        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise yaml.constructor.ConstructorError(problem="a field is there twice, or is not text")
         return super().construct_mapping(node, deep)
 
 

@@ -5,6 +5,7 @@ Parts are objects of their own below `.unfinished/`; composing them makes the ob
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -18,17 +19,18 @@ from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
-from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException
 
+from services.models.stores.bounded import BoundedAdapter, expecting
 from services.models.stores.configuration import ConfigurationError, GcsConfiguration
-from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience
+from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience, entries, understood
 from services.models.stores.store import ObjectNotFound, StoredObject, StoreFull, StoreUnavailable, folder, key_parts
 from strongroom.chunking import Buffer
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _CONNECTIONS = 64
 _UNFINISHED = ".unfinished/"  # no key begins with a dot
+_PART = re.compile(r"[0-9a-f]{32}\.[0-9]{6,9}")  # what is named otherwise there is not ours
 _MOST_COMPOSED = 32  # https://cloud.google.com/storage/docs/composite-objects
 _TYPE = "application/octet-stream"
 
@@ -38,7 +40,7 @@ def opened(configuration: GcsConfiguration, patience: Patience = USUAL) -> "GcsS
     credentials = _credentials(configuration)
     session = AuthorizedSession(credentials)
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
+        session.mount(scheme, BoundedAdapter(patience.silence, pool_maxsize=_CONNECTIONS))
     options = {"api_endpoint": configuration.endpoint} if configuration.endpoint else None
     # The project would own new buckets, and none are made.
     client = storage.Client(project="-", credentials=credentials, _http=session, client_options=options)
@@ -92,9 +94,10 @@ class GcsStore:
         # A whole object is asked for without a range: then the SDK compares its checksum.
         start = offset if offset or length is not None else None
         end = None if length is None else offset + length - 1
-        with _translated():
+        blob = self._blob(key)
+        with _translated(), expecting(length):
             try:
-                data = self._blob(key).download_as_bytes(start=start, end=end, raw_download=True, **self._patience)
+                data = blob.download_as_bytes(start=start, end=end, raw_download=True, **self._patience)
             except exceptions.RequestRangeNotSatisfiable:
                 return b""
             except exceptions.NotFound:
@@ -105,6 +108,7 @@ class GcsStore:
 
     def size(self, key: str) -> int:
         """Bytes of an object. ObjectNotFound."""
+        key_parts(key)
         with _translated():
             blob = self._found(key)
             if blob is None:
@@ -122,9 +126,10 @@ class GcsStore:
 
     def delete(self, key: str) -> bool:
         """Removes an object, durably; False if there is none. A bucket with soft delete keeps it for a while."""
+        blob = self._blob(key)
         with _translated():
             try:
-                self._blob(key).delete(**self._patience)
+                blob.delete(**self._patience)
             except exceptions.NotFound:
                 with suppress(ObjectNotFound):
                     raise self._absent(key) from None
@@ -134,7 +139,9 @@ class GcsStore:
     def unfinished(self) -> Iterator[StoredObject]:
         """Parts of objects that were not committed; their age tells which of them a crash left."""
         for found in self._listed(_UNFINISHED):
-            yield StoredObject(found.key.removeprefix(_UNFINISHED), found.size, found.modified)
+            name = found.key.removeprefix(_UNFINISHED)
+            if _PART.fullmatch(name):
+                yield StoredObject(name, found.size, found.modified)
 
     def discard_unfinished(self, key: str) -> bool:
         """Removes one of `unfinished`; False if it is gone already."""
@@ -148,11 +155,11 @@ class GcsStore:
 
     def _listed(self, prefix: str) -> Iterator[StoredObject]:
         with _translated():
-            for blob in self._client.list_blobs(
-                self._bucket, prefix=self._root + prefix, page_size=PAGE, **self._patience
-            ):
-                key = blob.name.removeprefix(self._root)
-                yield StoredObject(key, int(blob.size), blob.updated.timestamp())
+            found = self._client.list_blobs(self._bucket, prefix=self._root + prefix, page_size=PAGE, **self._patience)
+            for blob in entries(found.pages, lambda blob: blob.name):
+                with understood():
+                    listed = StoredObject(blob.name.removeprefix(self._root), int(blob.size), blob.updated.timestamp())
+                yield listed
 
     def _blob(self, key: str) -> storage.Blob:
         key_parts(key)
@@ -259,6 +266,7 @@ def _translated() -> Iterator[None]:
         InvalidResponse,
         DataCorruption,
         OSError,
+        *(KeyError, TypeError, ValueError, AttributeError),  # a field missing or senseless
     ) as error:
         name = type(error).__name__
         message = f"Google Cloud Storage does not answer as it should ({name}). Try again."

@@ -8,6 +8,7 @@ object ever changes.
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from services.models.stores.store import (
 from strongroom.chunking import Buffer
 
 _TEMPORARY = ".tmp"  # no key begins with a dot
+_NAME = re.compile(r"[0-9a-f]{32}")  # what is named otherwise there is not ours
 # Nothing is followed: a link in the store is not ours, and is an error (ELOOP, ENOTDIR).
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -98,7 +100,7 @@ class LocalStore:
     def unfinished(self) -> Iterator[StoredObject]:
         """What unfinished writers hold, and what crashed ones left; their age tells which."""
         with _translated(), self._folder([_TEMPORARY]) as folder:
-            yield from _walk(folder, "")
+            yield from (found for found in _walk(folder, "") if _NAME.fullmatch(found.key))
 
     def discard_unfinished(self, key: str) -> bool:
         """Removes one of `unfinished`; False if it is gone already."""

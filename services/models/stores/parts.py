@@ -5,10 +5,11 @@ object carries the mark of its writer: who finds its own mark has succeeded.
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from services.models.stores.store import ObjectExists, StoreUnavailable
 from strongroom.chunking import Buffer
@@ -17,6 +18,9 @@ from strongroom.chunking import Buffer
 PART_BYTES = 8 * 1024 * 1024
 # Objects listed with one request.
 PAGE = 1000
+# Pages of a listing, and how many of them in a row may be empty, as those of what was deleted lately are.
+MOST_PAGES = 100_000
+_MOST_EMPTY = 1000
 # The name of the mark among the metadata of an object.
 MARK = "strongroomwriter"
 
@@ -31,6 +35,32 @@ class Patience:
 
 
 USUAL = Patience()
+
+
+T = TypeVar("T")
+
+
+def entries(pages: Iterable[Iterable[T]], name: Callable[[T], object]) -> Iterator[T]:
+    """What a listing has. StoreUnavailable where it does not end: a page that comes twice, or pages without end."""
+    begun: set[object] = set()
+    empty = 0
+    for number, page in enumerate(pages):
+        listed = list(page)
+        empty = 0 if listed else empty + 1
+        first = name(listed[0]) if listed else number
+        if number >= MOST_PAGES or empty > _MOST_EMPTY or first in begun:
+            raise StoreUnavailable("The store's list does not end: see what is wrong with it.")
+        begun.add(first)
+        yield from listed
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """What the store says of an object has a size and a time, or is no answer."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise StoreUnavailable("The store lists something that is no object.") from None
 
 
 class Conflict(Exception):

@@ -12,9 +12,18 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 
+from services.models.stores.bounded import bounded_pools, expecting
 from services.models.stores.configuration import ConfigurationError, S3Configuration
-from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience
-from services.models.stores.store import ObjectNotFound, StoredObject, StoreFull, StoreUnavailable, folder, key_parts
+from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience, entries, understood
+from services.models.stores.store import (
+    FOLDERS,
+    ObjectNotFound,
+    StoredObject,
+    StoreFull,
+    StoreUnavailable,
+    folder,
+    key_parts,
+)
 from strongroom.chunking import Buffer
 
 _CONNECTIONS = 64
@@ -51,6 +60,9 @@ def opened(configuration: S3Configuration, patience: Patience = USUAL) -> "S3Sto
                 s3={"addressing_style": "path" if configuration.endpoint else "auto"},
             ),
         )
+        # The SDK has no setting for it; tests/test_store_hostile.py tells if this is no longer the place.
+        pools = client._endpoint.http_session._pool_classes_by_scheme
+        pools.update(bounded_pools(pools, patience.silence))
     except (BotoCoreError, ValueError) as error:
         if isinstance(error, ConfigurationError):
             raise
@@ -90,10 +102,11 @@ class S3Store:
         # A whole object is asked for without a range: then the SDK compares its checksum.
         end = "" if length is None else offset + length - 1
         span = {"Range": f"bytes={offset}-{end}"} if offset or length is not None else {}
-        with _translated(key):
+        request = self._place(key) | span
+        with _translated(key), expecting(length):
             for left in reversed(range(self._attempts)):
                 try:
-                    return self._read(self._place(key) | span, offset, length)
+                    return self._read(request, offset, length)
                 except (HTTPClientError, IncompleteReadError):  # cut in its middle, where the SDK does not repeat
                     if not left:
                         raise
@@ -101,9 +114,10 @@ class S3Store:
 
     def size(self, key: str) -> int:
         """Bytes of an object. ObjectNotFound."""
+        place = self._place(key)
         with _translated(key):
             try:
-                return int(self._client.head_object(**self._place(key))["ContentLength"])
+                return int(self._client.head_object(**place)["ContentLength"])
             except ClientError as error:
                 if _status(error) == 404:  # without a body, so of the object or of the bucket
                     self._client.head_bucket(Bucket=self._bucket)
@@ -112,12 +126,16 @@ class S3Store:
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Objects in a folder such as `packs/` and below, in no order; all by default."""
+        if prefix and not prefix.endswith("/"):
+            raise ValueError("a prefix names a folder and ends in /")
         with _translated(prefix):
             for found in self._pages("list_objects_v2", "Contents", prefix):
                 key = found["Key"].removeprefix(self._root)
                 with suppress(ValueError):  # not ours
                     key_parts(key)
-                    yield StoredObject(key, found["Size"], found["LastModified"].timestamp())
+                    with understood():
+                        listed = StoredObject(key, int(found["Size"]), found["LastModified"].timestamp())
+                    yield listed
 
     def delete(self, key: str) -> bool:
         """Removes an object, durably; False if there is none. In a bucket with versions, its last one is hidden."""
@@ -132,23 +150,24 @@ class S3Store:
     def unfinished(self) -> Iterator[StoredObject]:
         """Uploads in parts that were not completed; their age tells which of them a crash left."""
         with _translated(""):
-            for found in self._pages("list_multipart_uploads", "Uploads", ""):
-                place = {"Bucket": self._bucket, "Key": found["Key"], "UploadId": found["UploadId"]}
-                try:
-                    pages = self._client.get_paginator("list_parts").paginate(**place)
-                    size = sum(part["Size"] for page in pages for part in page.get("Parts", ()))
-                except ClientError as error:
-                    if _code(error) != "NoSuchUpload":
-                        raise
-                    continue  # completed meanwhile
-                key = found["Key"].removeprefix(self._root)
-                yield StoredObject(key + _BETWEEN + found["UploadId"], size, found["Initiated"].timestamp())
+            for name in FOLDERS:
+                for found in self._pages("list_multipart_uploads", "Uploads", name):
+                    key, upload_id = found["Key"].removeprefix(self._root), found["UploadId"]
+                    try:
+                        place = self._place(key)
+                    except ValueError:  # not ours
+                        continue
+                    size = self._sent(place | {"UploadId": upload_id})
+                    if size is not None and _possible(upload_id):
+                        with understood():
+                            listed = StoredObject(key + _BETWEEN + upload_id, size, found["Initiated"].timestamp())
+                        yield listed
 
     def discard_unfinished(self, key: str) -> bool:
         """Removes one of `unfinished`; False if it is gone already."""
         key, between, upload_id = key.partition(_BETWEEN)
         place = self._place(key)
-        if not between or not upload_id.isascii() or not upload_id.isprintable() or len(upload_id) > 1024:
+        if not between or not _possible(upload_id):
             raise ValueError("not an unfinished upload")
         with _translated(key):
             try:
@@ -160,6 +179,17 @@ class S3Store:
                     return False
                 raise
         return True
+
+    def _sent(self, upload: dict[str, Any]) -> int | None:
+        """Bytes of an unfinished upload's parts; None if it was completed meanwhile."""
+        try:
+            pages = self._client.get_paginator("list_parts").paginate(**upload)
+            parts = entries((page.get("Parts", ()) for page in pages), lambda part: part["PartNumber"])
+            return sum(int(part["Size"]) for part in parts)
+        except ClientError as error:
+            if _code(error) == "NoSuchUpload":
+                return None
+            raise
 
     def _place(self, key: str) -> dict[str, Any]:
         key_parts(key)
@@ -174,18 +204,20 @@ class S3Store:
             raise
         with closing(answer["Body"]) as body:  # entered by itself, it would be the stream that nothing checks
             wrong_start = "Range" in request and not answer.get("ContentRange", "").startswith(f"bytes {offset}-")
-            if wrong_start or (length is not None and answer["ContentLength"] > length):
+            if wrong_start or (length is not None and answer.get("ContentLength", length + 1) > length):
                 raise StoreUnavailable("The store answers with another range than it was asked for.")
             return bytes(body.read())
 
     def _pages(self, operation: str, field: str, prefix: str) -> Iterator[dict[str, Any]]:
-        if prefix and not prefix.endswith("/"):
-            raise ValueError("a prefix names a folder and ends in /")
         pages = self._client.get_paginator(operation).paginate(
             Bucket=self._bucket, Prefix=self._root + prefix, PaginationConfig={"PageSize": PAGE}
         )
-        for page in pages:
-            yield from page.get(field, ())
+        name = "UploadId" if field == "Uploads" else "Key"
+        yield from entries((page.get(field, ()) for page in pages), lambda found: found[name])
+
+
+def _possible(upload_id: str) -> bool:
+    return upload_id.isascii() and upload_id.isprintable() and 0 < len(upload_id) <= 1024
 
 
 class _Upload:
@@ -250,7 +282,7 @@ def _translated(key: str) -> Iterator[None]:
             raise StoreFull("There is no room left in the store.", code=code) from None
         message = f"The S3 store refuses ({code}): see whether it is up, and whether bucket and credentials are right."
         raise StoreUnavailable(message, code=code) from None
-    except BotoCoreError as error:
+    except (BotoCoreError, KeyError, TypeError, ValueError, AttributeError) as error:  # a field missing or senseless
         name = type(error).__name__
         raise StoreUnavailable(f"The S3 store does not answer as it should ({name}). Try again.", code=name) from None
 

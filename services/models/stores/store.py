@@ -13,6 +13,8 @@ from typing import Protocol, Self
 from services.shared.errors import AlreadyExists, NotFound, ResourceExhausted, Unavailable
 from strongroom.chunking import Buffer
 
+# Everything below these is ours, and nothing else of a bucket, which may have others' objects, too.
+FOLDERS = ("packs/", "manifests/", "index/", "checks/")
 PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

@@ -215,6 +215,7 @@ class RebuildIndexResponse(_message.Message):
     BYTES_FOUND_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
     TRUSTED_FIELD_NUMBER: _builtins.int
+    NOT_RESTORED_FIELD_NUMBER: _builtins.int
     versions_added: _builtins.int
     """Versions added to the index."""
     versions_known: _builtins.int
@@ -228,6 +229,10 @@ class RebuildIndexResponse(_message.Message):
     def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Versions that could not be added, and why; at most 100 lines."""
 
+    @_builtins.property
+    def not_restored(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What no store holds, so that it did not come back with the versions: restore it from a backup."""
+
     def __init__(
         self,
         *,
@@ -238,10 +243,11 @@ class RebuildIndexResponse(_message.Message):
         bytes_found: _builtins.float = ...,
         problems: _abc.Iterable[_builtins.str] | None = ...,
         trusted: _builtins.bool = ...,
+        not_restored: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_found", b"bytes_found", "managers_added", b"managers_added", "packs_found", b"packs_found", "problems", b"problems", "trusted", b"trusted", "versions_added", b"versions_added", "versions_known", b"versions_known"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_found", b"bytes_found", "managers_added", b"managers_added", "not_restored", b"not_restored", "packs_found", b"packs_found", "problems", b"problems", "trusted", b"trusted", "versions_added", b"versions_added", "versions_known", b"versions_known"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
