@@ -18,7 +18,7 @@ from tests.stack import RunningStack, Stack
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Programs keep the bytecode of what they import: compiled anew in each, it is two thirds of what starting Strongroom costs.
+# Programs keep the bytecode of what they import: compiled anew, it is two thirds of what starting Strongroom costs.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
