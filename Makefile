@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.8
 WORKERS ?= 2
+# Empty is off: a program that compiles all it imports anew takes three times as long to start.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python --build-constraints build-constraints.txt
 
 .PHONY: help up install develop test lint format proto lock bench fuzz clean

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ from tests.stack import RunningStack, Stack
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Programs keep the bytecode of what they import: compiled anew, it is two thirds of what starting Strongroom costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 _RUNNING = pytest.StashKey[RunningStack]()
 _STACK = pytest.StashKey[Stack]()
 
@@ -25,7 +30,7 @@ def _started(config: pytest.Config) -> Stack:
     """Starts the stack at the first call in this process, the controller's if there are workers."""
     if _STACK not in config.stash:
         folder = Path(tempfile.mkdtemp(prefix="strongroom-"))
-        config.stash[_RUNNING] = running = RunningStack(folder / "data", STRONGROOM_RATE_LIMIT="off")
+        config.stash[_RUNNING] = running = RunningStack(folder / "data", measured=True, STRONGROOM_RATE_LIMIT="off")
         config.stash[_STACK] = running.start()
     return config.stash[_STACK]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import STRONGROOM, Stack
+from tests.stack import STRONGROOM, Stack, inherited
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 _BLOCK = re.compile(r"<!-- executed by tests/test_docs\.py -->\n```sh\n(.*?)```", re.DOTALL)
@@ -21,8 +21,7 @@ def test_there_are_commands_to_execute() -> None:
 @pytest.mark.parametrize("name", WITH_COMMANDS)
 def test_commands_work_as_typed(stack: Stack, tmp_path: Path, name: str) -> None:
     script = "set -euo pipefail\n" + "".join(_BLOCK.findall((DOCS / name).read_text()))
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("STRONGROOM_")}
-    environment = kept | {
+    environment = inherited() | {
         "HOME": str(tmp_path),
         "PATH": f"{STRONGROOM.parent}{os.pathsep}{os.environ['PATH']}",
         "STRONGROOM_URL": stack.url,

@@ -1,6 +1,5 @@
 """Every command and snippet of the README that is marked so is executed, in order, as a new user types them."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import RunningStack
+from tests.stack import RunningStack, inherited
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _BLOCK = re.compile(r"<!-- executed by tests/test_readme\.py -->\n```(sh|python)\n(.*?)```", re.DOTALL)
@@ -32,7 +31,6 @@ def test_every_block_is_executed_or_starts_the_product() -> None:
 @pytest.mark.slow
 def test_the_readme_works_as_typed(tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(Path(sys.prefix))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
     with RunningStack(tmp_path / ".strongroom") as stack:
         exported = ""
         for language, code in blocks():
@@ -41,7 +39,7 @@ def test_the_readme_works_as_typed(tmp_path: Path) -> None:
                 (tmp_path / "snippet.py").write_text(typed)
                 typed = f"{sys.executable} snippet.py\n"
             script = f"set -euo pipefail\n{exported}{typed}"
-            environment = kept | {"HOME": str(tmp_path), "STRONGROOM_URL": stack.url}
+            environment = inherited() | {"HOME": str(tmp_path), "STRONGROOM_URL": stack.url}
             command = ["bash", "-c", script]
             done = subprocess.run(
                 command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
