@@ -115,8 +115,7 @@ class Mortal:
             if self.control.steps_left or error.code() not in _NOT_ANSWERED:
                 raise
         finally:
-            died_at = None if self.control.steps_left else self.control.last_step
-            self.control.die_at(0)
+            died_at = self.control.disarm()
             if died_at is not None:
                 self.restart()
         return Attempt(died_at, answered, answer)

@@ -15,6 +15,7 @@ import signal
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,7 @@ from services.shared.tokens import TokenVerifier, load_service_keys
 CONTROL_BYTES = 4096
 _STEPS = struct.Struct("<q")
 _CLOCK = struct.Struct("<d")
+_NEVER = 1 << 62
 _STEPS_AT, _CLOCK_AT, _NAME_AT = 0, 8, 16
 
 _FILE_EVENTS = {"os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
@@ -60,6 +62,20 @@ class Control:
     def die_at(self, step: int) -> None:
         """The service dies at its `step`th step from now, the first being 1; 0: at none."""
         _STEPS.pack_into(self._memory, _STEPS_AT, step)
+
+    def disarm(self) -> str | None:
+        """It does not die any more; the step at which it did, None if it lives.
+
+        Told more than once: a thread of it that is within `step` may write its count over the first.
+        """
+        for _ in range(3):
+            if not self.steps_left:
+                return self.last_step
+            self.die_at(_NEVER)
+            time.sleep(0.002)
+        died = not self.steps_left
+        self.die_at(0)
+        return self.last_step if died else None
 
     @property
     def steps_left(self) -> int:
