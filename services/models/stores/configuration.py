@@ -256,7 +256,7 @@ class _Plain(yaml.SafeLoader):
     _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # types-PyYAML leaves it without types
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None or getattr(event, "tag", None):
             raise yaml.composer.ComposerError(problem="aliases and tags have no use here")
         self._depth += 1
