@@ -341,7 +341,7 @@ def run(running: Mortal, examples: int, machine: type[Weights] = Weights) -> Non
 @pytest.mark.timeout(3600)
 def test_weights_are_as_the_model_says_on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> None:
     with mortal(tmp_path_factory.mktemp("machine")) as running:
-        run(running, 12)
+        run(running, 5)
 
 
 @pytest.mark.slow
@@ -350,4 +350,4 @@ def test_weights_are_as_the_model_says_on_postgresql(
     tmp_path_factory: pytest.TempPathFactory, postgresql_url: str
 ) -> None:
     with mortal(tmp_path_factory.mktemp("machine"), postgresql_url) as running:
-        run(running, 6)
+        run(running, 3)

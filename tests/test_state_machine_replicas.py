@@ -114,4 +114,4 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
 @pytest.mark.row("S4.5")
 @pytest.mark.timeout(3600)
 def test_weights_are_as_the_model_says_while_stores_come_and_go(running: Mortal) -> None:
-    run(running, 4, Replicated)
+    run(running, 2, Replicated)

@@ -76,4 +76,4 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
 @pytest.mark.row("S4.6")
 @pytest.mark.timeout(3600)
 def test_weights_are_as_the_model_says_while_keys_rotate(running: Mortal) -> None:
-    run(running, 8, Rotated)
+    run(running, 4, Rotated)
