@@ -66,6 +66,8 @@ class Weights(RuleBasedStateMachine):
         # Chunks without a holder that no collection has seen yet.
         self.garbage: set[int] = set()
         self.dead_keys: set[str] = set()
+        # Of versions that are gone by a call that was not answered: the next collection destroys them.
+        self.dying_keys: set[str] = set()
 
     # What is done
 
@@ -139,7 +141,7 @@ class Weights(RuleBasedStateMachine):
         if not attempt.answered and self.exists(version):
             return
         pieces = self.versions.pop(version)
-        self.dead_keys.add(key)
+        (self.dead_keys if attempt.answered else self.dying_keys).add(key)
         if attempt.answered:
             distinct = {chunk for piece in pieces for chunk in self.chunks([piece])}
             assert attempt.answer.shredded_chunks + attempt.answer.shared_chunks == len(distinct)
@@ -160,7 +162,7 @@ class Weights(RuleBasedStateMachine):
         attempt = self.attempt(death, lambda: self.admin.collect(min_age))
         if attempt.answered:
             self.garbage = set()
-            self.assert_destroyed()
+            self.assert_collected()
 
     @rule(death=death_)
     def expire(self, death: int) -> None:
@@ -173,6 +175,7 @@ class Weights(RuleBasedStateMachine):
             _, upload = self.uploads.popitem()
             assert refusal(lambda: self.admin.has(upload.id, [b"x"])) == Code.NOT_FOUND  # noqa: B023
         self.orphans, self.garbage = set(), set()
+        self.assert_collected()
 
     @rule()
     def crash(self) -> None:
@@ -218,6 +221,10 @@ class Weights(RuleBasedStateMachine):
             present = self.admin.has(probe, self.chunks([piece]))
             self.admin.abort(probe)
             assert not any(present), "a deleted chunk is there still"
+
+    def assert_collected(self) -> None:
+        self.dead_keys |= self.dying_keys
+        self.assert_destroyed()
 
     def assert_destroyed(self) -> None:
         """The data keys of deleted versions are gone from the secrets service."""
