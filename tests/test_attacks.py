@@ -155,10 +155,14 @@ def test_verification_ends_with_its_caller(stack: Stack, channel: grpc.Channel, 
     request = models_pb2.VerifyVersionRequest(manager_id="default", model_name="attack-bomb", version="v1")
     with pytest.raises(grpc.RpcError):
         admin.models.VerifyVersion(request, metadata=admin.metadata, timeout=1)
-    time.sleep(1)
-    before = processor_seconds(stack, "models")
-    time.sleep(1)
-    assert processor_seconds(stack, "models") - before < 0.5
+    # Others use this stack too, but not without a pause: reading on would take all of a core for hours.
+    deadline = time.monotonic() + 60
+    used = 1.0
+    while used >= 0.5:
+        assert time.monotonic() < deadline, "the verification goes on"
+        before = processor_seconds(stack, "models")
+        time.sleep(1)
+        used = processor_seconds(stack, "models") - before
 
 
 def test_a_message_for_the_secrets_service_is_small(channel: grpc.Channel, stack: Stack) -> None:
