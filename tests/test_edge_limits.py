@@ -3,6 +3,7 @@
 import concurrent.futures
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -138,15 +139,18 @@ def test_health_static_paths_and_protocols_are_not_counted(stack: Stack) -> None
 
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_large_body_without_a_credential_is_not_read(stack: Stack, declared: bool) -> None:
+    # Others use this gateway too: the cheapest of some attempts tells.
+    assert min(_cost_of_a_large_body(stack, declared=declared) for _ in range(4)) < 300
+
+
+def _cost_of_a_large_body(stack: Stack, *, declared: bool) -> int:
+    """In milliseconds of the gateway's processor time."""
     body = iter([b'{"email": "', *[b"a" * (1 << 20)] * 3])
     headers = {"content-length": str(3 << 20)} if declared else {}
     before = processor_milliseconds(stack)
-    try:
-        answer = call(stack, "POST", SIGN_IN, headers, None if declared else body)  # type: ignore[arg-type]
-    except (BrokenPipeError, ConnectionResetError):
-        return
-    assert_problem(answer, 413, "BODY_TOO_LARGE")
-    assert processor_milliseconds(stack) - before < 300
+    with suppress(BrokenPipeError, ConnectionResetError):
+        assert_problem(call(stack, "POST", SIGN_IN, headers, None if declared else body), 413, "BODY_TOO_LARGE")  # type: ignore[arg-type]
+    return processor_milliseconds(stack) - before
 
 
 def processor_milliseconds(stack: Stack) -> int:
