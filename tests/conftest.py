@@ -72,6 +72,15 @@ def postgresql_url(postgresql_server: postgresql.Server) -> str:
     return postgresql_server.create_database()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind that there is."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/strongroom.db"
+    server: postgresql.Server = request.getfixturevalue("postgresql_server")
+    return server.create_database()
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[store_servers.S3Server]:
     """A real S3 server."""

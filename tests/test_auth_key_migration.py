@@ -16,7 +16,6 @@ from services.auth.pepper import Pepper
 from services.auth.tables import METADATA, peppers
 from services.shared.database import Database
 from services.shared.identity import Grant, Principal
-from tests import postgresql
 
 MIGRATIONS = Path(bootstrap.__file__).parent / "migrations"
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
@@ -25,21 +24,13 @@ SECRETS = [key_format.generate() for _ in IDS]
 ADMINISTRATOR = Principal("user:1", grants=(Grant("allow", ("*",), ("**",)),))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/old.db"
-    server: postgresql.Server = request.getfixturevalue("postgresql_server")
-    return server.create_database()
-
-
 @pytest.fixture
-def migrated(url: str, tmp_path: Path) -> Iterator[Database]:
+def migrated(database_url: str, tmp_path: Path) -> Iterator[Database]:
     """Three keys of the first schema, in the newest."""
     first = tmp_path / "first" / "versions"
     first.mkdir(parents=True)
     shutil.copy(MIGRATIONS / "versions" / "0001_initial.py", first)
-    old = Database.open(url, service="auth", migrations=first.parent)
+    old = Database.open(database_url, service="auth", migrations=first.parent)
     keys = sa.Table("api_keys", sa.MetaData(), autoload_with=old.engine)
     for name in ("permissions", "scopes"):
         keys.c[name].type = sa.JSON()
@@ -69,7 +60,7 @@ def migrated(url: str, tmp_path: Path) -> Iterator[Database]:
     with old.write() as connection:
         connection.execute(sa.insert(keys), rows)
     old.close()
-    database = Database.open(url, service="auth", migrations=MIGRATIONS)
+    database = Database.open(database_url, service="auth", migrations=MIGRATIONS)
     yield database
     database.close()
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
 import grpc
 import jwt
@@ -38,13 +37,9 @@ def envelope(installed: Installation) -> Iterator[Envelope]:
     channel.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/strongroom.db"
-    else:
-        url = request.getfixturevalue("postgresql_server").create_database()
-    opened = Database.open(url, service="auth", migrations=_MIGRATIONS)
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database.open(database_url, service="auth", migrations=_MIGRATIONS)
     yield opened
     opened.close()
 

@@ -38,13 +38,9 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MIGRATIONS = Path(services.models.__file__).parent / "migrations"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/strongroom.db"
-    else:
-        url = request.getfixturevalue("postgresql_server").create_database()
-    opened = Database.open(url, service="models", migrations=MIGRATIONS)
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database.open(database_url, service="models", migrations=MIGRATIONS)
     with opened.write() as connection:
         row = {"id": DEFAULT_MANAGER, "kek_id": "kek", "domain_key_id": "domain", "created_at": NOW}
         connection.execute(sa.insert(t.managers).values(row))

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 
 import services.models
@@ -13,7 +12,6 @@ import services.secrets
 from services.models import tables as models_tables
 from services.secrets import tables as secrets_tables
 from services.shared.database import Database
-from tests import postgresql
 
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
 MIGRATIONS = {
@@ -22,29 +20,21 @@ MIGRATIONS = {
 }
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/old.db"
-    server: postgresql.Server = request.getfixturevalue("postgresql_server")
-    return server.create_database()
-
-
-def upgraded(url: str, service: str, folder: Path, rows: dict[str, list[dict[str, Any]]]) -> Database:
+def upgraded(database_url: str, service: str, folder: Path, rows: dict[str, list[dict[str, Any]]]) -> Database:
     """A database of the first schema with these rows, brought up to date."""
     first = folder / service / "versions"
     first.mkdir(parents=True)
     shutil.copy(MIGRATIONS[service] / "versions" / "0001_initial.py", first)
-    old = Database.open(url, service=service, migrations=first.parent)
+    old = Database.open(database_url, service=service, migrations=first.parent)
     for name, values in rows.items():
         table = sa.Table(name, sa.MetaData(), autoload_with=old.engine)
         with old.write() as connection:
             connection.execute(sa.insert(table), values)
     old.close()
-    return Database.open(url, service=service, migrations=MIGRATIONS[service])
+    return Database.open(database_url, service=service, migrations=MIGRATIONS[service])
 
 
-def test_versions_and_uploads_are_in_the_one_domain_there_was(url: str, tmp_path: Path) -> None:
+def test_versions_and_uploads_are_in_the_one_domain_there_was(database_url: str, tmp_path: Path) -> None:
     version = {
         "id": 1,
         "uid": "uid",
@@ -78,7 +68,7 @@ def test_versions_and_uploads_are_in_the_one_domain_there_was(url: str, tmp_path
         "uploads": [upload],
         "condemned": [{"name": "keys/gone", "condemned_at": NOW}],
     }
-    database = upgraded(url, "models", tmp_path, rows)
+    database = upgraded(database_url, "models", tmp_path, rows)
     t = models_tables
     with database.write() as connection:
         assert connection.execute(sa.select(t.versions.c.domain_key_id)).scalar_one() == "domain"
@@ -90,7 +80,7 @@ def test_versions_and_uploads_are_in_the_one_domain_there_was(url: str, tmp_path
     database.close()
 
 
-def test_of_old_keys_contexts_are_unknown_and_what_may_encrypt_values_stays(url: str, tmp_path: Path) -> None:
+def test_of_old_keys_contexts_are_unknown_and_what_may_encrypt_values_stays(database_url: str, tmp_path: Path) -> None:
     owners = ("models", "auth")
     common = {"wrapped": bytes(60), "created_at": NOW}
     rows = {
@@ -98,7 +88,7 @@ def test_of_old_keys_contexts_are_unknown_and_what_may_encrypt_values_stays(url:
         "kek_versions": [{"owner": owner, "kek_id": "k", "version": 1} | common for owner in owners],
         "keys": [{"id": f"key-{owner}", "owner": owner, "kek_id": "k", "kek_version": 1} | common for owner in owners],
     }
-    database = upgraded(url, "secrets", tmp_path, rows)
+    database = upgraded(database_url, "secrets", tmp_path, rows)
     t = secrets_tables
     with database.read() as connection:
         encrypts = connection.execute(sa.select(t.kek_versions.c.owner, t.kek_versions.c.encrypts)).all()

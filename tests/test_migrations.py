@@ -10,7 +10,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from services.shared.database import Database
-from tests import postgresql
 
 pytestmark = pytest.mark.row("S2.7")
 
@@ -26,14 +25,6 @@ def revisions(service: str) -> list[Path]:
     return sorted((folder(service) / "versions").glob("[0-9]*_*.py"))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/schema.db"
-    server: postgresql.Server = request.getfixturevalue("postgresql_server")
-    return server.create_database()
-
-
 def differences(database: Database, service: str) -> list[object]:
     """Between the tables of the database and those that the service's modules declare."""
     # Some declare theirs beside what uses them.
@@ -46,8 +37,8 @@ def differences(database: Database, service: str) -> list[object]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_migrations_give_the_tables_of_the_code(url: str, service: str) -> None:
-    database = Database.open(url, service=service, migrations=folder(service))
+def test_the_migrations_give_the_tables_of_the_code(database_url: str, service: str) -> None:
+    database = Database.open(database_url, service=service, migrations=folder(service))
     assert differences(database, service) == []
     database.close()
 
@@ -61,9 +52,9 @@ def test_every_earlier_schema_is_brought_up_to_date_and_a_second_start_changes_n
         (earlier / "versions").mkdir(parents=True)
         for revision in revisions(service)[:count]:
             shutil.copy(revision, earlier / "versions")
-        url = f"sqlite:///{earlier}/schema.db"
+        database_url = f"sqlite:///{earlier}/schema.db"
         for migrations in (earlier, folder(service), folder(service)):
-            database = Database.open(url, service=service, migrations=migrations)
+            database = Database.open(database_url, service=service, migrations=migrations)
             with database.read() as connection:
                 at = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
             database.close()

@@ -107,13 +107,9 @@ class Place:
             return condemned.pending(connection)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/strongroom.db"
-    else:
-        url = request.getfixturevalue("postgresql_server").create_database()
-    database = Database.open(url, service="models", migrations=MIGRATIONS)
+@pytest.fixture
+def place(database_url: str, tmp_path: Path) -> Iterator[Place]:
+    database = Database.open(database_url, service="models", migrations=MIGRATIONS)
     with database.write() as connection:
         row = {"id": DEFAULT_MANAGER, "kek_id": "kek", "domain_key_id": "domain", "created_at": NOW}
         connection.execute(sa.insert(t.managers).values(row))
