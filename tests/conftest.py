@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests import aws, openbao, postgresql, store_servers
+from tests import aws, key_vault, openbao, postgresql, secret_manager, store_servers
 from tests.stack import RunningStack, Stack
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every program they start.
@@ -103,6 +103,20 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def openbao_server() -> Iterator[openbao.OpenBaoServer]:
     """A real OpenBao."""
     with openbao.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="secret_manager")
+def _secret_manager() -> Iterator[secret_manager.SecretManagerServer]:
+    """A Google Cloud Secret Manager, where anybody may do everything."""
+    with secret_manager.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="key_vault")
+def _key_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[key_vault.KeyVaultServer]:
+    """An Azure Key Vault."""
+    with key_vault.running(tmp_path_factory.mktemp("key_vault")) as server:
         yield server
 
 

@@ -10,9 +10,11 @@ from pydantic import TypeAdapter
 from services.secrets.providers.configuration import ProviderConfiguration
 from services.secrets.providers.opening import open_provider
 from services.secrets.providers.provider import SecretProvider
+from tests.key_vault import CLIENT, TENANT, KeyVaultServer
 from tests.openbao import OpenBaoServer
+from tests.secret_manager import SecretManagerServer
 
-REMOTE = ("aws", "openbao")
+REMOTE = ("aws", "gcp", "azure", "openbao")
 KINDS = REMOTE
 Fields = dict[str, object]
 
@@ -47,6 +49,18 @@ def _aws(request: pytest.FixtureRequest, folder: Path, through: Callable[[str], 
     return {"region": "eu-west-1", "endpoint": through(url), **keys}
 
 
+def _gcp(request: pytest.FixtureRequest, folder: Path, through: Callable[[str], str]) -> Fields:
+    server: SecretManagerServer = request.getfixturevalue("secret_manager")
+    return {"project": "strongroom-tests", "endpoint": through(server.url), "anonymous": True}
+
+
+def _azure(request: pytest.FixtureRequest, folder: Path, through: Callable[[str], str]) -> Fields:
+    server: KeyVaultServer = request.getfixturevalue("key_vault")
+    application = {"tenant": TENANT, "client_id": CLIENT, "client_secret": private(folder, server.vault.client_secret)}
+    trust = {"authority": server.url, "ca": str(server.ca), "verify_challenge": False}
+    return {"endpoint": through(server.url), **application, **trust}
+
+
 def _openbao(request: pytest.FixtureRequest, folder: Path, through: Callable[[str], str]) -> Fields:
     server: OpenBaoServer = request.getfixturevalue("openbao_server")
     mount = server.mount()
@@ -56,5 +70,7 @@ def _openbao(request: pytest.FixtureRequest, folder: Path, through: Callable[[st
 
 _FIELDS: dict[str, Callable[[pytest.FixtureRequest, Path, Callable[[str], str]], Fields]] = {
     "aws": _aws,
+    "gcp": _gcp,
+    "azure": _azure,
     "openbao": _openbao,
 }

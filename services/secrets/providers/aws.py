@@ -4,6 +4,7 @@ Which version is the current one says the stage AWSCURRENT. It is moved from the
 one, which AWS refuses if it is at another one by then: that is check-and-set.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -34,6 +35,7 @@ from services.secrets.providers.provider import (
 from services.shared.configuration import ConfigurationError
 
 _CURRENT = "AWSCURRENT"
+_REVISION = re.compile(r"[A-Za-z0-9-]{32,64}")
 _ATTEMPTS = 3
 _CONNECTIONS = 16
 _REFUSED = {
@@ -102,13 +104,12 @@ class AwsProvider:
             return self._create(name, text)
 
     def get(self, name: str, revision: str = "") -> Value:
+        if revision and not _REVISION.fullmatch(revision):
+            raise RevisionAbsent(name, revision)
         # Without the stage, moto answers with the version that was written last.
         which = {"VersionId": revision} if revision else {"VersionStage": _CURRENT}
         with _translated(name, revision):
-            try:
-                found = self._client.get_secret_value(SecretId=self._below.full(name), **which)
-            except self._client.exceptions.InvalidParameterException:  # no id of a version
-                raise RevisionAbsent(name, revision) from None
+            found = self._client.get_secret_value(SecretId=self._below.full(name), **which)
         if "SecretString" not in found:
             raise ValueUnreadable(name)
         return Value(Revision(found["VersionId"], found["CreatedDate"]), decoded(name, found["SecretString"]))
