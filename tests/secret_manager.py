@@ -38,7 +38,7 @@ class SecretManager:
         name = f"{request.parent}/secrets/{request.secret_id}"
         if name in self._secrets:
             context.abort(_Code.ALREADY_EXISTS, f"Secret [{name}] already exists.")
-        if not request.secret.replication:
+        if not secretmanager.Replication.pb(request.secret.replication).WhichOneof("replication"):
             context.abort(_Code.INVALID_ARGUMENT, "replication is required")
         made = secretmanager.Secret(name=name, replication=request.secret.replication, create_time=_now())
         self._secrets[name] = _Kept(made)

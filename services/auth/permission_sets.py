@@ -27,6 +27,7 @@ PERMISSIONS = frozenset(
         "secrets.write",
         "secrets.delete",
         "secrets.destroy",
+        "providers.use",
         "keys.read",
         "keys.write",
         "users.read",

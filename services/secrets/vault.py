@@ -46,16 +46,30 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _unnoticed(_connection: Connection, _name: str) -> None:
+    return None
+
+
 class Vault:
     """The embedded provider: secrets in this service's database.
 
     A deleted secret is one that is not there, for reading, writing and check-and-set, but for `undelete`.
+
+    Args:
+        changed: told the name of a secret in each transaction that changes it.
     """
 
-    def __init__(self, database: Database, keyring: Keyring, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        clock: Callable[[], datetime] = _now,
+        changed: Callable[[Connection, str], None] = _unnoticed,
+    ) -> None:
         self._database = database
         self._keyring = keyring
         self._clock = clock
+        self._changed = changed
 
     def prepare(self) -> None:
         """Makes the KEK of secrets at the first start."""
@@ -111,6 +125,7 @@ class Vault:
             assert secret is not None
             if labels is not None:
                 vault_labels.replace(connection, name, labels)
+            self._changed(connection, name)
             return self._append(connection, secret, plaintext, author, Stage.CURRENT, expires_at)
 
     def stage(
@@ -247,6 +262,7 @@ class Vault:
             if secret.deleted_at is not None and not deleted:
                 raise SecretDeleted(name)
             yield connection, secret
+            self._changed(connection, name)
 
     def _insert(self, connection: Connection, name: str) -> Row[Any]:
         uid, now = new_id(), self._clock()

@@ -9,8 +9,9 @@
         endpoint: https://bao.example.com:8200
         sign_in: {method: approle, role_id: {file: PATH}, secret_id: {environment: NAME}}
 
-`embedded` is always there. A provider that is neither primary nor replica is used by name alone. A credential stands in
-a file or in the environment; the configuration says where.
+The primary is always `embedded`, which has what the others do not: labels, stages, rotation, a search that obeys
+permissions. A provider that is no replica is used by name alone. A credential stands in a file or in the environment;
+the configuration says where.
 """
 
 from pathlib import Path
@@ -21,17 +22,13 @@ from pydantic import Field, model_validator
 from services.shared import configuration
 from services.shared.configuration import Endpoint, Name, Remote, SecretReference, Strict
 
-EMBEDDED = "embedded"
+EMBEDDED: Literal["embedded"] = "embedded"
 _MAX_PROVIDERS = 16
+# What tells one place from another.
+_PLACE = ("kind", "endpoint", "region", "project", "namespace", "mount", "prefix")
 
 _Mount = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,3}$")]
 _Role = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-
-
-class EmbeddedConfiguration(Strict):
-    """This service's own database."""
-
-    kind: Literal["embedded"]
 
 
 class AwsConfiguration(Remote):
@@ -145,32 +142,28 @@ class OpenBaoConfiguration(Remote):
 
 
 ProviderConfiguration = Annotated[
-    EmbeddedConfiguration | AwsConfiguration | GcpConfiguration | AzureConfiguration | OpenBaoConfiguration,
+    AwsConfiguration | GcpConfiguration | AzureConfiguration | OpenBaoConfiguration,
     Field(discriminator="kind"),
 ]
 
 
 class ProvidersConfiguration(Strict):
-    """All providers by name: what goes to no named one is written to `primary`, and follows in `replicas`."""
+    """All providers by name: what is written to the primary follows in `replicas`."""
 
-    primary: Name = EMBEDDED
+    primary: Literal["embedded"] = EMBEDDED
     replicas: tuple[Name, ...] = ()
     providers: dict[Name, ProviderConfiguration] = Field(default_factory=dict, max_length=_MAX_PROVIDERS)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        names = (self.primary, *self.replicas)
-        if len(set(names)) < len(names):
-            raise ValueError("a provider is named twice among primary and replicas")
-        if any((name == EMBEDDED) != (provider.kind == EMBEDDED) for name, provider in self.providers.items()):
-            raise ValueError("the provider of kind embedded is called embedded, and no other is")
-        if missing := set(names) - set(self.providers) - {EMBEDDED}:
+        if len(set(self.replicas)) < len(self.replicas):
+            raise ValueError("a provider is named twice among the replicas")
+        if EMBEDDED in self.providers:
+            raise ValueError("embedded is the primary, and needs no entry")
+        if missing := set(self.replicas) - set(self.providers):
             raise ValueError(f"not among the providers: {', '.join(sorted(missing))}")
-        places = [
-            tuple(str(getattr(provider, field, "")) for field in ("endpoint", "region", "project", "mount", "prefix"))
-            for provider in self.providers.values()
-        ]
-        if len(set(places)) < len(places):
+        places = {tuple(str(getattr(provider, field, "")) for field in _PLACE) for provider in self.providers.values()}
+        if len(places) < len(self.providers):
             raise ValueError("two providers are at the same place: a replica must be elsewhere")
         return self
 

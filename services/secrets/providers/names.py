@@ -6,7 +6,7 @@ from services.secrets.providers.provider import NameUnusable
 
 
 class Spelling:
-    """Characters that a provider does not take in names are spelt as an escape and a letter.
+    """Characters that a provider does not take in names are spelt as an escape and one or two others.
 
     >>> Spelling("_", {"/": "_", ".": "d", "_": "u"}, limit=255).spell("prod/my_db")
     'prod__my_udb'
@@ -27,12 +27,16 @@ class Spelling:
 
     def read(self, spelt: str) -> str | None:
         """The name; None if `spell` never wrote this."""
-        pieces, rest = [], iter(spelt)
+        pieces: list[str] = []
+        rest = iter(spelt)
         for character in rest:
-            read = self._characters.get(next(rest, "")) if character == self._escape else character
-            if read is None:
-                return None
-            pieces.append(read)
+            if character == self._escape:
+                first = next(rest, "")
+                found = self._characters.get(first) or self._characters.get(first + next(rest, ""))
+                if found is None:
+                    return None
+                character = found
+            pieces.append(character)
         name = "".join(pieces)
         return name if name.translate(self._table) == spelt else None
 

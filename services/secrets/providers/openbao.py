@@ -30,7 +30,7 @@ from services.secrets.providers.provider import (
     Value,
     encoded,
 )
-from services.shared.configuration import SecretReference
+from services.shared.configuration import bounded_text
 
 _Answer = TypeVar("_Answer")
 # Takes a client without a token and gives it one.
@@ -57,16 +57,14 @@ def opened(configuration: OpenBaoConfiguration) -> "OpenBaoProvider":
 
 def _sign_in(configuration: OpenBaoConfiguration) -> SignIn:
     match configuration.sign_in:
-        case TokenSignIn() as by:
-            token = by.token.read()
-            return lambda client: setattr(client, "token", token)
-        case AppRoleSignIn() as by:
-            role, secret = by.role_id.read(), by.secret_id.read()
-            return lambda client: client.auth.approle.login(role, secret, mount_point=by.mount)
-        case KubernetesSignIn() as by:
-            reference = SecretReference(file=by.token_file)
-            reference.read()
-            return lambda client: client.auth.kubernetes.login(by.role, reference.read(), mount_point=by.mount)
+        case TokenSignIn(token=token):
+            value = token.read()
+            return lambda client: setattr(client, "token", value)
+        case AppRoleSignIn(role_id=role_id, secret_id=secret_id, mount=mount):
+            credential = role_id.read(), secret_id.read()
+            return lambda client: client.auth.approle.login(*credential, mount_point=mount)
+        case KubernetesSignIn(role=role, token_file=file, mount=mount):
+            return lambda client: client.auth.kubernetes.login(role, bounded_text(file).strip(), mount_point=mount)
 
 
 class OpenBaoProvider:

@@ -19,11 +19,10 @@ _EXTRAS = {"openbao": "vault"}
 
 def open_all(configuration: ProvidersConfiguration, embedded: SecretProvider) -> Mapping[str, SecretProvider]:
     """The providers by name. Nothing is asked of their servers yet. Raises ConfigurationError."""
-    opened = {EMBEDDED: embedded}
+    opened: dict[str, SecretProvider] = {EMBEDDED: embedded}
     for name, provider in configuration.providers.items():
         try:
-            if name != EMBEDDED:
-                opened[name] = open_provider(provider)
+            opened[name] = open_provider(provider)
         except ImportError:
             extra = _EXTRAS.get(provider.kind, provider.kind)
             message = f"The provider {name} needs an SDK that is missing: pip install 'strongroom[{extra}]'"
@@ -34,7 +33,7 @@ def open_all(configuration: ProvidersConfiguration, embedded: SecretProvider) ->
 
 
 def open_provider(configuration: ProviderConfiguration) -> SecretProvider:
-    """Opens one that is not embedded. Raises ConfigurationError, ImportError."""
+    """Opens one. Raises ConfigurationError, ImportError."""
     match configuration:
         case AwsConfiguration():
             from services.secrets.providers import aws
@@ -52,4 +51,3 @@ def open_provider(configuration: ProviderConfiguration) -> SecretProvider:
             from services.secrets.providers import openbao
 
             return openbao.opened(configuration)
-    raise ConfigurationError("the embedded provider is opened with the service")

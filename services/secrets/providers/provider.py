@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from services.secrets import vault_values
 from services.shared.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 
-MAX_BYTES = 64 * 1024
 # Seconds until a server must have taken a connection, and until it must have answered.
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
@@ -148,12 +148,12 @@ class NameUnusable(InvalidArgument):
         super().__init__(f"This provider has no room for so long a name: it keeps {limit} characters, some take two.")
 
 
-def encoded(data: Data, limit: int = MAX_BYTES) -> str:
-    """A value as providers keep it, the same text for the same fields. Raises ValueTooLarge."""
-    text = json.dumps(data, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    if (size := len(text.encode())) > limit:
-        raise ValueTooLarge(size, limit)
-    return text
+def encoded(data: Data, limit: int = vault_values.MAX_BYTES) -> str:
+    """A value as providers keep it, the same text for the same fields. Raises ValueTooLarge, BinaryInvalid."""
+    text = vault_values.encoded(data)
+    if len(text) > limit:
+        raise ValueTooLarge(len(text), limit)
+    return text.decode()
 
 
 def decoded(name: str, text: str | bytes) -> Data:
@@ -165,11 +165,6 @@ def decoded(name: str, text: str | bytes) -> Data:
     if not isinstance(data, dict):
         raise ValueUnreadable(name)
     return data
-
-
-def same(one: Data, other: Data) -> bool:
-    """Whether two values are the same: `1` and `1.0` are, as they are in a `Struct`."""
-    return one == other
 
 
 def compared(name: str, expected: str | None, current: str) -> None:

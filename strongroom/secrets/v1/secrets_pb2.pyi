@@ -34,12 +34,18 @@ class SecretVersion(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     DELETED_AT_FIELD_NUMBER: _builtins.int
     DESTROYED_AT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     """Counts from 1."""
     created_by: _builtins.str
     stage: _builtins.str
     """`pending`, `current`, `previous`, or empty."""
+    provider: _builtins.str
+    """The provider that was named; empty for the primary."""
+    revision: _builtins.str
+    """What that provider calls the version; `version` is 0 unless that is a number."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -65,10 +71,12 @@ class SecretVersion(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         deleted_at: _timestamp_pb2.Timestamp | None = ...,
         destroyed_at: _timestamp_pb2.Timestamp | None = ...,
+        provider: _builtins.str = ...,
+        revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deleted_at", b"deleted_at", "destroyed_at", b"destroyed_at", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "deleted_at", b"deleted_at", "destroyed_at", b"destroyed_at", "expires_at", b"expires_at", "name", b"name", "stage", b"stage", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "deleted_at", b"deleted_at", "destroyed_at", b"destroyed_at", "expires_at", b"expires_at", "name", b"name", "provider", b"provider", "revision", b"revision", "stage", b"stage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,8 +182,15 @@ class CreateSecretRequest(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 256 characters: segments of letters, digits, `.`, `_` and `-`, joined by `/`."""
+    provider: _builtins.str
+    """Only here; the primary, and with it its replicas, if empty. It needs the permission `providers.use` on
+    `providers/{provider}`, too. INVALID_ARGUMENT with reason PROVIDER_UNKNOWN, or NOT_OF_PROVIDERS for fields that
+    are of the primary alone; UNAVAILABLE with reason PROVIDER_UNAVAILABLE, FAILED_PRECONDITION with
+    PROVIDER_REFUSED (docs/providers.md).
+    """
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:
         """The fields of the secret; at most 64 KiB as JSON. Bytes are written `{"$base64": "…"}`, in base64 with its
@@ -195,10 +210,11 @@ class CreateSecretRequest(_message.Message):
         data: _struct_pb2.Struct | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "expires_at", b"expires_at", "labels", b"labels", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "expires_at", b"expires_at", "labels", b"labels", "name", b"name", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,11 +250,17 @@ class UpdateSecretRequest(_message.Message):
     ALLOW_MISSING_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     expected_version: _builtins.int
     """Write only if this is the current version (check-and-set); 0 means: only if there is none."""
     allow_missing: _builtins.bool
     """Create the secret if it does not exist."""
+    provider: _builtins.str
+    """Only here, as in `CreateSecretRequest`."""
+    expected_revision: _builtins.str
+    """Write only if this is the current version there, for providers whose versions have no numbers."""
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:
         """The fields of the secret, replacing all earlier ones; as in `CreateSecretRequest`."""
@@ -260,10 +282,12 @@ class UpdateSecretRequest(_message.Message):
         allow_missing: _builtins.bool = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        provider: _builtins.str = ...,
+        expected_revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "data", b"data", "expected_version", b"expected_version", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "allow_missing", b"allow_missing", "data", b"data", "expected_version", b"expected_version", "expires_at", b"expires_at", "labels", b"labels", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "allow_missing", b"allow_missing", "data", b"data", "expected_revision", b"expected_revision", "expected_version", b"expected_version", "expires_at", b"expires_at", "labels", b"labels", "name", b"name", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
@@ -414,21 +438,25 @@ class ListSecretVersionsRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     page_size: _builtins.int
     """At most this many versions, 1 to 1000; 0 means 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
+    provider: _builtins.str
+    """Only here, as in `CreateSecretRequest`."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -469,21 +497,29 @@ class GetSecretRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     """0 means the current version, or the one in `stage`."""
     stage: _builtins.str
     """`pending`, `current` or `previous`; not beside `version`."""
+    provider: _builtins.str
+    """Only here, as in `CreateSecretRequest`."""
+    revision: _builtins.str
+    """This version, for providers whose versions have no numbers."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         version: _builtins.int = ...,
         stage: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "stage", b"stage", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "provider", b"provider", "revision", b"revision", "stage", b"stage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -500,11 +536,17 @@ class GetSecretResponse(_message.Message):
     CREATED_BY_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     created_by: _builtins.str
     stage: _builtins.str
     """`pending`, `current`, `previous`, or empty."""
+    provider: _builtins.str
+    """The provider that was named; empty for the primary."""
+    revision: _builtins.str
+    """What that provider calls the version; `version` is 0 unless that is a number."""
     @_builtins.property
     def data(self) -> _struct_pb2.Struct: ...
     @_builtins.property
@@ -523,10 +565,12 @@ class GetSecretResponse(_message.Message):
         created_by: _builtins.str = ...,
         stage: _builtins.str = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        provider: _builtins.str = ...,
+        revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "data", b"data", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "data", b"data", "expires_at", b"expires_at", "name", b"name", "stage", b"stage", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "data", b"data", "expires_at", b"expires_at", "name", b"name", "provider", b"provider", "revision", b"revision", "stage", b"stage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -543,6 +587,7 @@ class ListSecretsRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many secrets and folders, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
@@ -555,6 +600,8 @@ class ListSecretsRequest(_message.Message):
     """Words, divided by spaces, in any case: each must be part of the name or of a label."""
     show_deleted: _builtins.bool
     """With deleted secrets among the others."""
+    provider: _builtins.str
+    """Only here, as in `CreateSecretRequest`."""
     @_builtins.property
     def label(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """`KEY=VALUE` or `KEY`: only secrets that have all of these labels."""
@@ -569,10 +616,11 @@ class ListSecretsRequest(_message.Message):
         query: _builtins.str = ...,
         label: _abc.Iterable[_builtins.str] | None = ...,
         show_deleted: _builtins.bool = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_folder", b"by_folder", "label", b"label", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "query", b"query", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_folder", b"by_folder", "label", b"label", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "provider", b"provider", "query", b"query", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -614,7 +662,10 @@ class DeleteSecretRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    provider: _builtins.str
+    """Only here, as in `CreateSecretRequest`."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """These versions; the whole secret if there are none."""
@@ -624,10 +675,11 @@ class DeleteSecretRequest(_message.Message):
         *,
         name: _builtins.str = ...,
         versions: _abc.Iterable[_builtins.int] | None = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "provider", b"provider", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
