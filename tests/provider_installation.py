@@ -11,10 +11,10 @@ import yaml
 
 from services.shared.identity import Principal
 from strongroom.secrets.v1 import providers_pb2, providers_pb2_grpc
+from tests.audit_trails import eventually
 from tests.provider_kinds import Fields
 from tests.secrets_installation import Client, Installation
 from tests.serving import ADMINISTRATOR
-from tests.audit_trails import eventually
 
 
 @dataclass
@@ -52,7 +52,11 @@ class WithProviders(Installation):
         self, folder: Path, replicas: dict[str, Fields], named: dict[str, Fields], database_url: str | None = None
     ) -> None:
         super().__init__(folder, database_url)
-        file = folder / "providers.yaml"
+        self.configure(replicas, named)
+
+    def configure(self, replicas: dict[str, Fields], named: dict[str, Fields]) -> None:
+        """For the next start."""
+        file = self.folder / "providers.yaml"
         file.write_text(yaml.safe_dump({"replicas": [*replicas], "providers": replicas | named}))
         self.settings = self.settings.model_copy(update={"providers": file, "provider_seconds": 0.05})
 

@@ -67,7 +67,9 @@ def drift(names: Names = None, wait: Wait = True, json: Json = False) -> None:
     if json:
         print_json({"drift": [as_json(each) for each in found], "next_page_token": ""})
     else:
-        print_table(["provider", "name", "kind", "found"], [[d.provider, d.name, d.kind, moment(d.found_at)] for d in found])
+        print_table(
+            ["provider", "name", "kind", "found"], [[d.provider, d.name, d.kind, moment(d.found_at)] for d in found]
+        )
     if found or any(not provider.healthy or provider.comparing for provider in shown):
         raise typer.Exit(1)
 

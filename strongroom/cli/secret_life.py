@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli.secret_values import Name
+from strongroom.cli.secret_values import Name, Provider
 from strongroom.cli.session import Json, confirmed, connected, counted, fail, misused, print_message
 
 if TYPE_CHECKING:
@@ -60,14 +60,29 @@ def rollback(
     print_message(written, lambda: typer.echo(line), as_json_document=json)
 
 
-def rm(name: Name, version: _Versions = None, yes: _Yes = False, json: Json = False) -> None:
-    """Delete a secret, or single versions of it. `strongroom secrets undelete` brings them back."""
+def rm(name: Name, version: _Versions = None, yes: _Yes = False, provider: Provider = "", json: Json = False) -> None:
+    """Delete a secret, or single versions of it. `strongroom secrets undelete` brings them back.
+
+    With --provider it is deleted there alone, and for good.
+    """
+    if provider:
+        _rm_there(name, provider, version=version, yes=yes, json=json)
+        return
     what = _what(name, version)
     confirmed(f"Delete {what}?", yes=yes)
     with connected() as client:
         gone = client.secrets.delete(name, version or ())
     hint = f"strongroom secrets undelete {name}{''.join(f' --version {number}' for number in version or ())}"
     print_message(gone, lambda: typer.echo(f"deleted {what}; back with: {hint}"), as_json_document=json)
+
+
+def _rm_there(name: str, provider: str, *, version: list[int] | None, yes: bool, json: bool) -> None:
+    if version:
+        misused("--provider does not go with --version")
+    confirmed(f"Delete {name} with all of its versions from {provider} for good?", yes=yes)
+    with connected() as client:
+        gone = client.providers.at(provider).delete(name)
+    print_message(gone, lambda: typer.echo(f"deleted {name} from {provider}"), as_json_document=json)
 
 
 def undelete(name: Name, version: _Versions = None, json: Json = False) -> None:

@@ -21,6 +21,9 @@ MOST = 1 << 20
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*")
 
 Name = Annotated[str, typer.Argument(help="Path of the secret, such as prod/db.", autocompletion=completion.secrets)]
+Provider = Annotated[
+    str, typer.Option("--provider", "-p", metavar="PROVIDER", help="Only there, and not in Strongroom itself.")
+]
 Labels = Annotated[
     list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="A label; it can be repeated.")
 ]

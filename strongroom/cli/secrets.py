@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import secret_files, secret_life
+from strongroom.cli import providers, secret_files, secret_life
 from strongroom.cli.secret_files import written
-from strongroom.cli.secret_values import Expires, Fields, Labels, Name, expiry, given, labels_given, plain
+from strongroom.cli.secret_values import Expires, Fields, Labels, Name, Provider, expiry, given, labels_given, plain
 from strongroom.cli.session import (
     Json,
     connected,
@@ -44,6 +44,7 @@ def put(
     pending: Annotated[
         bool, typer.Option("--pending", help="Write a version that is not in use until it is promoted.")
     ] = False,
+    provider: Provider = "",
     json: Json = False,
 ) -> None:
     """Write a new version of a secret, in place of all of its fields.
@@ -54,15 +55,19 @@ def put(
     """
     if pending and (expected_version is not None or label):
         misused("--pending goes with neither --expected-version nor --label")
+    if provider and (pending or label or expires):
+        misused("--provider goes with none of --pending, --label and --expires")
     data, labels, expires_at = given(fields or [], file), labels_given(label), expiry(expires)
     with connected() as client:
-        if pending:
+        if provider:
+            version = client.providers.at(provider).put(name, data, expected_version=expected_version)
+        elif pending:
             version = client.secrets.stage(name, data, expires_at=expires_at)
         else:
             version = client.secrets.put(
                 name, data, expected_version=expected_version, labels=labels, expires_at=expires_at
             )
-    line = f"wrote {name}, version {version.version}{' (pending)' * pending}"
+    line = f"wrote {name}, version {version.revision or version.version}{' (pending)' * pending}"
     print_message(version, lambda: typer.echo(line), as_json_document=json)
 
 
@@ -97,15 +102,22 @@ def get(
         Path | None, typer.Option("--output", "-o", help="Write it to this file, which only you can read.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    provider: Provider = "",
+    revision: Annotated[str, typer.Option(help="A version, as --provider calls it.")] = "",
     json: Json = False,
 ) -> None:
     """Read a secret."""
+    if (provider and stage) or (revision and not provider):
+        misused("--provider does not go with --stage, and --revision goes with --provider alone")
     if version < 0:
         misused("versions count from 1")
     from strongroom.client.secrets import value_of
 
     with connected() as client:
-        secret = client.secrets.get(name, version, stage=stage)
+        if provider:
+            secret = client.providers.at(provider).get(name, version, revision=revision)
+        else:
+            secret = client.secrets.get(name, version, stage=stage)
     data, shown = value_of(secret), ""
     if json:
         shown = jsonlib.dumps(message_as_json(secret), indent=2, ensure_ascii=False)
@@ -132,16 +144,22 @@ def list_secrets(
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="KEY[=VALUE]", help="Only secrets with this label.")
     ] = None,
+    provider: Provider = "",
     json: Json = False,
 ) -> None:
     """List secrets by name, in all folders, without values."""
+    if provider and (folder or deleted or label):
+        misused("--provider goes with none of --folder, --deleted and --label")
     if folder and (tree or deleted or label):
         misused("--folder goes with none of --tree, --deleted and --label")
     if folder:
         _show_folder(prefix, json=json)
         return
     with connected() as client:
-        secrets = list(client.secrets.list(prefix, labels=label or (), show_deleted=deleted))
+        if provider:
+            secrets = list(client.providers.at(provider).list(prefix))
+        else:
+            secrets = list(client.secrets.list(prefix, labels=label or (), show_deleted=deleted))
     if tree and not json:
         for line in _tree([secret.name for secret in secrets]):
             say(line)
@@ -169,15 +187,21 @@ def search(
 
 
 @app.command()
-def history(name: Name, json: Json = False) -> None:
+def history(name: Name, provider: Provider = "", json: Json = False) -> None:
     """List the versions of a secret, without values."""
     with connected() as client:
-        versions = client.secrets.history(name)
+        versions = client.providers.at(provider).history(name) if provider else client.secrets.history(name)
     if json:
         print_json({"versions": [message_as_json(version) for version in versions]})
     else:
         rows = [
-            [str(version.version), moment(version.created_at), version.created_by, version.stage, _state(version)]
+            [
+                version.revision or str(version.version),
+                moment(version.created_at),
+                version.created_by,
+                version.stage,
+                _state(version),
+            ]
             for version in versions
         ]
         print_table(["version", "created", "by", "stage", "state"], rows)
@@ -207,11 +231,12 @@ def label(
     print_message(secret, lambda: _show([secret], json=False), as_json_document=json)
 
 
-_LIFE: tuple[Callable[..., None], ...] = (
+_MORE: tuple[Callable[..., None], ...] = (
     *(secret_life.promote, secret_life.discard, secret_life.rollback),
     *(secret_life.rm, secret_life.undelete, secret_life.destroy),
+    *(providers.providers, providers.sync, providers.drift),
 )
-for command in _LIFE:
+for command in _MORE:
     app.command()(command)
 app.command("import")(secret_files.import_secrets)
 app.command("export")(secret_files.export_secrets)

@@ -1,12 +1,14 @@
 """Where secrets are kept besides the embedded vault."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from strongroom.client.paging import pages
+from strongroom.client.secrets import struct_of, value_of
 from strongroom.connection import Connection
 from strongroom.retries import Repeat
-from strongroom.secrets.v1 import providers_pb2, providers_pb2_grpc
+from strongroom.secrets.v1 import providers_pb2, providers_pb2_grpc, secrets_pb2, secrets_pb2_grpc
 
 _LOOK_SECONDS = 0.5
 
@@ -21,6 +23,10 @@ class Providers:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = providers_pb2_grpc.ProviderServiceStub(connection.channel)
+
+    def at(self, provider: str) -> "ProviderSecrets":
+        """The secrets of one provider alone."""
+        return ProviderSecrets(self._connection, provider)
 
     def show(self) -> list[providers_pb2.Provider]:
         """Every provider, the primary first: whether it answers, and how far it is behind."""
@@ -54,3 +60,63 @@ class Providers:
         request = providers_pb2.ListDriftRequest(providers=providers)
         for page in pages(self._connection, self._stub.ListDrift, request):
             yield from page.drift
+
+
+class ProviderSecrets:
+    """The secrets of one provider alone: what is written here is written nowhere else.
+
+    Its versions are known by their `revision`, which is a number only with some providers.
+    """
+
+    def __init__(self, connection: Connection, provider: str) -> None:
+        self._connection = connection
+        self._provider = provider
+        self._stub = secrets_pb2_grpc.SecretServiceStub(connection.channel)
+
+    def put(
+        self,
+        name: str,
+        data: Mapping[str, Any],
+        *,
+        expected_version: int | None = None,
+        expected_revision: str = "",
+    ) -> secrets_pb2.SecretVersion:
+        """Writes a new version, of a new secret if there is none.
+
+        With `expected_revision` only if that is the current one, with `expected_version=0` only if there is none
+        (check-and-set): raises Conflict.
+        """
+        request = secrets_pb2.UpdateSecretRequest(
+            name=name,
+            provider=self._provider,
+            data=struct_of(data),
+            expected_version=expected_version,
+            expected_revision=expected_revision,
+            allow_missing=True,
+        )
+        return self._connection.call(self._stub.UpdateSecret, request)
+
+    def get(self, name: str, version: int = 0, *, revision: str = "") -> secrets_pb2.GetSecretResponse:
+        """Reads a version with its value, by number or by revision; the current one if neither is given."""
+        request = secrets_pb2.GetSecretRequest(name=name, provider=self._provider, version=version, revision=revision)
+        return self._connection.call(self._stub.GetSecret, request, repeat=Repeat.SAFE)
+
+    def value(self, name: str, *, revision: str = "") -> dict[str, Any]:
+        """The fields of a version as Python values, bytes as bytes: what was given to `put`."""
+        return value_of(self.get(name, revision=revision))
+
+    def list(self, prefix: str = "") -> Iterator[secrets_pb2.SecretSummary]:
+        """The names of the secrets that the caller may list, in order."""
+        request = secrets_pb2.ListSecretsRequest(prefix=prefix, provider=self._provider, page_size=1000)
+        for page in pages(self._connection, self._stub.ListSecrets, request):
+            yield from page.secrets
+
+    def history(self, name: str) -> Sequence[secrets_pb2.SecretVersion]:
+        """The versions of a secret, newest first, without values."""
+        request = secrets_pb2.ListSecretVersionsRequest(name=name, provider=self._provider)
+        return self._connection.call(self._stub.ListSecretVersions, request, repeat=Repeat.SAFE).versions
+
+    def delete(self, name: str) -> secrets_pb2.DeleteSecretResponse:
+        """Deletes a secret with all of its versions, for good as far as the provider goes."""
+        request = secrets_pb2.DeleteSecretRequest(name=name, provider=self._provider)
+        return self._connection.call(self._stub.DeleteSecret, request)

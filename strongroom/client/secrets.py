@@ -53,7 +53,7 @@ class Secrets:
         """
         request = secrets_pb2.UpdateSecretRequest(
             name=name,
-            data=_struct(data),
+            data=struct_of(data),
             expected_version=expected_version,
             allow_missing=True,
             labels=labels,
@@ -81,7 +81,7 @@ class Secrets:
     ) -> secrets_pb2.SecretVersion:
         """Writes a pending version, which is read only where it is asked for, until it is promoted or discarded."""
         request = secrets_pb2.StageSecretVersionRequest(
-            name=name, data=_struct(data), expires_at=_timestamp(expires_at)
+            name=name, data=struct_of(data), expires_at=_timestamp(expires_at)
         )
         return self._connection.call(self._stub.StageSecretVersion, request)
 
@@ -188,7 +188,8 @@ def value_of(secret: secrets_pb2.GetSecretResponse) -> dict[str, Any]:
     return value
 
 
-def _struct(data: Mapping[str, Any]) -> struct_pb2.Struct:
+def struct_of(data: Mapping[str, Any]) -> struct_pb2.Struct:
+    """The fields of a secret as messages have them. Raises InvalidArgument for numbers that would lose digits."""
     return json_format.ParseDict(_as_json(data), struct_pb2.Struct())
 
 
