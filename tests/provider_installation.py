@@ -57,7 +57,7 @@ class WithProviders(Installation):
     def configure(self, replicas: dict[str, Fields], named: dict[str, Fields]) -> None:
         """For the next start."""
         file = self.folder / "providers.yaml"
-        file.write_text(yaml.safe_dump({"replicas": [*replicas], "providers": replicas | named}))
+        file.write_text(yaml.safe_dump({"replicas": [*replicas], "providers": replicas | named}, sort_keys=False))
         self.settings = self.settings.model_copy(update={"providers": file, "provider_seconds": 0.05})
 
     @contextmanager

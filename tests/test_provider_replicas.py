@@ -1,5 +1,6 @@
 """Replicas follow the primary: at once, after a time down, after a restart; what drifted is found and repaired."""
 
+import json
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,9 @@ from services.secrets.providers.provider import SecretProvider
 from services.shared.errors import NotFound
 from services.shared.identity import Grant, Principal
 from tests.audit_trails import eventually
+from tests.openbao import OpenBaoServer
 from tests.provider_installation import Served, WithProviders
-from tests.provider_kinds import fields, opened
+from tests.provider_kinds import fields, opened, private
 from tests.secret_manager import SecretManagerServer
 from tests.secrets_installation import PLANTED, refusal
 
@@ -129,6 +131,41 @@ def test_lag_outlives_a_restart_and_holds_no_value(
     with installation.served():
         eventually(lambda: name in set(opened(given).list()))
     assert opened(given).get(name).data == {"password": PLANTED}
+
+
+def test_replica_follows_on_postgresql(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str, postgresql_url: str
+) -> None:
+    given = fields("openbao", request, tmp_path)
+    with WithProviders(tmp_path, {"bao": given}, {}, postgresql_url).served() as served:
+        served.secrets("CreateSecret", name=name, data={"n": 1})
+        served.secrets("UpdateSecret", name=name, data={"n": 2})
+        eventually(lambda: name in set(opened(given).list()) and opened(given).get(name).data == {"n": 2})
+        opened(given).put(name, {"n": 3})
+        served("SyncProviders", compare_only=True)
+        served.settled("bao")
+        assert served.drift() == {(name, "different")}
+        served("SyncProviders")
+        served.settled("bao")
+        assert not served.drift()
+    assert opened(given).get(name).data == {"n": 2}
+
+
+def test_replica_that_cannot_be_compared_says_why(
+    request: pytest.FixtureRequest, tmp_path: Path, openbao_server: OpenBaoServer
+) -> None:
+    mount = openbao_server.mount()
+    rules = {"path": {f"{mount}/metadata/*": {"capabilities": ["list"]}}}
+    openbao_server.root.sys.create_or_update_policy(mount, json.dumps(rules))
+    token = openbao_server.root.auth.token.create(policies=[mount], no_default_policy=True)["auth"]["client_token"]
+    sign_in = {"method": "token", "token": private(tmp_path, token)}
+    given = {"kind": "openbao", "endpoint": openbao_server.url, "mount": mount, "sign_in": sign_in}
+    openbao_server.root.secrets.kv.v2.create_or_update_secret("one", {"n": 1}, mount_point=mount)
+    with WithProviders(tmp_path, {"bao": given}, {}).served() as served:
+        served.secrets("CreateSecret", name="one", data={"n": 2})
+        told = served.once("bao", lambda one: "permission denied" in one.error)
+        assert told.healthy
+        assert token not in str(told)
 
 
 def test_new_replica_is_filled(request: pytest.FixtureRequest, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def _provider(view: ProviderView) -> pb.Provider:
         kind=view.kind,
         role=view.role,
         healthy=state.checked_at is not None and not state.error,
-        error=state.error or view.lag.error,
+        error=state.error or view.lag.error or state.problem,
         checked_at=timestamp(state.checked_at),
         pending_secrets=view.lag.secrets,
         lag_seconds=view.lag_seconds,

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
 from services.secrets.providers.leases import Leases
 from services.secrets.providers.outbox import Outbox
 from services.secrets.providers.provider import Data, SecretProvider, ValueUnreadable
@@ -11,6 +13,8 @@ from services.secrets.providers.states import Kind, States
 from services.shared.errors import DomainError, NotFound
 
 _BATCH = 100
+
+_log = structlog.get_logger()
 # Of a value that is there and no JSON object: like no other.
 _UNREADABLE: Data = {"": "unreadable"}
 
@@ -36,6 +40,9 @@ class Replica:
                     self._follow(change.name)
                 except DomainError as error:
                     self.outbox.failed(change, error.message)
+                except Exception as error:  # a change that nobody foresaw must not stand in the way of the others
+                    _log.warning("a change was not carried over", provider=self.name, error=type(error).__name__)
+                    self.outbox.failed(change, f"internal error ({type(error).__name__})")
                 else:
                     self.outbox.done(change)
                     self.states.settled(self.name, change.name)

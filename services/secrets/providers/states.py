@@ -26,13 +26,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class State:
-    """Of a provider: why it does not answer, when it was asked, what comparison is asked for, when it last was."""
+    """Of a provider: why it does not answer, when it was asked; of its comparisons, what is asked for, when the last was
+    made, why it could not be.
+    """
 
     error: str = ""
     checked_at: datetime | None = None
     requested_at: datetime | None = None
     repair: bool = False
     compared_at: datetime | None = None
+    problem: str = ""
 
     @property
     def comparing(self) -> bool:
@@ -60,7 +63,7 @@ class States:
     def all(self) -> dict[str, State]:
         """By provider; those that were not looked at yet are missing."""
         c = states.c
-        query = sa.select(c.provider, c.error, c.checked_at, c.requested_at, c.repair, c.compared_at)
+        query = sa.select(c.provider, c.error, c.checked_at, c.requested_at, c.repair, c.compared_at, c.problem)
         with self._database.read() as connection:
             return {provider: State(*rest) for provider, *rest in connection.execute(query)}
 
@@ -79,7 +82,7 @@ class States:
         known, now = self.all(), self._clock()
         for provider in providers:
             state = known.get(provider, State())
-            self.record(provider, requested_at=now, repair=repair or (state.comparing and state.repair))
+            self.record(provider, requested_at=now, repair=repair or (state.comparing and state.repair), problem="")
 
     def found(self, provider: str, kinds: Sequence[tuple[str, Kind]]) -> None:
         """What a comparison found, in place of what the one before did. What is being carried over is no drift."""

@@ -35,6 +35,8 @@ states = sa.Table(
     # Whether what the comparison that is asked for finds shall be repaired.
     sa.Column("repair", sa.Boolean, nullable=False, default=False),
     sa.Column("compared_at", UtcDateTime),
+    # Why the last comparison could not be made; empty if it was.
+    sa.Column("problem", sa.String(255), nullable=False, default=""),
 )
 
 # Where the last comparison found a replica otherwise than the primary.

@@ -16,6 +16,8 @@ from services.shared.ids import new_id
 _CHECK = timedelta(seconds=30)
 _CHECK_AGAIN = timedelta(seconds=2)
 _COMPARE = timedelta(days=1)
+# How long after a comparison that could not be made; each one costs many requests.
+_COMPARE_AGAIN = timedelta(minutes=1)
 # How often the lease is extended while there is work.
 _EXTEND = timedelta(seconds=10)
 
@@ -47,6 +49,7 @@ class Watch:
         self._holder = new_id()
         self._asked_at: datetime | None = None
         self._held_at = clock()
+        self._tried_at: datetime | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"provider-{name}", daemon=True)
 
@@ -63,7 +66,7 @@ class Watch:
         state = self._checked(self._states.all().get(self._name, State()))
         if self._replica is None or state.error:
             return
-        compare = state.comparing or state.compared_at is None or self._clock() - state.compared_at >= _COMPARE
+        compare = self._is_comparison_due(state)
         if not compare and not self._replica.outbox.due(self._name, 1):
             return
         # One process at a time looks after a replica.
@@ -76,10 +79,21 @@ class Watch:
             finally:
                 self._replica.leases.release(self._name, "", self._holder)
 
+    def _is_comparison_due(self, state: State) -> bool:
+        now = self._clock()
+        if state.problem and self._tried_at is not None and now - self._tried_at < _COMPARE_AGAIN:
+            return False
+        return state.comparing or state.compared_at is None or now - state.compared_at >= _COMPARE
+
     def _compare(self, replica: Replica, state: State) -> None:
         # Noted from before it began: a request that comes meanwhile is another one.
-        began = self._clock()
-        found = replica.compare(self._go_on)
+        began = self._tried_at = self._clock()
+        try:
+            found = replica.compare(self._go_on)
+        except DomainError as error:
+            _log.warning("a provider could not be compared", provider=self._name, reason=error.error_reason)
+            self._states.record(self._name, problem=error.message[:255])
+            return
         if found is None:
             return
         _log.info("a provider was compared with the primary", provider=self._name, different=len(found))
@@ -89,7 +103,7 @@ class Watch:
             mended |= {Kind.MISSING}
         replica.outbox.note(self._name, [name for name, kind in found if kind in mended])
         self._states.found(self._name, found)
-        self._states.record(self._name, compared_at=began)
+        self._states.record(self._name, compared_at=began, problem="")
         replica.synchronize(self._go_on)
 
     def _go_on(self) -> bool:

@@ -78,7 +78,7 @@ class Provider(_message.Message):
     """`primary`, `replica`, or `named`: used where a request names it."""
     healthy: _builtins.bool
     error: _builtins.str
-    """Why it is not healthy, or why the last change could not be carried over."""
+    """Why it is not healthy, or why the last change could not be carried over, or it not be compared."""
     pending_secrets: _builtins.int
     """How many secrets changed that it has not seen."""
     lag_seconds: _builtins.float

@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("requested_at", UtcDateTime),
         sa.Column("repair", sa.Boolean, nullable=False),
         sa.Column("compared_at", UtcDateTime),
+        sa.Column("problem", sa.String(255), nullable=False),
     )
     op.create_table(
         "provider_drift",
