@@ -26,8 +26,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class State:
-    """Of a provider: why it does not answer, when it was asked; of its comparisons, what is asked for, when the last was
-    made, why it could not be.
+    """Of a provider: why it does not answer, when it was asked; of its comparisons, what is asked for, when the last
+    was made, why it could not be.
     """
 
     error: str = ""
