@@ -12,6 +12,7 @@ from pathlib import Path
 import jwt
 import pytest
 import trustme
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.secrets.providers.provider import ProviderRefused, ProviderUnavailable
 from tests.openbao import OpenBaoServer
@@ -145,7 +146,8 @@ def _account_token(name: str) -> str:
     now = int(time.time())
     account = {"namespace": "models", "serviceaccount": {"name": name, "uid": "u-1"}}
     claims = {"iss": "kubernetes", "sub": f"system:serviceaccount:models:{name}", "kubernetes.io": account}
-    return jwt.encode(claims | {"iat": now, "exp": now + 600}, "k" * 32, "HS256")
+    key = ec.generate_private_key(ec.SECP256R1())
+    return jwt.encode(claims | {"iat": now, "exp": now + 600}, key, "ES256")
 
 
 @contextmanager

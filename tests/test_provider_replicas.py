@@ -141,6 +141,7 @@ def test_replica_follows_on_postgresql(
         served.secrets("CreateSecret", name=name, data={"n": 1})
         served.secrets("UpdateSecret", name=name, data={"n": 2})
         eventually(lambda: name in set(opened(given).list()) and opened(given).get(name).data == {"n": 2})
+        served.settled("bao")
         opened(given).put(name, {"n": 3})
         served("SyncProviders", compare_only=True)
         served.settled("bao")
