@@ -99,9 +99,12 @@ class AwsProvider:
         with _translated(name):
             if expected:
                 return self._follow(name, text, expected)
-            if expected is None:
-                return self._append_or_create(name, text)
-            return self._create(name, text)
+            try:
+                return self._create(name, text) if expected == "" else self._append_or_create(name, text)
+            except self._client.exceptions.InvalidRequestException:
+                # Somebody else deleted it, and AWS keeps it for its recovery window.
+                self._client.restore_secret(SecretId=self._below.full(name))
+                return self._append(name, text, _CURRENT)
 
     def get(self, name: str, revision: str = "") -> Value:
         if revision and not _REVISION.fullmatch(revision):
@@ -144,8 +147,9 @@ class AwsProvider:
     def delete(self, name: str) -> bool:
         with _translated(name):
             try:
-                # It says nothing of one that is not there.
-                self._client.describe_secret(SecretId=self._below.full(name))
+                # Its answer does not tell whether there was one.
+                if "DeletedDate" in self._client.describe_secret(SecretId=self._below.full(name)):
+                    return False
                 self._client.delete_secret(SecretId=self._below.full(name), ForceDeleteWithoutRecovery=True)
             except self._client.exceptions.ResourceNotFoundException:
                 return False
@@ -185,10 +189,10 @@ class AwsProvider:
     def _follow(self, name: str, text: str, expected: str) -> Revision:
         place = self._below.full(name)
         try:
-            stages = self._client.describe_secret(SecretId=place).get("VersionIdsToStages", {})
+            about = self._client.describe_secret(SecretId=place)
         except self._client.exceptions.ResourceNotFoundException:
             raise RevisionMismatch(name) from None
-        if _CURRENT not in stages.get(expected, ()):
+        if "DeletedDate" in about or _CURRENT not in about.get("VersionIdsToStages", {}).get(expected, ()):
             raise RevisionMismatch(name)
         stage = f"strongroom-{uuid4()}"
         added = self._append(name, text, stage)
@@ -216,7 +220,8 @@ def _translated(name: str, revision: str = "") -> Iterator[None]:
         yield
     except ClientError as error:
         code = error.response["Error"].get("Code", "")
-        if code == "ResourceNotFoundException":
+        # Invalid are requests about what is scheduled for deletion.
+        if code in ("ResourceNotFoundException", "InvalidRequestException"):
             raise (RevisionAbsent(name, revision) if revision else SecretAbsent(name)) from None
         if code in _REFUSED or error.response["ResponseMetadata"].get("HTTPStatusCode") in (401, 403):
             raise ProviderRefused(code) from None

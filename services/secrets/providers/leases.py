@@ -49,10 +49,10 @@ class Leases:
         finally:
             self.release(provider, name, holder)
 
-    def take(self, provider: str, name: str, holder: str) -> bool:
+    def take(self, provider: str, name: str, holder: str, lasts: timedelta = HELD) -> bool:
         """Whether it is the holder's from now on; who has it already keeps it for longer."""
         c, now = leases.c, self._clock()
-        held = {"holder": holder, "held_until": now + HELD}
+        held = {"holder": holder, "held_until": now + lasts}
         free = sa.or_(c.holder == holder, c.held_until <= now)
         try:
             with self._database.write() as connection:

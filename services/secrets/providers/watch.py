@@ -18,8 +18,9 @@ _CHECK_AGAIN = timedelta(seconds=2)
 _COMPARE = timedelta(days=1)
 # How long after a comparison that could not be made; each one costs many requests.
 _COMPARE_AGAIN = timedelta(minutes=1)
-# How often the lease is extended while there is work.
-_EXTEND = timedelta(seconds=10)
+# How long others wait for a process that died. Two at work would do no harm: they take turns at each secret.
+_LEASE = timedelta(seconds=20)
+_EXTEND = timedelta(seconds=5)
 
 _log = structlog.get_logger()
 
@@ -70,7 +71,7 @@ class Watch:
         if not compare and not self._replica.outbox.due(self._name, 1):
             return
         # One process at a time looks after a replica.
-        if self._replica.leases.take(self._name, "", self._holder):
+        if self._replica.leases.take(self._name, "", self._holder, _LEASE):
             self._held_at = self._clock()
             try:
                 self._replica.synchronize(self._go_on)
@@ -113,7 +114,7 @@ class Watch:
         if now - self._held_at < _EXTEND:
             return True
         self._held_at = now
-        return self._replica.leases.take(self._name, "", self._holder)
+        return self._replica.leases.take(self._name, "", self._holder, _LEASE)
 
     def _checked(self, state: State) -> State:
         """Asks the provider, if that is time, and records what changed."""
