@@ -7,15 +7,20 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
+from services.secrets.bootstrap import _MIGRATIONS
+from services.secrets.keyring import Keyring
 from services.secrets.providers.configuration import ProviderConfiguration
+from services.secrets.providers.embedded import EmbeddedProvider
 from services.secrets.providers.opening import open_provider
 from services.secrets.providers.provider import SecretProvider
+from services.secrets.vault import Vault
+from services.shared.database import Database
 from tests.key_vault import CLIENT, TENANT, KeyVaultServer
 from tests.openbao import OpenBaoServer
 from tests.secret_manager import SecretManagerServer
 
 REMOTE = ("aws", "gcp", "azure", "openbao")
-KINDS = REMOTE
+KINDS = ("embedded", *REMOTE)
 Fields = dict[str, object]
 
 
@@ -35,12 +40,20 @@ def fields(kind: str, request: pytest.FixtureRequest, folder: Path, through: Cal
 def new_provider(
     kind: str, request: pytest.FixtureRequest, folder: Path, through: Callable[[str], str] = str
 ) -> SecretProvider:
-    return opened(fields(kind, request, folder, through))
+    return _embedded(folder) if kind == "embedded" else opened(fields(kind, request, folder, through))
 
 
 def opened(fields: Fields) -> SecretProvider:
     """As the service opens what stands in its configuration."""
     return open_provider(TypeAdapter(ProviderConfiguration).validate_python(fields))
+
+
+def _embedded(folder: Path) -> SecretProvider:
+    url = f"sqlite:///{folder / 'strongroom.db'}"
+    database = Database.open(url, service="secrets", migrations=_MIGRATIONS)
+    vault = Vault(database, Keyring(database, bytes(32)))
+    vault.prepare()
+    return EmbeddedProvider(vault, database)
 
 
 def _aws(request: pytest.FixtureRequest, folder: Path, through: Callable[[str], str]) -> Fields:

@@ -121,7 +121,8 @@ class AwsProvider:
         found: list[dict[str, Any]] = []
         with _translated(name):
             # moto answers 500 to the question for versions of what is not there.
-            self._client.describe_secret(SecretId=self._below.full(name))
+            if "DeletedDate" in self._client.describe_secret(SecretId=self._below.full(name)):
+                raise SecretAbsent(name)
             request = {"SecretId": self._below.full(name), "IncludeDeprecated": True}
             while True:
                 page = self._client.list_secret_version_ids(**request)
