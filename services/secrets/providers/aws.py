@@ -6,7 +6,7 @@ one, which AWS refuses if it is at another one by then: that is check-and-set.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -97,14 +97,17 @@ class AwsProvider:
     def put(self, name: str, data: Data, expected: str | None = None) -> Revision:
         text = encoded(data)
         with _translated(name):
+            about = self._about(name)
             if expected:
-                return self._follow(name, text, expected)
-            try:
-                return self._create(name, text) if expected == "" else self._append_or_create(name, text)
-            except self._client.exceptions.InvalidRequestException:
+                return self._follow(name, text, expected, about)
+            if about is None:
+                return self._create(name, text, or_append=expected is None)
+            if "DeletedDate" in about:
                 # Somebody else deleted it, and AWS keeps it for its recovery window.
                 self._client.restore_secret(SecretId=self._below.full(name))
-                return self._append(name, text, _CURRENT)
+            elif expected == "":
+                raise SecretPresent(name)
+            return self._append(name, text, _CURRENT)
 
     def get(self, name: str, revision: str = "") -> Value:
         if revision and not _REVISION.fullmatch(revision):
@@ -121,7 +124,7 @@ class AwsProvider:
         found: list[dict[str, Any]] = []
         with _translated(name):
             # moto answers 500 to the question for versions of what is not there.
-            if "DeletedDate" in self._client.describe_secret(SecretId=self._below.full(name)):
+            if not self._there(name):
                 raise SecretAbsent(name)
             request = {"SecretId": self._below.full(name), "IncludeDeprecated": True}
             while True:
@@ -147,35 +150,37 @@ class AwsProvider:
 
     def delete(self, name: str) -> bool:
         with _translated(name):
-            try:
-                # Its answer does not tell whether there was one.
-                if "DeletedDate" in self._client.describe_secret(SecretId=self._below.full(name)):
-                    return False
-                self._client.delete_secret(SecretId=self._below.full(name), ForceDeleteWithoutRecovery=True)
-            except self._client.exceptions.ResourceNotFoundException:
+            # Its answer does not tell whether there was one.
+            if not self._there(name):
                 return False
+            self._client.delete_secret(SecretId=self._below.full(name), ForceDeleteWithoutRecovery=True)
         return True
 
     def check(self) -> None:
         with _translated(""):
             self._client.list_secrets(MaxResults=1)
 
-    def _create(self, name: str, text: str) -> Revision:
+    def _about(self, name: str) -> Any:
+        """What AWS tells of a secret without its value; None if it has none."""
+        try:
+            return self._client.describe_secret(SecretId=self._below.full(name))
+        except self._client.exceptions.ResourceNotFoundException:
+            return None
+
+    def _there(self, name: str) -> bool:
+        about = self._about(name)
+        return about is not None and "DeletedDate" not in about
+
+    def _create(self, name: str, text: str, *, or_append: bool) -> Revision:
         try:
             made = self._client.create_secret(
                 Name=self._below.full(name), SecretString=text, ClientRequestToken=str(uuid4()), **self._encryption
             )
-        except self._client.exceptions.ResourceExistsException:
+        except self._client.exceptions.ResourceExistsException:  # by now
+            if or_append:
+                return self._append(name, text, _CURRENT)
             raise SecretPresent(name) from None
         return Revision(made["VersionId"])
-
-    def _append_or_create(self, name: str, text: str) -> Revision:
-        with suppress(self._client.exceptions.ResourceNotFoundException):
-            return self._append(name, text, _CURRENT)
-        try:
-            return self._create(name, text)
-        except SecretPresent:  # by now
-            return self._append(name, text, _CURRENT)
 
     def _append(self, name: str, text: str, stage: str) -> Revision:
         """Adds a version with a stage of its own; with AWSCURRENT it counts at once."""
@@ -187,13 +192,9 @@ class AwsProvider:
         )
         return Revision(made["VersionId"])
 
-    def _follow(self, name: str, text: str, expected: str) -> Revision:
-        place = self._below.full(name)
-        try:
-            about = self._client.describe_secret(SecretId=place)
-        except self._client.exceptions.ResourceNotFoundException:
-            raise RevisionMismatch(name) from None
-        if "DeletedDate" in about or _CURRENT not in about.get("VersionIdsToStages", {}).get(expected, ()):
+    def _follow(self, name: str, text: str, expected: str, about: Any) -> Revision:
+        place, stages = self._below.full(name), (about or {}).get("VersionIdsToStages", {})
+        if about is None or "DeletedDate" in about or _CURRENT not in stages.get(expected, ()):
             raise RevisionMismatch(name)
         stage = f"strongroom-{uuid4()}"
         added = self._append(name, text, stage)
