@@ -136,6 +136,7 @@ def test_single_versions_are_deleted_brought_back_and_destroyed(installation: In
     missing = (NOT_FOUND, "SECRET_VERSION_NOT_FOUND")
     for method in ("DeleteSecret", "UndeleteSecret", "DestroySecret"):
         assert client.refusal(method, name="single", versions=[3, 4]) == missing
+        assert client.refusal(method, name="single", versions=[2**31]) == (INVALID, "FIELD_INVALID")
     assert client.value("single") == {"n": "2"}
 
 
