@@ -6,7 +6,7 @@ one, which AWS refuses if it is at another one by then: that is check-and-set.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -208,10 +208,11 @@ class AwsProvider:
         ):
             raise RevisionMismatch(name) from None
         finally:
-            # A version without a stage is removed by AWS in time: the one that lost, too.
-            self._client.update_secret_version_stage(
-                SecretId=place, VersionStage=stage, RemoveFromVersionId=added.revision
-            )
+            # A version without a stage is removed by AWS in time: the one that lost, too. The write is done without it.
+            with suppress(ClientError, BotoCoreError):
+                self._client.update_secret_version_stage(
+                    SecretId=place, VersionStage=stage, RemoveFromVersionId=added.revision
+                )
         return added
 
 
