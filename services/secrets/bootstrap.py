@@ -9,7 +9,13 @@ from services.secrets import root_key
 from services.secrets.kek_rotation import KekRotation
 from services.secrets.key_servicer import KeyServicer
 from services.secrets.keyring import Keyring
-from services.secrets.secret_servicer import SecretServicer
+from services.secrets.named_secret_servicer import NamedSecretServicer
+from services.secrets.provider_servicer import ProviderServicer
+from services.secrets.providers.composition import Providers
+from services.secrets.providers.configuration import load
+from services.secrets.providers.embedded import EmbeddedProvider
+from services.secrets.providers.opening import open_all
+from services.secrets.providers.outbox import Outbox
 from services.secrets.settings import SecretsSettings
 from services.secrets.tables import audit_events
 from services.secrets.vault import Vault
@@ -22,7 +28,14 @@ from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
 from strongroom.audit.v1 import audit_log_pb2_grpc
-from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc, secrets_pb2, secrets_pb2_grpc
+from strongroom.secrets.v1 import (
+    keys_pb2,
+    keys_pb2_grpc,
+    providers_pb2,
+    providers_pb2_grpc,
+    secrets_pb2,
+    secrets_pb2_grpc,
+)
 
 _NAME = "secrets"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -33,20 +46,25 @@ def _utc_now() -> datetime:
 
 
 def build(settings: SecretsSettings) -> Service:
-    """Wires the service. Raises RootKeyError, which says what to do, before anything is served."""
+    """Wires the service. Raises RootKeyError or ConfigurationError, which say what to do, before anything is served."""
     key = root_key.load(settings.root_key_file)
     identity = ServiceIdentity.load(_NAME, settings.identity_dir)
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
     keyring = Keyring(database, key)
     keyring.check_root_key()
-    vault = Vault(database, keyring)
+    configured = load(settings.providers)
+    outbox = Outbox(database, configured.replicas, _utc_now)
+    vault = Vault(database, keyring, changed=outbox.changed)
     vault.prepare()
+    opened = open_all(configured, EmbeddedProvider(vault, database))
+    providers = Providers(configured, opened, database, outbox, _utc_now, settings.provider_seconds)
     trail = Trail(database, audit_events, identity, settings.data_dir, _utc_now)
     accounts = accounts_for(settings.auth_addr, identity, _utc_now)
     verifier, trust = verifier_for(_NAME, settings, identity)
 
     def register(server: grpc.Server) -> None:
-        secrets_pb2_grpc.add_SecretServiceServicer_to_server(SecretServicer(vault), server)
+        secrets_pb2_grpc.add_SecretServiceServicer_to_server(NamedSecretServicer(vault, database, providers), server)
+        providers_pb2_grpc.add_ProviderServiceServicer_to_server(ProviderServicer(providers), server)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(
             KeyServicer(keyring, KekRotation(database, keyring, _utc_now)), server
         )
@@ -56,8 +74,10 @@ def build(settings: SecretsSettings) -> Service:
         trust.start()
         trail.start()
         accounts.start()
+        providers.start()
 
     def close() -> None:
+        providers.close()
         accounts.close()
         trust.close()
         trail.close()
@@ -67,6 +87,7 @@ def build(settings: SecretsSettings) -> Service:
         name=_NAME,
         services=[
             secrets_pb2.DESCRIPTOR.services_by_name["SecretService"].full_name,
+            providers_pb2.DESCRIPTOR.services_by_name["ProviderService"].full_name,
             keys_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
             AUDIT_LOG_SERVICE,
         ],

@@ -10,3 +10,7 @@ class SecretsSettings(ServiceSettings):
 
     # The root key: 32 random bytes in base64, mode 0600.
     root_key_file: Path = Path(".strongroom/root.key")
+    # A YAML file that says where secrets are kept beside this service (docs/providers.md); nowhere if there is none.
+    providers: Path | None = None
+    # Seconds between two looks at what a provider lacks.
+    provider_seconds: float = 1.0
