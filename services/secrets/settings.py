@@ -10,3 +10,7 @@ class SecretsSettings(ServiceSettings):
 
     # The root key: 32 random bytes in base64, mode 0600.
     root_key_file: Path = Path(".strongroom/root.key")
+    # HOST:PORT of the servers on which rotators may set new values, with commas between; see `rotation/targets.py`.
+    rotation_targets: str = ""
+    # A server that stands for AWS when access keys are rotated; AWS itself if empty.
+    rotation_aws_endpoint: str = ""
