@@ -46,7 +46,7 @@ def build(settings: SecretsSettings) -> Service:
     verifier, trust = verifier_for(_NAME, settings, identity)
 
     def register(server: grpc.Server) -> None:
-        secrets_pb2_grpc.add_SecretServiceServicer_to_server(SecretServicer(vault), server)
+        secrets_pb2_grpc.add_SecretServiceServicer_to_server(SecretServicer(vault, database), server)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(
             KeyServicer(keyring, KekRotation(database, keyring, _utc_now)), server
         )

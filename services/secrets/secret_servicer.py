@@ -8,8 +8,12 @@ from datetime import datetime
 import grpc
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
-from services.secrets.vault import MAX_BYTES, SecretSummary, SecretTooLarge, SecretVersion, Vault
+from services.secrets.vault import Vault
+from services.secrets.vault_records import SecretSummary, SecretVersion
+from services.secrets.vault_search import Wanted, search
+from services.secrets.vault_values import MAX_BYTES, SecretTooLarge
 from services.shared.call import caller
+from services.shared.database import Database
 from services.shared.errors import InvalidArgument, PageTokenInvalid
 from strongroom.secrets.v1 import secrets_pb2, secrets_pb2_grpc
 
@@ -23,8 +27,9 @@ _EXACT = 2**53
 class SecretServicer(secrets_pb2_grpc.SecretServiceServicer):
     """Serves secrets of the embedded provider."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, database: Database) -> None:
         self._vault = vault
+        self._database = database
 
     def CreateSecret(
         self, request: secrets_pb2.CreateSecretRequest, context: grpc.ServicerContext
@@ -66,19 +71,20 @@ class SecretServicer(secrets_pb2_grpc.SecretServiceServicer):
         self, request: secrets_pb2.ListSecretsRequest, context: grpc.ServicerContext
     ) -> secrets_pb2.ListSecretsResponse:
         principal, size = caller(context), request.page_size or _PAGE_SIZE
-        page = self._vault.listing(
+        found = search(
+            self._database,
+            Wanted(request.prefix),
             visible=lambda name: principal.allows("secrets.list", f"secrets/{name}"),
-            prefix=request.prefix,
             after=_after(request.page_token),
-            limit=size + 1,
+            limit=size,
         )
-        token = _token(page[size - 1].name) if len(page) > size else ""
-        return secrets_pb2.ListSecretsResponse(secrets=map(_summary, page[:size]), next_page_token=token)
+        token = _token(found.next)
+        return secrets_pb2.ListSecretsResponse(secrets=map(_summary, found.secrets), next_page_token=token)
 
     def DeleteSecret(
         self, request: secrets_pb2.DeleteSecretRequest, context: grpc.ServicerContext
     ) -> secrets_pb2.DeleteSecretResponse:
-        destroyed = self._vault.delete(request.name)
+        destroyed = self._vault.destroy(request.name)
         return secrets_pb2.DeleteSecretResponse(name=request.name, destroyed_versions=destroyed)
 
 
