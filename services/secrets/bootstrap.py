@@ -1,5 +1,6 @@
 """The composition root of the secrets service."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from services.secrets import root_key
 from services.secrets.kek_rotation import KekRotation
 from services.secrets.key_servicer import KeyServicer
 from services.secrets.keyring import Keyring
+from services.secrets.rotation.parts import RotationParts
+from services.secrets.rotation.servicer import SecretRotationServicer
 from services.secrets.secret_servicer import SecretServicer
 from services.secrets.settings import SecretsSettings
 from services.secrets.tables import audit_events
@@ -22,7 +25,14 @@ from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
 from strongroom.audit.v1 import audit_log_pb2_grpc
-from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc, secrets_pb2, secrets_pb2_grpc
+from strongroom.secrets.v1 import (
+    keys_pb2,
+    keys_pb2_grpc,
+    rotations_pb2,
+    rotations_pb2_grpc,
+    secrets_pb2,
+    secrets_pb2_grpc,
+)
 
 _NAME = "secrets"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -32,7 +42,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def build(settings: SecretsSettings) -> Service:
+def build(settings: SecretsSettings, clock: Callable[[], datetime] = _utc_now) -> Service:
     """Wires the service. Raises RootKeyError, which says what to do, before anything is served."""
     key = root_key.load(settings.root_key_file)
     identity = ServiceIdentity.load(_NAME, settings.identity_dir)
@@ -41,8 +51,9 @@ def build(settings: SecretsSettings) -> Service:
     keyring.check_root_key()
     vault = Vault(database, keyring)
     vault.prepare()
-    trail = Trail(database, audit_events, identity, settings.data_dir, _utc_now)
-    accounts = accounts_for(settings.auth_addr, identity, _utc_now)
+    trail = Trail(database, audit_events, identity, settings.data_dir, clock)
+    accounts = accounts_for(settings.auth_addr, identity, clock)
+    rotation = RotationParts.of(settings, database, vault, trail, clock)
     verifier, trust = verifier_for(_NAME, settings, identity)
 
     def register(server: grpc.Server) -> None:
@@ -50,14 +61,19 @@ def build(settings: SecretsSettings) -> Service:
         keys_pb2_grpc.add_KeyServiceServicer_to_server(
             KeyServicer(keyring, KekRotation(database, keyring, _utc_now)), server
         )
+        rotations_pb2_grpc.add_SecretRotationServiceServicer_to_server(
+            SecretRotationServicer(rotation.policies), server
+        )
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 
     def start() -> None:
         trust.start()
         trail.start()
         accounts.start()
+        rotation.worker.start()
 
     def close() -> None:
+        rotation.worker.close()
         accounts.close()
         trust.close()
         trail.close()
@@ -68,6 +84,7 @@ def build(settings: SecretsSettings) -> Service:
         services=[
             secrets_pb2.DESCRIPTOR.services_by_name["SecretService"].full_name,
             keys_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
+            rotations_pb2.DESCRIPTOR.services_by_name["SecretRotationService"].full_name,
             AUDIT_LOG_SERVICE,
         ],
         register=register,

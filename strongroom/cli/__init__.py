@@ -16,6 +16,7 @@ from strongroom.cli import (
     managers,
     models,
     rotate,
+    secret_rotation,
     secrets,
     serve,
     up,
@@ -41,6 +42,8 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in _COMMANDS:
     app.command()(command)
+secrets.app.add_typer(secret_rotation.app, name="rotation")
+secrets.app.command("rotate")(secret_rotation.rotate)
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(managers.app, name="managers")

@@ -63,7 +63,7 @@ class Leases:
             return lease
 
     @contextmanager
-    def held(self, lease: Lease, **changes: Any) -> Iterator[Connection]:
+    def held(self, lease: Lease, /, **changes: Any) -> Iterator[Connection]:
         """A transaction that renews the lease and changes its row. Raises LeaseLost."""
         mine = (rotations.c.secret_name == lease.secret_name) & (rotations.c.lease == lease.id)
         values = {"lease_until": self._clock() + LEASE, **changes}
@@ -72,7 +72,7 @@ class Leases:
                 raise LeaseLost
             yield connection
 
-    def release(self, lease: Lease, **changes: Any) -> None:
+    def release(self, lease: Lease, /, **changes: Any) -> None:
         """Gives it back; unless it is said when, the next thing to do wakes whoever does it. Raises LeaseLost."""
         with self.held(lease, lease=None, lease_until=None, **changes) as connection:
             if "wake_at" not in changes:

@@ -10,11 +10,13 @@ from services.secrets.rotation.policies import RotationPolicies
 from services.secrets.rotation.registry import Rotators
 from services.secrets.rotation.rotator import Surroundings
 from services.secrets.rotation.runner import Runner
-from services.secrets.rotation.runs import Run
+from services.secrets.rotation.runs import Run, State
 from services.secrets.rotation.targets import Targets
 from services.secrets.rotation.worker import Worker
 from services.secrets.settings import SecretsSettings
 from services.secrets.vault import Vault
+from services.shared.audit.event import Event
+from services.shared.audit.trail import Trail
 from services.shared.database import Database
 
 
@@ -32,10 +34,10 @@ class RotationParts:
         settings: SecretsSettings,
         database: Database,
         vault: Vault,
+        trail: Trail,
         clock: Callable[[], datetime],
-        ended: Callable[[Run], None] = lambda _run: None,
     ) -> "RotationParts":
-        """`ended` is told of each rotation that ended."""
+        """Each rotation that ended is an event of the trail; while that can't be written, none begins."""
         surroundings = Surroundings(
             randomness=random.SystemRandom(),
             clock=clock,
@@ -44,6 +46,23 @@ class RotationParts:
             aws_endpoint=settings.rotation_aws_endpoint,
         )
         rotators = Rotators(surroundings)
-        runner = Runner(vault, rotators, Leases(database, clock), clock, ended)
-        worker = Worker(runner.work)
+        runner = Runner(vault, rotators, Leases(database, clock), clock, lambda run: trail.record(_event(run)))
+
+        def work() -> bool:
+            trail.check()
+            return runner.work()
+
+        worker = Worker(work)
         return cls(RotationPolicies(database, rotators, clock, worker.wake), runner, worker)
+
+
+def _event(run: Run) -> Event:
+    return Event(
+        kind="secrets.rotation",
+        principal=run.requested_by,
+        method="strongroom.secrets.v1.SecretRotationService/RotateSecret",
+        resource=f"secrets/{run.secret_name}",
+        outcome="allowed" if run.state is State.DONE else "failed",
+        reason=run.reason,
+        request_id=run.id,
+    )

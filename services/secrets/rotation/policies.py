@@ -16,7 +16,7 @@ from services.secrets.rotation.runs import Run, State
 from services.secrets.rotation.schedule import Schedule
 from services.secrets.rotation_tables import rotation_runs, rotations
 from services.secrets.tables import secrets
-from services.secrets.vault import SecretNotFound
+from services.secrets.vault_errors import SecretNotFound
 from services.shared.database import Database
 from services.shared.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionMissing
 

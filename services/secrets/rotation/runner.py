@@ -22,7 +22,7 @@ from services.secrets.rotation.runs import Run, State
 from services.secrets.rotation.schedule import Schedule
 from services.secrets.rotation_tables import rotation_runs, rotations
 from services.secrets.vault import Vault
-from services.secrets.vault_errors import SecretStageNotFound
+from services.secrets.vault_errors import SecretStageNotFound, VersionMismatch
 from services.secrets.vault_records import SecretVersion, Stage
 from services.shared.errors import Aborted, DomainError, NotFound, PermissionDenied
 from services.shared.ids import new_id
@@ -88,6 +88,8 @@ class Runner:
             run = self._resumed_or_begun(lease)
             while run is not None and run.state not in runs.ENDED:
                 run = self._step(lease, run)
+            if run is not None:
+                self._ended(run)
             self._retire(lease, due_only=True)
         except LeaseLost:
             raise
@@ -158,8 +160,8 @@ class Runner:
                 raise
             shown = _shown(error, run.rotator)
             _log.warning("a rotation is rolled back", secret=run.secret_name, run=run.id, reason=shown.error_reason)
-            changes = {"error": _bounded(shown.message), "reason": shown.error_reason}
-            return self._advance(lease, run, state=State.ROLLBACK, **changes)
+            message, reason = _bounded(shown.message), shown.error_reason
+            return self._advance(lease, run, state=State.ROLLBACK, error=message, reason=reason)
 
     def _create(self, lease: Lease, run: Run) -> Run:
         version = self._staged(run)
@@ -185,15 +187,14 @@ class Runner:
 
     def _promote(self, lease: Lease, run: Run) -> Run:
         assert run.version is not None
-        current = self._vault.get(run.secret_name).about.version
-        if current not in (run.base_version, run.version):
-            raise ChangedMeanwhile(run.secret_name)
-        self._vault.promote(run.secret_name, run.version)
+        try:
+            self._vault.promote(run.secret_name, run.version, expected_version=run.base_version)
+        except VersionMismatch:
+            raise ChangedMeanwhile(run.secret_name) from None
         now = self._clock()
-        done = {"state": State.DONE, "finished_at": now, "retire_at": now + run.grace}
-        ended = self._advance(lease, run, policy={"failures": 0}, **done)
-        self._ended(ended)
-        return ended
+        return self._advance(
+            lease, run, policy={"failures": 0}, state=State.DONE, finished_at=now, retire_at=now + run.grace
+        )
 
     def _roll_back(self, lease: Lease, run: Run) -> Run:
         version = self._staged(run)
@@ -209,15 +210,8 @@ class Runner:
         failures = policy.failures + 1
         # Who asked for one asks again; a schedule does not wait for its next turn.
         retry_at = now + _backoff(failures) if policy.schedule else None
-        ended = self._advance(
-            lease,
-            run,
-            policy={"failures": failures, "retry_at": retry_at},
-            state=State.ROLLED_BACK,
-            finished_at=now,
-        )
-        self._ended(ended)
-        return ended
+        policy_changes = {"failures": failures, "retry_at": retry_at}
+        return self._advance(lease, run, policy=policy_changes, state=State.ROLLED_BACK, finished_at=now)
 
     # The end of what was.
 
@@ -303,7 +297,7 @@ def _trigger(policy: sa.Row[Any], now: datetime) -> str:
 
 
 def _backoff(failures: int) -> timedelta:
-    return min(_FIRST_RETRY * 2 ** min(failures - 1, 16), _LONGEST_RETRY)
+    return min(_FIRST_RETRY * (1 << min(failures - 1, 16)), _LONGEST_RETRY)
 
 
 def _shown(error: Exception, rotator: str) -> DomainError:

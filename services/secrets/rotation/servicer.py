@@ -93,8 +93,8 @@ def _rotation(status: RotationStatus) -> pb.SecretRotation:
         last_success_at=_timestamp(status.last_success_at),
         failures=status.failures,
         error=status.error,
-        running=status.running and _run(status.running),
-        last=status.latest and _run(status.latest),
+        running=None if status.running is None else _run(status.running),
+        last=None if status.latest is None else _run(status.latest),
         set_by=status.created_by,
     )
 

@@ -23,9 +23,7 @@ class ValuePolicy(Options):
 
     length: Annotated[int, Field(ge=16, le=1024)] = 32
     # Each of them occurs at least once.
-    characters: Annotated[list[CharacterClass], Field(min_length=2, max_length=4)] = Field(
-        default_factory=lambda: ["lower", "upper", "digits"]
-    )
+    characters: Annotated[tuple[CharacterClass, ...], Field(min_length=2, max_length=4)] = ("lower", "upper", "digits")
 
     def value(self, randomness: random.Random) -> str:
         """A new one. `randomness` is the operating system's (`random.SystemRandom`), but for tests."""

@@ -55,4 +55,5 @@ class Worker:
             except Exception as error:  # the next look is another chance, and the service works without
                 _log.warning("no look for due rotations", error=type(error).__name__)
             with self._wanted:
-                self._wanted.wait_for(lambda seen=seen: self._asked != seen or self._stop.is_set(), _TICK)
+                if self._asked == seen and not self._stop.is_set():
+                    self._wanted.wait(_TICK)

@@ -61,7 +61,7 @@ class StrongroomKey(Rotator):
         options = ApiKeyOptions.of(rotation.options)
         with self._as(text_field(pending, options.key_field, rotation.secret)) as client:
             caller = client.tokens.caller()
-        if caller.id != f"key:{options.key_id}":
+        if caller.principal != f"key:{options.key_id}":
             raise TargetRefuses("The key that came is another one's.")
 
     @contextmanager

@@ -42,7 +42,7 @@ class AwsOptions(Options):
     # The secret with the access key of who may change it; without, the user changes its own.
     admin_secret: SecretName | None = None
     id_field: FieldName = "access_key_id"
-    secret_field: FieldName = "secret_access_key"
+    secret_field: FieldName = "secret_access_key"  # noqa: S105 - a name
 
 
 class AwsAccessKey(Rotator):
@@ -113,9 +113,8 @@ class AwsAccessKey(Rotator):
     def _iam(self, rotation: Rotation, options: AwsOptions) -> Any:
         if options.admin_secret is None:
             return self._client("iam", options, rotation.current, rotation.secret)
-        return self._client(
-            "iam", AwsOptions(user=options.user), rotation.read(options.admin_secret), options.admin_secret
-        )
+        name = options.admin_secret
+        return self._client("iam", AwsOptions(user=options.user), rotation.read(name), name)
 
     def _client(self, service: str, options: AwsOptions, key: Data, secret: str) -> Any:
         # A session of its own: the default one would find credentials of the service's surroundings.

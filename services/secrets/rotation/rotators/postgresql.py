@@ -52,7 +52,7 @@ class PostgresqlOptions(ValuePolicy):
     # Whether the server has to show a certificate for its name; `disable` on this machine alone.
     tls: Literal["verify-full", "disable"] = "verify-full"
     username_field: FieldName = "username"
-    password_field: FieldName = "password"
+    password_field: FieldName = "password"  # noqa: S105 - a name
 
 
 class PostgresqlRole(Rotator):
@@ -151,7 +151,7 @@ class PostgresqlRole(Rotator):
     @contextmanager
     def _connected(self, options: PostgresqlOptions, user: str, password: str) -> "Iterator[psycopg.Connection[Any]]":
         self._targets.check(options.host, options.port)
-        tls = {"sslmode": "verify-full", "sslrootcert": "system"} if options.tls == "verify-full" else {}
+        certificates = "system" if options.tls == "verify-full" else None
         place = f"{options.host}:{options.port}"
         try:
             with psycopg.connect(
@@ -165,8 +165,10 @@ class PostgresqlRole(Rotator):
                 options=f"-cstatement_timeout={_STATEMENT} -clock_timeout={_STATEMENT}",
                 application_name="strongroom rotation",
                 require_auth="scram-sha-256",
-                passfile="/dev/null",  # noqa: S106 - no file of passwords that may lie about
-                **tls or {"sslmode": "disable"},
+                # No file of passwords that may lie about.
+                passfile="/dev/null",
+                sslmode=options.tls,
+                sslrootcert=certificates,
             ) as connection:
                 yield connection
         # Not the text of the error: it quotes the statement.

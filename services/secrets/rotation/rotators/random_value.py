@@ -12,7 +12,7 @@ from services.secrets.rotation.values import ValuePolicy
 class RandomOptions(ValuePolicy):
     """`fields` get new values; the others stay."""
 
-    fields: Annotated[list[FieldName], Field(min_length=1, max_length=32)] = Field(default_factory=lambda: ["password"])
+    fields: Annotated[tuple[FieldName, ...], Field(min_length=1, max_length=32)] = ("password",)
 
 
 class RandomValue(Rotator):

@@ -41,7 +41,7 @@ class WebhookOptions(ValuePolicy):
     url: Annotated[str, StringConstraints(max_length=2048, pattern=r"^[\x21-\x7e]+$")]
     # The secret with the key, in its field `key`, that signs.
     signing_secret: SecretName
-    fields: Annotated[list[FieldName], Field(min_length=1, max_length=32)] = Field(default_factory=lambda: ["password"])
+    fields: Annotated[tuple[FieldName, ...], Field(min_length=1, max_length=32)] = ("password",)
 
 
 class Webhook(Rotator):
