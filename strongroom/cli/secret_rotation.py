@@ -57,9 +57,7 @@ def set_rotation(
     ],
     option: Annotated[
         list[str] | None,
-        typer.Option(
-            "--option", "-o", metavar="NAME=VALUE", help="For the rotator; VALUE is text or JSON. No secrets."
-        ),
+        typer.Option("--option", "-o", metavar="NAME=VALUE", help="For the rotator; VALUE is text or JSON, no secret."),
     ] = None,
     schedule: Annotated[
         str, typer.Option("--schedule", help="Five fields as in cron: '0 3 * * SUN'. Without: when asked for.")
@@ -67,7 +65,7 @@ def set_rotation(
     time_zone: Annotated[str, typer.Option("--time-zone", help="Such as Europe/Vienna; UTC if not given.")] = "",
     grace: Annotated[
         int | None,
-        typer.Option("--grace", help="Seconds for which the value before works on; a day if not given.", min=0),
+        typer.Option("--grace", help="Seconds the value before works on; a day if not given.", min=0),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -47,8 +47,8 @@ class RotatorFailed(DomainError):
 
     reason = "ROTATOR_FAILED"
 
-    def __init__(self, rotator: str, error: Exception) -> None:
-        super().__init__(f"The rotator {rotator} failed ({type(error).__name__}).", rotator=rotator)
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"The rotator failed ({type(error).__name__}).")
 
 
 class Runner:
@@ -94,7 +94,7 @@ class Runner:
         except LeaseLost:
             raise
         except Exception as error:
-            self._put_off(lease, _shown(error, "in use"))
+            self._put_off(lease, _shown(error))
         else:
             self._leases.release(lease, error="")
 
@@ -158,7 +158,7 @@ class Runner:
         except Exception as error:
             if run.state is State.ROLLBACK:
                 raise
-            shown = _shown(error, run.rotator)
+            shown = _shown(error)
             _log.warning("a rotation is rolled back", secret=run.secret_name, run=run.id, reason=shown.error_reason)
             message, reason = _bounded(shown.message), shown.error_reason
             return self._advance(lease, run, state=State.ROLLBACK, error=message, reason=reason)
@@ -300,11 +300,8 @@ def _backoff(failures: int) -> timedelta:
     return min(_FIRST_RETRY * (1 << min(failures - 1, 16)), _LONGEST_RETRY)
 
 
-def _shown(error: Exception, rotator: str) -> DomainError:
-    if isinstance(error, DomainError):
-        return error
-    _log.error("a rotator failed", rotator=rotator, error=type(error).__name__)
-    return RotatorFailed(rotator, error)
+def _shown(error: Exception) -> DomainError:
+    return error if isinstance(error, DomainError) else RotatorFailed(error)
 
 
 def _bounded(message: str) -> str:
