@@ -88,4 +88,4 @@ class Application:
             # If two rotations went by since it was read, it was read too long ago.
             elif self.read()[0] == version:
                 self.refused.append(version)
-            self._stop.wait(0.01)
+            self._stop.wait(0.03)

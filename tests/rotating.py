@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from services.secrets import bootstrap
 from services.secrets.keyring import Keyring
@@ -97,8 +97,8 @@ class Rotating:
 class Recording(Rotator):
     """A rotator whose target is a list; options say at which step it fails, or what it does there."""
 
-    calls: list[tuple[str, str]] = []
-    hooks: dict[str, Callable[[], None]] = {}
+    calls: ClassVar[list[tuple[str, str]]] = []
+    hooks: ClassVar[dict[str, Callable[[], None]]] = {}
 
     def __init__(self, _surroundings: Surroundings) -> None:
         pass

@@ -163,9 +163,11 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dying]:
         yield work
 
 
-@pytest.mark.parametrize("kept_in", ["sqlite", "postgresql"])
+# On PostgreSQL the same transactions follow each other, and each takes its time.
+@pytest.mark.slow
+@pytest.mark.parametrize(("kept_in", "stride"), [("sqlite", 1), ("postgresql", 4)])
 def test_killed_at_any_step_the_secret_in_use_works(
-    tmp_path: Path, roles: Roles, killed: Dying, kept_in: str
+    tmp_path: Path, roles: Roles, killed: Dying, kept_in: str, stride: int
 ) -> None:
     """`kill -9` at each step of a rotation, one after the other: the application logs in before, during and after."""
     url = f"sqlite:///{tmp_path}/strongroom.db" if kept_in == "sqlite" else roles.server.create_database()
@@ -173,7 +175,7 @@ def test_killed_at_any_step_the_secret_in_use_works(
     keep(rotating, roles)
     rotating.plan("pg/app", "postgresql", roles.options(), grace=60)
     with application(rotating, roles) as running:
-        for step in count(1):
+        for step in count(1, stride):
             before = rotating.version("pg/app")
             rotating.policies.request("pg/app", "key:asker")
             died_at = killed(url, rotating.now, step)
@@ -196,7 +198,7 @@ def test_killed_at_any_step_the_secret_in_use_works(
     rotating.database.close()
 
 
-@pytest.mark.parametrize("step", range(1, 40, 3))
+@pytest.mark.parametrize("step", range(3, 40, 5))
 def test_killed_with_one_role_the_next_replica_makes_it_whole(
     tmp_path: Path, roles: Roles, killed: Dying, step: int
 ) -> None:

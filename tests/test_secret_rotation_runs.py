@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services.secrets.rotation import runs
 from services.secrets.rotation.leases import LEASE
 from services.secrets.rotation.policies import RotationNotConfigured, RotationRunning
 from services.secrets.rotation.registry import RotatorUnknown
@@ -238,8 +239,8 @@ def test_what_is_refused(rotating: Rotating) -> None:
         rotating.policies.remove("db")
 
 
-def test_the_latest_hundred_are_kept(rotating: Rotating) -> None:
+def test_old_runs_are_forgotten(rotating: Rotating, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "KEPT", 3)
     rotating.plan("db", "random", grace=0)
-    for _ in range(105):
-        rotating.rotate("db")
-    assert len(rotating.policies.history("db", limit=1000)) in (100, 101)
+    made = [rotating.rotate("db").latest.id for _ in range(6)]
+    assert [run.id for run in rotating.policies.history("db", limit=1000)] == made[:2:-1]

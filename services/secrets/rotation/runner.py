@@ -199,8 +199,9 @@ class Runner:
     def _roll_back(self, lease: Lease, run: Run) -> Run:
         version = self._staged(run)
         rotator, rotation = self._rotation(run, on_any_version=True)
-        gone: Data | None = None if run.version is None else {}
-        rotator.rollback(rotation, gone if version is None else self._pending(run))
+        if run.notes is not None:
+            gone: Data | None = None if run.version is None else {}
+            rotator.rollback(rotation, gone if version is None else self._pending(run))
         if version is not None:
             self._vault.discard(run.secret_name, version.version)
         now = self._clock()
