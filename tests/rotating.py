@@ -51,7 +51,7 @@ class Rotating:
         self.rotators = Rotators(surroundings, found)
         self.vault = Vault(self.database, Keyring(self.database, ROOT_KEY, self.clock), self.clock)
         self.vault.prepare()
-        self.policies = RotationPolicies(self.database, self.rotators, self.clock, lambda: None)
+        self.policies = RotationPolicies(self.database, self.vault, self.rotators, self.clock, lambda: None)
         leases = Leases(self.database, self.clock)
         self.runner = Runner(self.vault, self.rotators, leases, self.clock, self.ended.append)
 

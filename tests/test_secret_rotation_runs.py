@@ -97,6 +97,11 @@ def test_what_cannot_be_taken_back_now_is_tried_again_until_it_is(rotating: Rota
     rotating.later(minutes=2)
     assert steps().count("rollback") == 2
     assert rotating.value("db") == OLD
+    # Of a server that never comes back the owner lets go.
+    rotating.policies.remove("db", abandon=True)
+    assert rotating.later(days=1) == 0
+    rotating.plan("db", "recording")
+    assert rotating.rotate("db").latest.state is State.DONE
 
 
 def test_a_schedule_rotates_and_missed_turns_are_caught_up_once(rotating: Rotating) -> None:

@@ -26,6 +26,7 @@ PERMISSIONS = frozenset(
         "secrets.list",
         "secrets.write",
         "secrets.delete",
+        "secrets.destroy",
         "keys.read",
         "keys.write",
         "users.read",

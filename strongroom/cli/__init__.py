@@ -16,6 +16,7 @@ from strongroom.cli import (
     managers,
     models,
     rotate,
+    run,
     secret_rotation,
     secrets,
     serve,
@@ -45,6 +46,8 @@ for command in _COMMANDS:
 secrets.app.add_typer(secret_rotation.app, name="rotation")
 secrets.app.command("rotate")(secret_rotation.rotate)
 app.add_typer(secrets.app, name="secrets")
+# What follows the command's name belongs to it.
+app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(run.run)
 app.add_typer(keys.app, name="keys")
 app.add_typer(managers.app, name="managers")
 app.add_typer(users.app, name="users")

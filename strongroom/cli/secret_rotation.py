@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from strongroom.cli import completion
 from strongroom.cli.session import (
     Json,
     as_json,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Say how secrets rotate, and see what becomes of it.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Path of the secret, such as prod/db.")]
+Name = Annotated[str, typer.Argument(help="Path of the secret, such as prod/db.", autocompletion=completion.secrets)]
 
 
 def rotate(
@@ -115,10 +116,16 @@ def list_rotations(json: Json = False) -> None:
 
 
 @app.command()
-def rm(name: Name, json: Json = False) -> None:
+def rm(
+    name: Name,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Also in the middle of a rotation, given up as it is.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Let a secret stay as it is from now on."""
     with connected() as client:
-        client.secret_rotation.remove(name)
+        client.secret_rotation.remove(name, abandon=abandon)
     if json:
         print_json({"name": name})
     else:

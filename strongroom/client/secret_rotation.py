@@ -79,6 +79,6 @@ class SecretRotation:
             rotation = self.get(rotation.name)
         return rotation
 
-    def remove(self, name: str) -> None:
-        """Lets a secret stay as it is from now on."""
-        self._connection.call(self._stub.RemoveRotation, pb.RemoveRotationRequest(name=name))
+    def remove(self, name: str, *, abandon: bool = False) -> None:
+        """Lets a secret stay as it is from now on; with `abandon` also in the middle of a rotation."""
+        self._connection.call(self._stub.RemoveRotation, pb.RemoveRotationRequest(name=name, abandon=abandon))

@@ -53,7 +53,7 @@ class RotationParts:
             return runner.work()
 
         worker = Worker(work)
-        return cls(RotationPolicies(database, rotators, clock, worker.wake), runner, worker)
+        return cls(RotationPolicies(database, vault, rotators, clock, worker.wake), runner, worker)
 
 
 def _event(run: Run) -> Event:

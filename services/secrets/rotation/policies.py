@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +17,8 @@ from services.secrets.rotation.runs import Run, State
 from services.secrets.rotation.schedule import Schedule
 from services.secrets.rotation_tables import rotation_runs, rotations
 from services.secrets.tables import secrets
-from services.secrets.vault_errors import SecretNotFound
+from services.secrets.vault import Vault
+from services.secrets.vault_errors import SecretNotFound, VersionNotPending
 from services.shared.database import Database
 from services.shared.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionMissing
 
@@ -84,9 +86,15 @@ class RotationPolicies:
     """
 
     def __init__(
-        self, database: Database, rotators: Rotators, clock: Callable[[], datetime], wake: Callable[[], None]
+        self,
+        database: Database,
+        vault: Vault,
+        rotators: Rotators,
+        clock: Callable[[], datetime],
+        wake: Callable[[], None],
     ) -> None:
         self._database = database
+        self._vault = vault
         self._rotators = rotators
         self._clock = clock
         self._wake = wake
@@ -146,16 +154,28 @@ class RotationPolicies:
         self._wake()
         return status
 
-    def remove(self, name: str) -> None:
-        """The secret keeps its value. Raises RotationNotConfigured, RotationRunning."""
+    def remove(self, name: str, *, abandon: bool = False) -> None:
+        """The secret keeps its value. With `abandon` also in the middle of a rotation, which is given up as it is.
+
+        Raises RotationNotConfigured, RotationRunning.
+        """
+        now = self._clock()
+        of_secret = rotation_runs.c.secret_name == name
         with self._database.write() as connection:
             _policy(connection, name, hold=True)
-            if runs.unfinished(connection, name) is not None:
+            run = runs.unfinished(connection, name)
+            if run is not None and not abandon:
                 raise RotationRunning(name)
+            # With the row goes the lease of whoever works on it.
             connection.execute(sa.delete(rotations).where(rotations.c.secret_name == name))
-            ended = {"retired_at": self._clock()}
-            in_grace = (rotation_runs.c.secret_name == name) & rotation_runs.c.retired_at.is_(None)
-            connection.execute(sa.update(rotation_runs).where(in_grace).values(ended))
+            in_grace = of_secret & rotation_runs.c.retired_at.is_(None)
+            connection.execute(sa.update(rotation_runs).where(in_grace).values(retired_at=now))
+            given_up = {"state": State.ROLLED_BACK, "finished_at": now}
+            unfinished = of_secret & rotation_runs.c.finished_at.is_(None)
+            connection.execute(sa.update(rotation_runs).where(unfinished).values(given_up))
+        if run is not None and run.version is not None:
+            with suppress(VersionNotPending, NotFound):
+                self._vault.discard(name, run.version)
 
     def get(self, name: str) -> RotationStatus:
         """Raises RotationNotConfigured."""

@@ -40,7 +40,7 @@ class SecretRotationServicer(rotations_pb2_grpc.SecretRotationServiceServicer):
     def RemoveRotation(
         self, request: pb.RemoveRotationRequest, context: grpc.ServicerContext
     ) -> pb.RemoveRotationResponse:
-        self._policies.remove(request.name)
+        self._policies.remove(request.name, abandon=request.abandon)
         return pb.RemoveRotationResponse(name=request.name)
 
     def RotateSecret(self, request: pb.RotateSecretRequest, context: grpc.ServicerContext) -> pb.SecretRotation:

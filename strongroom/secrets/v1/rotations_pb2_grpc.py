@@ -80,8 +80,8 @@ class SecretRotationServiceServicer:
     """
 
     def SetRotation(self, request, context):
-        """Makes a secret rotate, or changes how. The caller needs `secrets.read` on the secret and on all that the
-        options name, because the rotator reads them. INVALID_ARGUMENT with reason ROTATOR_UNKNOWN,
+        """Makes a secret rotate, or changes how. The caller needs all that a rotation does: to read the secret and
+        those that the options name, to write it, and to destroy versions of it. INVALID_ARGUMENT with reason ROTATOR_UNKNOWN,
         ROTATION_OPTIONS_INVALID or SCHEDULE_INVALID; FAILED_PRECONDITION with reason ROTATION_TARGET_FORBIDDEN for
         a server that the operator did not allow; NOT_FOUND with reason SECRET_NOT_FOUND.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -103,7 +103,8 @@ class SecretRotationServiceServicer:
 
     def RemoveRotation(self, request, context):
         """Lets a secret stay as it is from now on. The value before the current one is not ended any more.
-        FAILED_PRECONDITION with reason ROTATION_RUNNING; NOT_FOUND with reason ROTATION_NOT_CONFIGURED.
+        FAILED_PRECONDITION with reason ROTATION_RUNNING, unless `abandon`; NOT_FOUND with reason
+        ROTATION_NOT_CONFIGURED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,8 +39,8 @@ class SecretRotationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SecretRotationServiceAsyncStub: ...
     SetRotation: _grpc.UnaryUnaryMultiCallable[_rotations_pb2.SetRotationRequest, _rotations_pb2.SecretRotation]
-    """Makes a secret rotate, or changes how. The caller needs `secrets.read` on the secret and on all that the
-    options name, because the rotator reads them. INVALID_ARGUMENT with reason ROTATOR_UNKNOWN,
+    """Makes a secret rotate, or changes how. The caller needs all that a rotation does: to read the secret and
+    those that the options name, to write it, and to destroy versions of it. INVALID_ARGUMENT with reason ROTATOR_UNKNOWN,
     ROTATION_OPTIONS_INVALID or SCHEDULE_INVALID; FAILED_PRECONDITION with reason ROTATION_TARGET_FORBIDDEN for
     a server that the operator did not allow; NOT_FOUND with reason SECRET_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -54,7 +54,8 @@ class SecretRotationServiceStub:
     """
     RemoveRotation: _grpc.UnaryUnaryMultiCallable[_rotations_pb2.RemoveRotationRequest, _rotations_pb2.RemoveRotationResponse]
     """Lets a secret stay as it is from now on. The value before the current one is not ended any more.
-    FAILED_PRECONDITION with reason ROTATION_RUNNING; NOT_FOUND with reason ROTATION_NOT_CONFIGURED.
+    FAILED_PRECONDITION with reason ROTATION_RUNNING, unless `abandon`; NOT_FOUND with reason
+    ROTATION_NOT_CONFIGURED.
     """
     RotateSecret: _grpc.UnaryUnaryMultiCallable[_rotations_pb2.RotateSecretRequest, _rotations_pb2.SecretRotation]
     """Asks for a rotation now and answers at once: GetRotation tells what becomes of it. FAILED_PRECONDITION with
@@ -78,8 +79,8 @@ class SecretRotationServiceAsyncStub(SecretRotationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetRotation: _aio.UnaryUnaryMultiCallable[_rotations_pb2.SetRotationRequest, _rotations_pb2.SecretRotation]  # type: ignore[assignment]
-    """Makes a secret rotate, or changes how. The caller needs `secrets.read` on the secret and on all that the
-    options name, because the rotator reads them. INVALID_ARGUMENT with reason ROTATOR_UNKNOWN,
+    """Makes a secret rotate, or changes how. The caller needs all that a rotation does: to read the secret and
+    those that the options name, to write it, and to destroy versions of it. INVALID_ARGUMENT with reason ROTATOR_UNKNOWN,
     ROTATION_OPTIONS_INVALID or SCHEDULE_INVALID; FAILED_PRECONDITION with reason ROTATION_TARGET_FORBIDDEN for
     a server that the operator did not allow; NOT_FOUND with reason SECRET_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -93,7 +94,8 @@ class SecretRotationServiceAsyncStub(SecretRotationServiceStub):
     """
     RemoveRotation: _aio.UnaryUnaryMultiCallable[_rotations_pb2.RemoveRotationRequest, _rotations_pb2.RemoveRotationResponse]  # type: ignore[assignment]
     """Lets a secret stay as it is from now on. The value before the current one is not ended any more.
-    FAILED_PRECONDITION with reason ROTATION_RUNNING; NOT_FOUND with reason ROTATION_NOT_CONFIGURED.
+    FAILED_PRECONDITION with reason ROTATION_RUNNING, unless `abandon`; NOT_FOUND with reason
+    ROTATION_NOT_CONFIGURED.
     """
     RotateSecret: _aio.UnaryUnaryMultiCallable[_rotations_pb2.RotateSecretRequest, _rotations_pb2.SecretRotation]  # type: ignore[assignment]
     """Asks for a rotation now and answers at once: GetRotation tells what becomes of it. FAILED_PRECONDITION with
@@ -120,8 +122,8 @@ class SecretRotationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rotations_pb2.SetRotationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rotations_pb2.SecretRotation, _abc.Awaitable[_rotations_pb2.SecretRotation]]:
-        """Makes a secret rotate, or changes how. The caller needs `secrets.read` on the secret and on all that the
-        options name, because the rotator reads them. INVALID_ARGUMENT with reason ROTATOR_UNKNOWN,
+        """Makes a secret rotate, or changes how. The caller needs all that a rotation does: to read the secret and
+        those that the options name, to write it, and to destroy versions of it. INVALID_ARGUMENT with reason ROTATOR_UNKNOWN,
         ROTATION_OPTIONS_INVALID or SCHEDULE_INVALID; FAILED_PRECONDITION with reason ROTATION_TARGET_FORBIDDEN for
         a server that the operator did not allow; NOT_FOUND with reason SECRET_NOT_FOUND.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -147,7 +149,8 @@ class SecretRotationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rotations_pb2.RemoveRotationResponse, _abc.Awaitable[_rotations_pb2.RemoveRotationResponse]]:
         """Lets a secret stay as it is from now on. The value before the current one is not ended any more.
-        FAILED_PRECONDITION with reason ROTATION_RUNNING; NOT_FOUND with reason ROTATION_NOT_CONFIGURED.
+        FAILED_PRECONDITION with reason ROTATION_RUNNING, unless `abandon`; NOT_FOUND with reason
+        ROTATION_NOT_CONFIGURED.
         """
 
     @_abc_1.abstractmethod
