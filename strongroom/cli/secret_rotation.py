@@ -118,9 +118,7 @@ def list_rotations(json: Json = False) -> None:
 @app.command()
 def rm(
     name: Name,
-    abandon: Annotated[
-        bool, typer.Option("--abandon", help="Also in the middle of a rotation, given up as it is.")
-    ] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Also in the middle of a rotation.")] = False,
     json: Json = False,
 ) -> None:
     """Let a secret stay as it is from now on."""
