@@ -4,8 +4,11 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +21,7 @@ import pytest
 
 from services.secrets.rotation.leases import LEASE
 from services.secrets.rotation.options import OptionsInvalid
+from services.secrets.rotation.rotators import webhook
 from services.secrets.rotation.runs import State
 from services.secrets.rotation.targets import TargetForbidden
 from services.secrets.vault import Vault
@@ -310,6 +314,32 @@ def test_a_webhook_with_another_key_believes_nothing(hooked: Rotating, receiver:
     assert hooked.rotate("hook").running.state is State.ROLLBACK
     assert receiver.told == []
     assert receiver.forged > 0
+
+
+def test_a_webhook_that_trickles_is_cut_off(hooked: Rotating, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header a byte at a time would keep the lease's holder for ever."""
+    monkeypatch.setattr(webhook, "_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            connected, _ = server.accept()
+            with suppress(OSError), connected:
+                connected.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+                while not stopped.wait(0.1):
+                    connected.sendall(b"a")
+
+        stopped = threading.Event()
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        hooked.plan("hook", "webhook", {"url": url, "signing_secret": "hook-key"})
+        hooked.policies.request("hook", "key:asker")
+        begun = time.monotonic()
+        assert hooked.runner.work()
+        assert time.monotonic() - begun < 20
+        stopped.set()
+        thread.join()
+    assert "does not answer" in hooked.policies.get("hook").running.error
 
 
 def test_where_a_webhook_may_not_be(hooked: Rotating) -> None:

@@ -36,7 +36,7 @@ from services.secrets.rotation.values import ValuePolicy
 _CONNECT = 5
 _STATEMENT = 5000
 
-# What a PostgreSQL identifier takes, in bytes; letters that need no thought in a log.
+# What a PostgreSQL identifier takes, in bytes; letters that need no thought in a log or in a connection string.
 RoleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_$.@-]{0,62}$")]
 
 
@@ -45,7 +45,7 @@ class PostgresqlOptions(ValuePolicy):
 
     host: HostName
     port: Annotated[int, Field(ge=1, le=65535)] = 5432
-    database: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,63}$")] = "postgres"
+    database: RoleName = "postgres"
     roles: Annotated[list[RoleName], Field(min_length=1, max_length=2)]
     # The secret with the user and password of who may change them; without, a role changes its own.
     admin_secret: SecretName | None = None

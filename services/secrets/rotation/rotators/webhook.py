@@ -10,11 +10,14 @@ import base64
 import hashlib
 import hmac
 import json
-import time
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import urllib3
 from pydantic import Field, StringConstraints
 
 from services.secrets.rotation.options import FieldName, OptionsInvalid, SecretName
@@ -30,7 +33,8 @@ from services.secrets.rotation.rotator import (
 from services.secrets.rotation.targets import LOOPBACK
 from services.secrets.rotation.values import ValuePolicy
 
-# Seconds for all of an answer, of which nothing but the status counts.
+# Seconds to connect, and for all of an answer, of which nothing but the status counts.
+_CONNECT = 3.0
 _SECONDS = 10.0
 _PORTS = {"https": 443, "http": 80}
 
@@ -51,9 +55,8 @@ class Webhook(Rotator):
         self._randomness = surroundings.randomness
         self._clock = surroundings.clock
         self._targets = surroundings.targets
-        timeout = urllib3.Timeout(connect=3.0, total=_SECONDS)
-        # Certificates are checked by default; redirects would go around the list of targets.
-        self._pool = urllib3.PoolManager(num_pools=8, timeout=timeout, retries=False)
+        # Certificates and names are checked.
+        self._tls = ssl.create_default_context()
 
     def check(self, options: Data) -> frozenset[str]:
         chosen = WebhookOptions.of(options)
@@ -110,17 +113,36 @@ class Webhook(Rotator):
             raise failure(f"The webhook at {urlsplit(options.url).netloc} answered {step} with {status}.")
 
     def _post(self, url: str, headers: dict[str, str], body: bytes) -> int:
-        deadline = time.monotonic() + _SECONDS
+        """The status; redirects, which would go around the list of targets, are answers like others."""
+        parts = urlsplit(url)
+        host, path = str(parts.hostname), parts._replace(scheme="", netloc="").geturl() or "/"
+        connection = (
+            HTTPSConnection(host, parts.port, timeout=_CONNECT, context=self._tls)
+            if parts.scheme == "https"
+            else HTTPConnection(host, parts.port, timeout=_CONNECT)
+        )
         try:
-            answer = self._pool.request("POST", url, body=body, headers=headers, redirect=False, preload_content=False)
-            # Its body may be endless: nobody reads it.
-            answer.close()
-        except urllib3.exceptions.HTTPError as error:
-            netloc = urlsplit(url).netloc
-            raise TargetUnavailable(f"The webhook at {netloc} does not answer ({type(error).__name__}).") from None
-        if time.monotonic() > deadline:
-            raise TargetUnavailable(f"The webhook at {urlsplit(url).netloc} answers too slowly.")
-        return answer.status
+            connection.connect()
+            connection.sock.settimeout(_SECONDS)
+            # A timeout of the socket begins anew with every byte of a header that trickles in.
+            watchdog = threading.Timer(_SECONDS, _cut, [connection.sock])
+            watchdog.start()
+            try:
+                connection.request("POST", path, body, headers)
+                return connection.getresponse().status
+            finally:
+                watchdog.cancel()
+        except (OSError, HTTPException) as error:
+            raise TargetUnavailable(
+                f"The webhook at {parts.netloc} does not answer ({type(error).__name__})."
+            ) from None
+        finally:
+            connection.close()
+
+
+def _cut(connected: socket.socket) -> None:
+    with suppress(OSError):
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 def signature(key: str, message_id: str, timestamp: str, body: bytes) -> str:
