@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from services.models import bootstrap
-from services.models.expiring_cache import ExpiringCache
+from services.shared.expiring_cache import ExpiringCache
 from services.models.key_client import KeyClient, KeyMissing, KeyServiceUnavailable, WrappedKey
 from services.models.settings import ModelsSettings
 from services.shared.channels import service_channel

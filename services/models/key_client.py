@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from services.models.expiring_cache import ExpiringCache
 from services.models.public_keys import PUBLIC_KEK, is_public, public_id, public_key
 from services.shared.errors import DataLoss, Unavailable
+from services.shared.expiring_cache import ExpiringCache
 from services.shared.ids import new_id
 from strongroom.secrets.v1 import keys_pb2 as pb
 from strongroom.secrets.v1 import keys_pb2_grpc

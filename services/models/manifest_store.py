@@ -2,7 +2,6 @@
 
 from services.models import manifests
 from services.models.access_codes import AccessCode
-from services.models.expiring_cache import ExpiringCache
 from services.models.key_client import KEY_SECONDS
 from services.models.manifests import Manifest
 from services.models.replication import ReplicatedStore
@@ -10,6 +9,7 @@ from services.models.stores.store import ObjectNotFound, Store
 from services.models.version_keys import VersionKeys
 from services.models.versions import Version, Versions
 from services.shared.errors import DataLoss
+from services.shared.expiring_cache import ExpiringCache
 
 # Of encoded manifests; decoded they take about four times as much.
 _CACHED_BYTES = 16 << 20

@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from services.models import access_codes
 from services.models.access_codes import DATA_KEY_BYTES, AccessCode, AccessCodeRefused, Guesses
 from services.models.chunk_keys import Domain
-from services.models.expiring_cache import ExpiringCache
 from services.models.key_client import KEY_SECONDS, KeyClient, KeyMissing, WrappedKey
 from services.models.managers import Manager, Managers, data_key_context, domain_context
 from services.models.public_keys import is_public
 from services.shared.errors import FailedPrecondition
+from services.shared.expiring_cache import ExpiringCache
 
 _CACHED_KEYS = 256
 _DOMAIN_OF_KEY = b"strongroom protected domain v1"

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Row
 
 from services.secrets import envelope, vault_labels
 from services.secrets.keyring import KeyNotFound, Keyring
-from services.secrets.tables import hold, secret_versions, secrets
+from services.secrets.tables import secret_versions, secrets
 from services.secrets.vault_errors import (
     ExpiryPast,
     SecretDamaged,
@@ -31,15 +31,20 @@ from services.secrets.vault_errors import (
     VersionPending,
 )
 from services.secrets.vault_records import SecretValue, SecretVersion, Stage
+from services.secrets.vault_rows import READ, change, existing, hold_secret, told, versions_of
 from services.secrets.vault_values import decoded, encoded
 from services.shared.database import Database
 from services.shared.errors import InvalidArgument
+from services.shared.expiring_cache import ExpiringCache
 from services.shared.ids import new_id
 
 # Who owns the keys of secrets, and under which KEK.
 _OWNER = "secrets"
 _KEK = "secrets"
 _FORMAT = 1
+# How many opened keys are kept in memory to read with, and for how long.
+_KEYS = 4096
+_KEY_SECONDS = 60.0
 
 
 def _now() -> datetime:
@@ -56,6 +61,7 @@ class Vault:
         self._database = database
         self._keyring = keyring
         self._clock = clock
+        self._keys: ExpiringCache[tuple[str, str], bytes] = ExpiringCache(_KEYS, _KEY_SECONDS)
 
     def prepare(self) -> None:
         """Makes the KEK of secrets at the first start."""
@@ -99,7 +105,7 @@ class Vault:
         plaintext = encoded(data)
         self._check_expiry(expires_at)
         with self._database.write() as connection:
-            secret = _hold(connection, name)
+            secret = hold_secret(connection, name)
             there = secret is not None and secret.deleted_at is None
             if not there and not allow_missing and expected_version != 0:
                 raise SecretNotFound(name) if secret is None else SecretDeleted(name)
@@ -136,20 +142,20 @@ class Vault:
                 if not version or version != secret.pending_version:
                     raise VersionNotPending(name, version)
                 stages = {"pending_version": 0, "current_version": version, "previous_version": secret.current_version}
-                _change(connection, name, updated_at=self._clock(), **stages)
-            return _told(_existing(connection, name), _versions(connection, name, [version])[0])
+                change(connection, name, updated_at=self._clock(), **stages)
+            return told(existing(connection, name), versions_of(connection, name, [version])[0])
 
     def discard(self, name: str, version: int) -> SecretVersion:
         """Destroys the pending version; nothing if it is destroyed already. Raises VersionNotPending."""
         with self._holding(name) as (connection, secret):
             if not version or version != secret.pending_version:
-                [row] = _versions(connection, name, [version])
+                [row] = versions_of(connection, name, [version])
                 if row.destroyed_at is None:
                     raise VersionNotPending(name, version)
             self._destroy_versions(connection, secret, [version])
-            told = _told(_existing(connection, name), _versions(connection, name, [version])[0])
+            discarded = told(existing(connection, name), versions_of(connection, name, [version])[0])
         self._database.forget_deleted()
-        return told
+        return discarded
 
     def get(self, name: str, version: int = 0, stage: str = "") -> SecretValue:
         """Reads a version, by number or by stage; the current one if neither is given.
@@ -159,34 +165,33 @@ class Vault:
         """
         if version and stage:
             raise InvalidArgument("Name a version or a stage, not both.")
-        with self._database.read() as connection:
-            secret = _live(connection, name)
-            number = version or _in_stage(secret, stage or Stage.CURRENT)
-            if number > secret.last_version:
-                raise SecretVersionNotFound(name, number)
-            v = secret_versions.c
-            row = connection.execute(
-                sa.select(secret_versions).where(v.secret_name == name, v.version == number)
-            ).one_or_none()
-            if row is None:
-                raise SecretDamaged(name)
-            self._check_readable(row)
-            key = self._key(connection, secret)
+        row = self._database.row(READ[Stage(stage or Stage.CURRENT)], {"name": name, "number": version})
+        if row is None:
+            raise SecretNotFound(name)
+        if row.secret_deleted_at is not None:
+            raise SecretDeleted(name)
+        if not row.number:
+            raise SecretStageNotFound(name, stage or Stage.CURRENT)
+        if row.number > row.last_version:
+            raise SecretVersionNotFound(name, row.number)
+        if row.version is None:
+            raise SecretDamaged(name)
+        self._check_readable(row)
         try:
-            plaintext = envelope.unseal(key, row.sealed, _aad(name, secret.uid, row.version))
+            plaintext = envelope.unseal(self._read_key(row), row.sealed, _aad(name, row.uid, row.version))
         except envelope.EnvelopeError:
             raise SecretDamaged(name) from None
-        return SecretValue(_told(secret, row), decoded(plaintext))
+        return SecretValue(told(row, row), decoded(plaintext))
 
     def history(self, name: str, *, before: int = 0, limit: int = 1000) -> list[SecretVersion]:
         """The versions, newest first, from below `before` if that is given. Raises SecretNotFound."""
         with self._database.read() as connection:
-            secret = _existing(connection, name)
+            secret = existing(connection, name)
             v = secret_versions.c
             found = sa.select(secret_versions).where(v.secret_name == name).order_by(v.version.desc()).limit(limit)
             if before:
                 found = found.where(v.version < before)
-            return [_told(secret, row) for row in connection.execute(found)]
+            return [told(secret, row) for row in connection.execute(found)]
 
     def delete(self, name: str, versions: Sequence[int] = ()) -> None:
         """Hides a secret, or these versions of it, until it is undeleted; nothing if it is already.
@@ -201,7 +206,7 @@ class Vault:
     def undelete(self, name: str, versions: Sequence[int] = ()) -> None:
         """Reverses `delete`. Raises SecretNotFound, SecretVersionNotFound, SecretVersionDestroyed."""
         with self._holding(name, deleted=True) as (connection, _secret):
-            for row in _versions(connection, name, versions):
+            for row in versions_of(connection, name, versions):
                 if row.destroyed_at is not None:
                     raise SecretVersionDestroyed(name, row.version)
             self._mark_deleted(connection, name, versions, None)
@@ -246,7 +251,7 @@ class Vault:
     def _holding(self, name: str, *, deleted: bool = False) -> Iterator[tuple[Connection, Row[Any]]]:
         """A transaction in which nobody else writes this secret; `deleted` says whether it may be deleted."""
         with self._database.write() as connection:
-            secret = _hold(connection, name)
+            secret = hold_secret(connection, name)
             if secret is None:
                 raise SecretNotFound(name)
             if secret.deleted_at is not None and not deleted:
@@ -259,7 +264,7 @@ class Vault:
         moments = {"created_at": now, "updated_at": now}
         row = {"name": name, "uid": uid, "key_id": key.id, "current_version": 0, "last_version": 0} | moments
         connection.execute(sa.insert(secrets).values(row))
-        return _existing(connection, name)
+        return existing(connection, name)
 
     def _begin_anew(self, connection: Connection, secret: Row[Any]) -> Row[Any]:
         """A deleted secret is written: what it held before stays deleted, each version by itself."""
@@ -267,9 +272,9 @@ class Vault:
         held = sa.and_(v.secret_name == secret.name, v.deleted_at.is_(None))
         connection.execute(sa.update(secret_versions).where(held).values(deleted_at=secret.deleted_at))
         none = {f"{stage}_version": 0 for stage in Stage}
-        _change(connection, secret.name, deleted_at=None, **none)
+        change(connection, secret.name, deleted_at=None, **none)
         vault_labels.replace(connection, secret.name, {})
-        return _existing(connection, secret.name)
+        return existing(connection, secret.name)
 
     def _append(
         self,
@@ -285,7 +290,7 @@ class Vault:
             stages = {"current_version": version, "previous_version": secret.current_version, "updated_at": now}
         else:
             stages = {"pending_version": version}
-        _change(connection, name, last_version=version, **stages)
+        change(connection, name, last_version=version, **stages)
         sealed = envelope.seal(self._key(connection, secret), plaintext, _aad(name, secret.uid, version))
         row = {"secret_name": name, "version": version, "sealed": sealed, "created_at": now, "created_by": author}
         connection.execute(sa.insert(secret_versions).values(row | {"expires_at": expires_at}))
@@ -296,9 +301,9 @@ class Vault:
     ) -> None:
         if not versions:
             unmarked = sa.func.coalesce(secrets.c.deleted_at, moment) if moment else None
-            _change(connection, name, deleted_at=unmarked)
+            change(connection, name, deleted_at=unmarked)
             return
-        _versions(connection, name, versions)
+        versions_of(connection, name, versions)
         v = secret_versions.c
         these = sa.and_(v.secret_name == name, v.version.in_(versions))
         if moment:
@@ -306,14 +311,27 @@ class Vault:
         connection.execute(sa.update(secret_versions).where(these).values(deleted_at=moment))
 
     def _destroy_versions(self, connection: Connection, secret: Row[Any], versions: Sequence[int]) -> int:
-        _versions(connection, secret.name, versions)
+        versions_of(connection, secret.name, versions)
         v = secret_versions.c
         these = sa.and_(v.secret_name == secret.name, v.version.in_(versions), v.destroyed_at.is_(None))
         gone = {"sealed": b"", "destroyed_at": self._clock()}
         destroyed = connection.execute(sa.update(secret_versions).where(these).values(gone)).rowcount
         if secret.pending_version in versions:
-            _change(connection, secret.name, pending_version=0)
+            change(connection, secret.name, pending_version=0)
         return destroyed
+
+    def _read_key(self, row: Row[Any]) -> bytes:
+        """The key to read with. One that was destroyed elsewhere is kept for a minute, but found no more."""
+        place = (row.key_id, row.uid)
+        key = self._keys.get(place)
+        if key is None:
+            with self._database.read() as connection:
+                # It may be destroyed since its row was read.
+                if existing(connection, row.name).uid != row.uid:
+                    raise SecretNotFound(row.name)
+                key = self._key(connection, row)
+            self._keys.put(place, key)
+        return key
 
     def _key(self, connection: Connection, secret: Row[Any]) -> bytes:
         try:
@@ -333,61 +351,6 @@ class Vault:
             raise SecretVersionDeleted(row.secret_name, row.version)
         if row.expires_at is not None and row.expires_at <= self._clock():
             raise SecretVersionExpired(row.secret_name, row.version)
-
-
-def _find(connection: Connection, name: str) -> Row[Any] | None:
-    return connection.execute(sa.select(secrets).where(secrets.c.name == name)).one_or_none()
-
-
-def _existing(connection: Connection, name: str) -> Row[Any]:
-    secret = _find(connection, name)
-    if secret is None:
-        raise SecretNotFound(name)
-    return secret
-
-
-def _live(connection: Connection, name: str) -> Row[Any]:
-    secret = _existing(connection, name)
-    if secret.deleted_at is not None:
-        raise SecretDeleted(name)
-    return secret
-
-
-def _hold(connection: Connection, name: str) -> Row[Any] | None:
-    """As `_find`; until the transaction ends nobody else writes this secret, or creates it."""
-    hold(connection, f"secret {name}")
-    return _find(connection, name)
-
-
-def _change(connection: Connection, name: str, **values: Any) -> None:
-    connection.execute(sa.update(secrets).where(secrets.c.name == name).values(values))
-
-
-def _versions(connection: Connection, name: str, versions: Sequence[int]) -> list[Row[Any]]:
-    """The rows of these versions. Raises SecretVersionNotFound unless all are there."""
-    v = secret_versions.c
-    found = sa.select(secret_versions).where(v.secret_name == name, v.version.in_(versions)).order_by(v.version)
-    rows = list(connection.execute(found))
-    for missing in sorted({*versions} - {row.version for row in rows}):
-        raise SecretVersionNotFound(name, missing)
-    return rows
-
-
-def _in_stage(secret: Row[Any], stage: str) -> int:
-    number: int = getattr(secret, f"{Stage(stage)}_version")
-    if not number:
-        raise SecretStageNotFound(secret.name, stage)
-    return number
-
-
-def _stage_of(secret: Row[Any], version: int) -> str:
-    return next((stage for stage in Stage if getattr(secret, f"{stage}_version") == version), "")
-
-
-def _told(secret: Row[Any], row: Row[Any]) -> SecretVersion:
-    stage = _stage_of(secret, row.version)
-    moments = (row.expires_at, row.deleted_at, row.destroyed_at)
-    return SecretVersion(row.secret_name, row.version, row.created_at, row.created_by, stage, *moments)
 
 
 def _aad(name: str, uid: str, version: int) -> bytes:
