@@ -9,10 +9,10 @@ import grpc
 import pytest
 
 from services.models import bootstrap
-from services.shared.expiring_cache import ExpiringCache
 from services.models.key_client import KeyClient, KeyMissing, KeyServiceUnavailable, WrappedKey
 from services.models.settings import ModelsSettings
 from services.shared.channels import service_channel
+from services.shared.expiring_cache import ExpiringCache
 from services.shared.tokens import ServiceIdentity
 from tests.models_installation import Installation, installation, refused
 from tests.serving import make_identities
