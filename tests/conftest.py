@@ -30,7 +30,12 @@ def _started(config: pytest.Config) -> Stack:
     """Starts the stack at the first call in this process, the controller's if there are workers."""
     if _STACK not in config.stash:
         folder = Path(tempfile.mkdtemp(prefix="strongroom-"))
-        config.stash[_RUNNING] = running = RunningStack(folder / "data", measured=True, STRONGROOM_RATE_LIMIT="off")
+        config.stash[_RUNNING] = running = RunningStack(
+            folder / "data",
+            measured=True,
+            STRONGROOM_RATE_LIMIT="off",
+            STRONGROOM_ROTATION_TARGETS="127.0.0.1:*",
+        )
         config.stash[_STACK] = running.start()
     return config.stash[_STACK]
 

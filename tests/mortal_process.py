@@ -111,7 +111,7 @@ class Control:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _watch(control: Control) -> None:
+def watch(control: Control) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _FILE_EVENTS or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES):
             control.step(f"{event} {arguments[0]!r}")
@@ -174,7 +174,7 @@ def main() -> None:
     # What services log goes to standard error: standard output is for their addresses.
     answers = os.dup(1)
     os.dup2(2, 1)
-    _watch(control)
+    watch(control)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead
     # Not `for line in sys.stdin`, whose read-ahead a fork would inherit.
     while line := sys.stdin.buffer.raw.readline():  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """The composition root of the secrets service."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from services.secrets.providers.configuration import load
 from services.secrets.providers.embedded import EmbeddedProvider
 from services.secrets.providers.opening import open_all
 from services.secrets.providers.outbox import Outbox
+from services.secrets.rotation.parts import RotationParts
+from services.secrets.rotation.servicer import SecretRotationServicer
 from services.secrets.settings import SecretsSettings
 from services.secrets.tables import audit_events
 from services.secrets.vault import Vault
@@ -33,6 +36,8 @@ from strongroom.secrets.v1 import (
     keys_pb2_grpc,
     providers_pb2,
     providers_pb2_grpc,
+    rotations_pb2,
+    rotations_pb2_grpc,
     secrets_pb2,
     secrets_pb2_grpc,
 )
@@ -45,7 +50,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def build(settings: SecretsSettings) -> Service:
+def build(settings: SecretsSettings, clock: Callable[[], datetime] = _utc_now) -> Service:
     """Wires the service. Raises RootKeyError or ConfigurationError, which say what to do, before anything is served."""
     key = root_key.load(settings.root_key_file)
     identity = ServiceIdentity.load(_NAME, settings.identity_dir)
@@ -53,20 +58,24 @@ def build(settings: SecretsSettings) -> Service:
     keyring = Keyring(database, key)
     keyring.check_root_key()
     configured = load(settings.providers)
-    outbox = Outbox(database, configured.replicas, _utc_now)
+    outbox = Outbox(database, configured.replicas, clock)
     vault = Vault(database, keyring, changed=outbox.changed)
     vault.prepare()
     opened = open_all(configured, EmbeddedProvider(vault, database))
-    providers = Providers(configured, opened, database, outbox, _utc_now, settings.provider_seconds)
-    trail = Trail(database, audit_events, identity, settings.data_dir, _utc_now)
-    accounts = accounts_for(settings.auth_addr, identity, _utc_now)
+    providers = Providers(configured, opened, database, outbox, clock, settings.provider_seconds)
+    trail = Trail(database, audit_events, identity, settings.data_dir, clock)
+    accounts = accounts_for(settings.auth_addr, identity, clock)
+    rotation = RotationParts.of(settings, database, vault, trail, clock)
     verifier, trust = verifier_for(_NAME, settings, identity)
 
     def register(server: grpc.Server) -> None:
         secrets_pb2_grpc.add_SecretServiceServicer_to_server(NamedSecretServicer(vault, database, providers), server)
         providers_pb2_grpc.add_ProviderServiceServicer_to_server(ProviderServicer(providers), server)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(
-            KeyServicer(keyring, KekRotation(database, keyring, _utc_now)), server
+            KeyServicer(keyring, KekRotation(database, keyring, clock)), server
+        )
+        rotations_pb2_grpc.add_SecretRotationServiceServicer_to_server(
+            SecretRotationServicer(rotation.policies), server
         )
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 
@@ -75,8 +84,10 @@ def build(settings: SecretsSettings) -> Service:
         trail.start()
         accounts.start()
         providers.start()
+        rotation.worker.start()
 
     def close() -> None:
+        rotation.worker.close()
         providers.close()
         accounts.close()
         trust.close()
@@ -89,6 +100,7 @@ def build(settings: SecretsSettings) -> Service:
             secrets_pb2.DESCRIPTOR.services_by_name["SecretService"].full_name,
             providers_pb2.DESCRIPTOR.services_by_name["ProviderService"].full_name,
             keys_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
+            rotations_pb2.DESCRIPTOR.services_by_name["SecretRotationService"].full_name,
             AUDIT_LOG_SERVICE,
         ],
         register=register,

@@ -14,3 +14,7 @@ class SecretsSettings(ServiceSettings):
     providers: Path | None = None
     # Seconds between two looks at what a provider lacks.
     provider_seconds: float = 1.0
+    # HOST:PORT of the servers on which rotators may set new values, with commas between; see `rotation/targets.py`.
+    rotation_targets: str = ""
+    # A server that stands for AWS when access keys are rotated; AWS itself if empty.
+    rotation_aws_endpoint: str = ""

@@ -145,10 +145,15 @@ class Vault:
                 raise VersionPending(name, secret.pending_version)
             return self._append(connection, secret, plaintext, author, Stage.PENDING, expires_at)
 
-    def promote(self, name: str, version: int) -> SecretVersion:
-        """Makes the pending version the current one; nothing if it is already. Raises VersionNotPending."""
+    def promote(self, name: str, version: int, *, expected_version: int | None = None) -> SecretVersion:
+        """Makes the pending version the current one; nothing if it is already.
+
+        `expected_version` is the current one that it must follow. Raises VersionNotPending, VersionMismatch.
+        """
         with self._holding(name) as (connection, secret):
             if version != secret.current_version:
+                if expected_version is not None and expected_version != secret.current_version:
+                    raise VersionMismatch(name, expected_version, secret.current_version)
                 if not version or version != secret.pending_version:
                     raise VersionNotPending(name, version)
                 stages = {"pending_version": 0, "current_version": version, "previous_version": secret.current_version}

@@ -18,6 +18,7 @@ from strongroom.cli import (
     models,
     rotate,
     run,
+    secret_rotation,
     secrets,
     serve,
     up,
@@ -43,6 +44,8 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in _COMMANDS:
     app.command()(command)
+secrets.app.add_typer(secret_rotation.app, name="rotation")
+secrets.app.command("rotate")(secret_rotation.rotate)
 app.add_typer(secrets.app, name="secrets")
 # What follows the command's name belongs to it.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(run.run)

@@ -28,6 +28,7 @@ from strongroom.client.managers import Managers
 from strongroom.client.models import Models
 from strongroom.client.providers import Providers
 from strongroom.client.rotation import Rotation
+from strongroom.client.secret_rotation import SecretRotation
 from strongroom.client.secrets import Secrets
 from strongroom.client.sessions import Sessions
 from strongroom.client.stores import Stores
@@ -69,6 +70,7 @@ class Client:
         self.rotation = Rotation(self._connection)
         self.secrets = Secrets(self._connection)
         self.providers = Providers(self._connection)
+        self.secret_rotation = SecretRotation(self._connection)
         self.keys = Keys(self._connection)
         self.users = Users(self._connection)
         self.sessions = Sessions(self._connection, session)
