@@ -1,17 +1,24 @@
 """The composition root of the secrets service."""
 
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 
-from services.secrets import root_key
 from services.secrets.kek_rotation import KekRotation
 from services.secrets.key_servicer import KeyServicer
 from services.secrets.keyring import Keyring
+from services.secrets.root_generations import RootGenerations
+from services.secrets.root_key_servicer import RootKeyServicer
+from services.secrets.root_keys.root_key import RootKeyUnavailable
+from services.secrets.root_keys.source import RootKeySource
+from services.secrets.root_move import RootMove
 from services.secrets.secret_servicer import SecretServicer
 from services.secrets.settings import SecretsSettings
 from services.secrets.tables import audit_events
+from services.secrets.unwrap_limit import UnwrapLimit
 from services.secrets.vault import Vault
 from services.shared.accounts import accounts_for
 from services.shared.audit.layer import AuditLayers
@@ -21,11 +28,13 @@ from services.shared.database import Database
 from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity
 from services.shared.trust import verifier_for
+from strongroom import rates
 from strongroom.audit.v1 import audit_log_pb2_grpc
-from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc, secrets_pb2, secrets_pb2_grpc
+from strongroom.secrets.v1 import keys_pb2_grpc, root_key_pb2_grpc, secrets_pb2_grpc
 
 _NAME = "secrets"
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_SERVICES = ("SecretService", "KeyService", "RootKeyService")
 
 
 def _utc_now() -> datetime:
@@ -34,21 +43,32 @@ def _utc_now() -> datetime:
 
 def build(settings: SecretsSettings) -> Service:
     """Wires the service. Raises RootKeyError, which says what to do, before anything is served."""
-    key = root_key.load(settings.root_key_file)
     identity = ServiceIdentity.load(_NAME, settings.identity_dir)
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
-    keyring = Keyring(database, key)
-    keyring.check_root_key()
+    source = RootKeySource(settings.root_key_file, settings.kms_file)
+    generations = RootGenerations(database, source, _utc_now)
+    keyring = Keyring(database, generations)
     vault = Vault(database, keyring)
-    vault.prepare()
+
+    def prepare() -> None:
+        generations.open()
+        vault.prepare()
+
+    # A root key that is elsewhere may not answer yet: that is waited for. What is wrong with it is told at once.
+    with suppress(RootKeyUnavailable):
+        prepare()
     trail = Trail(database, audit_events, identity, settings.data_dir, _utc_now)
     accounts = accounts_for(settings.auth_addr, identity, _utc_now)
     verifier, trust = verifier_for(_NAME, settings, identity)
 
     def register(server: grpc.Server) -> None:
         secrets_pb2_grpc.add_SecretServiceServicer_to_server(SecretServicer(vault), server)
+        limit = UnwrapLimit(rates.parse(settings.unwrap_limit), time.monotonic)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(
-            KeyServicer(keyring, KekRotation(database, keyring, _utc_now)), server
+            KeyServicer(keyring, KekRotation(database, keyring, _utc_now), limit), server
+        )
+        root_key_pb2_grpc.add_RootKeyServiceServicer_to_server(
+            RootKeyServicer(source, generations, RootMove(database, generations)), server
         )
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 
@@ -56,6 +76,11 @@ def build(settings: SecretsSettings) -> Service:
         trust.start()
         trail.start()
         accounts.start()
+        prepare()
+
+    def ready() -> None:
+        database.check()
+        generations.refresh()
 
     def close() -> None:
         accounts.close()
@@ -65,15 +90,11 @@ def build(settings: SecretsSettings) -> Service:
 
     return Service(
         name=_NAME,
-        services=[
-            secrets_pb2.DESCRIPTOR.services_by_name["SecretService"].full_name,
-            keys_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
-            AUDIT_LOG_SERVICE,
-        ],
+        services=[*(f"strongroom.secrets.v1.{name}" for name in _SERVICES), AUDIT_LOG_SERVICE],
         register=register,
         verifier=verifier,
         start=start,
-        ready=database.check,
+        ready=ready,
         close=close,
         audit=AuditLayers(trail),
         accounts=accounts,

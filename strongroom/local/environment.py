@@ -30,8 +30,9 @@ _OWNERS = {
     "CHAPKIT_API_KEYS": "auth",
     "JWT_SECRET": "auth",
 }
-# Credentials of stores.
+# Credentials of stores, and of systems that hold root keys.
 _STORE = re.compile(r"STRONGROOM_STORE_\w+")
+_KMS = re.compile(r"STRONGROOM_KMS_\w+")
 # What else of ours is named after a secret is about credentials, and those are auth's.
 _SECRET = re.compile(r"STRONGROOM_\w*(KEY|PASSWORD|SECRET|TOKEN)\w*")
 
@@ -73,6 +74,8 @@ def service_environment(
 def _owner(name: str) -> str | None:
     if _STORE.fullmatch(name):
         return "models"
+    if _KMS.fullmatch(name):
+        return "secrets"
     return _OWNERS.get(name, "auth" if _SECRET.fullmatch(name) else None)
 
 

@@ -22,9 +22,10 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, ContainerClient, LinearRetry
 
-from services.models.stores.configuration import AzureConfiguration, ConfigurationError
+from services.models.stores.configuration import AzureConfiguration
 from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience
 from services.models.stores.store import ObjectNotFound, StoredObject, StoreFull, StoreUnavailable, folder, key_parts
+from services.shared.configuration import ConfigurationError
 from strongroom.chunking import Buffer
 
 _DISCARDED = "strongroomdiscarded"

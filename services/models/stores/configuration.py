@@ -10,93 +10,37 @@
 A secret stands in a file or in the environment; the configuration says where.
 """
 
-import os
-import re
-import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-_MAX_BYTES = 64 * 1024
+from services.shared import configuration
+from services.shared.configuration import Endpoint, Name, Remote, SecretReference, Strict
+
 _MAX_STORES = 16
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]{1,255}(/[A-Za-z0-9._/-]{0,255})?")
 
 LOCAL = "local"
 
-
-def _endpoint(url: str) -> str:
-    if not _ENDPOINT.fullmatch(url):
-        raise ValueError("write https://HOST[:PORT], without user, query or fragment")
-    return url.rstrip("/")
-
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
-Endpoint = Annotated[str, AfterValidator(_endpoint)]
 # Folders of keys, and no slash at either end.
 Prefix = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,7})?$")]
 
 
-class ConfigurationError(ValueError):
-    """The configuration of the stores can't be used. The message says where and why, and has no secret."""
-
-
-class _Strict(BaseModel):
-    # A value in an error, or a misspelt field ignored, could be a secret in the wrong place.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class SecretReference(_Strict):
-    """Where a secret is: in a file or in a variable of the environment."""
-
-    file: Path | None = None
-    environment: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")] | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.file is None) == (self.environment is None):
-            raise ValueError("name a file or a variable of the environment: {file: PATH} or {environment: NAME}")
-        return self
-
-    def read(self) -> str:
-        """The secret, without white space around it. Raises ConfigurationError."""
-        if self.environment is not None:
-            where, text = f"The variable {self.environment}", os.environ.get(self.environment, "")
-        else:
-            assert self.file is not None
-            where, text = str(self.file), _private_text(self.file)
-        if not text.strip():
-            raise ConfigurationError(f"{where} is empty; it shall hold a credential of a store.")
-        return text.strip()
-
-
-class _Remote(_Strict):
+class _Cloud(Remote):
     """What stores in a cloud have in common."""
 
     # All objects are below it, so that several installations may share a bucket.
     prefix: Prefix = ""
-    # Plain HTTP shows credentials and names to the network: only where it is said to be wanted, or on this machine.
-    allow_http: bool = False
-
-    @model_validator(mode="after")
-    def _encrypted(self) -> Self:
-        url = urlsplit(getattr(self, "endpoint", None) or "")
-        if url.scheme == "http" and url.hostname not in _LOOPBACK and not self.allow_http:
-            raise ValueError("the endpoint is plain HTTP; use https:// or say allow_http: true")
-        return self
 
 
-class LocalConfiguration(_Strict):
+class LocalConfiguration(Strict):
     """A folder, of this store alone; a relative path begins at the folder of the file."""
 
     kind: Literal["local"]
     path: Path
 
 
-class S3Configuration(_Remote):
+class S3Configuration(_Cloud):
     """A bucket of Amazon S3, or of a server that is compatible with it and obeys `If-None-Match` on writes.
 
     Without keys the SDK finds them where AWS's tools look: environment, `profile`, role of the machine.
@@ -120,7 +64,7 @@ class S3Configuration(_Remote):
         return self
 
 
-class GcsConfiguration(_Remote):
+class GcsConfiguration(_Cloud):
     """A bucket of Google Cloud Storage.
 
     `credentials` is a service account's JSON key; without it, the application default credentials count.
@@ -134,7 +78,7 @@ class GcsConfiguration(_Remote):
     anonymous: bool = False
 
 
-class AzureConfiguration(_Remote):
+class AzureConfiguration(_Cloud):
     """A container of Azure Blob Storage.
 
     `endpoint` is `https://ACCOUNT.blob.core.windows.net`, `credential` an account key or a SAS token; without it,
@@ -152,14 +96,14 @@ StoreConfiguration = Annotated[
 ]
 
 
-class CacheConfiguration(_Strict):
+class CacheConfiguration(Strict):
     """A folder for pieces of packs that were read, of so many GB (10⁹ bytes); a relative path as for a local store."""
 
     path: Path
     max_size_gb: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
 
 
-class StoresConfiguration(_Strict):
+class StoresConfiguration(Strict):
     """All stores by name: weights are written to `primary` first and copied to `replicas`, read in that order."""
 
     primary: Name
@@ -196,14 +140,7 @@ class StoresConfiguration(_Strict):
 
 def load(file: Path) -> StoresConfiguration:
     """The configuration in a file. Raises ConfigurationError, with what is wrong and none of the values."""
-    try:
-        fields = yaml.load(_bounded_text(file), Loader=_NoRepeats)  # noqa: S506 - a SafeLoader
-        found = StoresConfiguration.model_validate(fields)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-        raise ConfigurationError(f"{file}: {wrong}") from None
-    except (yaml.YAMLError, RecursionError):
-        raise ConfigurationError(f"{file} is not YAML, or names a field twice") from None
+    found = configuration.load(file, StoresConfiguration)
     changes: dict[str, Any] = {"stores": {n: _placed(s, file.parent) for n, s in found.stores.items()}}
     if found.cache is not None:
         changes["cache"] = found.cache.model_copy(update={"path": file.parent / found.cache.path})
@@ -214,40 +151,3 @@ def _placed(store: StoreConfiguration, folder: Path) -> StoreConfiguration:
     if isinstance(store, LocalConfiguration):
         return store.model_copy(update={"path": folder / store.path})
     return store
-
-
-class _NoRepeats(yaml.SafeLoader):
-    """YAML in which no mapping has a key twice: of two stores with one name, PyYAML would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        if len(set(map(str, names))) < len(names):
-            raise yaml.constructor.ConstructorError(problem="a field is there twice")
-        return super().construct_mapping(node, deep)
-
-
-def _bounded_text(file: Path) -> str:
-    """Raises ConfigurationError."""
-    try:
-        # A pipe would keep whoever reads it waiting.
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise ConfigurationError(f"{file} is not a file")
-        with file.open("rb") as opened:
-            data = opened.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise ConfigurationError(f"{file} is larger than {_MAX_BYTES} bytes")
-        return data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file} can't be read ({type(error).__name__})") from None
-
-
-def _private_text(file: Path) -> str:
-    """A file for its owner alone, or on a read-only mount, as orchestrators mount secrets. ConfigurationError."""
-    try:
-        open_to_others = file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-        read_only = os.statvfs(file).f_flag & os.ST_RDONLY
-    except OSError as error:
-        raise ConfigurationError(f"{file} can't be read ({type(error).__name__})") from None
-    if open_to_others and not read_only:
-        raise ConfigurationError(f"{file} may be read by others; run: chmod 600 {file}")
-    return _bounded_text(file)

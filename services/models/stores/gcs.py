@@ -21,9 +21,10 @@ from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException
 
-from services.models.stores.configuration import ConfigurationError, GcsConfiguration
+from services.models.stores.configuration import GcsConfiguration
 from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience
 from services.models.stores.store import ObjectNotFound, StoredObject, StoreFull, StoreUnavailable, folder, key_parts
+from services.shared.configuration import ConfigurationError
 from strongroom.chunking import Buffer
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"

@@ -12,9 +12,10 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 
-from services.models.stores.configuration import ConfigurationError, S3Configuration
+from services.models.stores.configuration import S3Configuration
 from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience
 from services.models.stores.store import ObjectNotFound, StoredObject, StoreFull, StoreUnavailable, folder, key_parts
+from services.shared.configuration import ConfigurationError
 from strongroom.chunking import Buffer
 
 _CONNECTIONS = 64

@@ -1,0 +1,129 @@
+"""Configuration files of the services: YAML, checked strictly, in which no secret stands.
+
+A secret stands in a file or in the environment; the configuration says where.
+"""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+_MAX_BYTES = 64 * 1024
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]{1,255}(/[A-Za-z0-9._/-]{0,255})?")
+
+
+def _endpoint(url: str) -> str:
+    if not _ENDPOINT.fullmatch(url):
+        raise ValueError("write https://HOST[:PORT], without user, query or fragment")
+    return url.rstrip("/")
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+
+
+class ConfigurationError(ValueError):
+    """A configuration can't be used. The message says where and why, and has no secret."""
+
+
+class Strict(BaseModel):
+    """A part of a configuration."""
+
+    # A value in an error, or a misspelt field ignored, could be a secret in the wrong place.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class SecretReference(Strict):
+    """Where a secret is: in a file or in a variable of the environment."""
+
+    file: Path | None = None
+    environment: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.file is None) == (self.environment is None):
+            raise ValueError("name a file or a variable of the environment: {file: PATH} or {environment: NAME}")
+        return self
+
+    def read(self) -> str:
+        """The secret, without white space around it. Raises ConfigurationError."""
+        if self.environment is not None:
+            where, text = f"The variable {self.environment}", os.environ.get(self.environment, "")
+        else:
+            assert self.file is not None
+            where, text = str(self.file), _private_text(self.file)
+        if not text.strip():
+            raise ConfigurationError(f"{where} is empty; it shall hold a credential.")
+        return text.strip()
+
+
+class Remote(Strict):
+    """What servers elsewhere have in common; theirs is the field `endpoint`."""
+
+    # Plain HTTP shows credentials and names to the network: only where it is said to be wanted, or on this machine.
+    allow_http: bool = False
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        url = urlsplit(getattr(self, "endpoint", None) or "")
+        if url.scheme == "http" and url.hostname not in _LOOPBACK and not self.allow_http:
+            raise ValueError("the endpoint is plain HTTP; use https:// or say allow_http: true")
+        return self
+
+
+_Model = TypeVar("_Model", bound=Strict)
+
+
+def load(file: Path, kind: type[_Model]) -> _Model:
+    """The configuration in a file. Raises ConfigurationError, with what is wrong and none of the values."""
+    try:
+        fields = yaml.load(_bounded_text(file), Loader=_NoRepeats)  # noqa: S506 - a SafeLoader
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
+        raise ConfigurationError(f"{file}: {wrong}") from None
+    except (yaml.YAMLError, RecursionError):
+        raise ConfigurationError(f"{file} is not YAML, or names a field twice") from None
+
+
+class _NoRepeats(yaml.SafeLoader):
+    """YAML in which no mapping has a key twice: of two stores with one name, PyYAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if len(set(map(str, names))) < len(names):
+            raise yaml.constructor.ConstructorError(problem="a field is there twice")
+        return super().construct_mapping(node, deep)
+
+
+def _bounded_text(file: Path) -> str:
+    """Raises ConfigurationError."""
+    try:
+        # A pipe would keep whoever reads it waiting.
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise ConfigurationError(f"{file} is not a file")
+        with file.open("rb") as opened:
+            data = opened.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ConfigurationError(f"{file} is larger than {_MAX_BYTES} bytes")
+        return data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} can't be read ({type(error).__name__})") from None
+
+
+def _private_text(file: Path) -> str:
+    """A file for its owner alone, or on a read-only mount, as orchestrators mount secrets. ConfigurationError."""
+    try:
+        open_to_others = file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        read_only = os.statvfs(file).f_flag & os.ST_RDONLY
+    except OSError as error:
+        raise ConfigurationError(f"{file} can't be read ({type(error).__name__})") from None
+    if open_to_others and not read_only:
+        raise ConfigurationError(f"{file} may be read by others; run: chmod 600 {file}")
+    return _bounded_text(file)

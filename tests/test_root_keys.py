@@ -1,0 +1,174 @@
+"""Root keys in a file, in OpenBao's transit engine and in AWS KMS: one behaviour, each on the real thing."""
+
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.secrets.root_keys.root_key import RootKey, RootKeyError, RootKeyUnavailable, WrongRootKey
+from services.secrets.root_keys.source import RootKeySource, RootKeyUnknown
+from tests import aws, openbao
+
+pytestmark = pytest.mark.row("S4.6")
+
+KEY = bytes(range(32))
+KINDS = ("file", "transit", "aws-kms")
+
+
+@pytest.fixture(scope="module")
+def transit() -> Iterator[openbao.Server]:
+    with openbao.transit_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kms() -> Iterator[tuple[str, str]]:
+    """moto's URL and the id of a key."""
+    with aws.moto() as url:
+        yield url, aws.client("kms", url).create_key()["KeyMetadata"]["KeyId"]
+
+
+def write_root_key(file: Path) -> None:
+    file.touch(mode=0o600)
+    file.write_bytes(base64.b64encode(os.urandom(32)))
+
+
+@pytest.fixture
+def source(
+    tmp_path: Path, transit: openbao.Server, kms: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> RootKeySource:
+    """All kinds, each under its own name."""
+    write_root_key(tmp_path / "root.key")
+    for name, value in aws.ANYBODY.items():
+        monkeypatch.setenv(name, value)
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text(f"{transit.token}\n")
+    configuration = tmp_path / "kms.yaml"
+    gone = "http://127.0.0.1:1"
+    configuration.write_text(
+        f"root_keys:\n"
+        f"  transit: {{kind: transit, endpoint: '{transit.url}', key: strongroom, token: {{file: {token}}}}}\n"
+        f"  transit-gone: {{kind: transit, endpoint: '{gone}', key: strongroom, token: {{file: {token}}}}}\n"
+        f"  transit-other: {{kind: transit, endpoint: '{transit.url}', key: other, token: {{file: {token}}}}}\n"
+        f"  aws-kms: {{kind: aws-kms, endpoint: '{kms[0]}', key: {kms[1]}, region: {aws.REGION}}}\n"
+        f"  aws-kms-gone: {{kind: aws-kms, endpoint: '{gone}', key: {kms[1]}, region: {aws.REGION}}}\n"
+        f"  aws-kms-other: {{kind: aws-kms, endpoint: '{kms[0]}', key: alias/none, region: {aws.REGION}}}\n"
+    )
+    return RootKeySource(tmp_path / "root.key", configuration)
+
+
+@pytest.fixture(params=KINDS)
+def root(request: pytest.FixtureRequest, source: RootKeySource) -> RootKey:
+    return source.open(request.param)
+
+
+def test_what_was_wrapped_is_unwrapped(root: RootKey) -> None:
+    wrapped = root.wrap(KEY, "context")
+    assert KEY not in wrapped
+    assert root.unwrap(wrapped, "context") == KEY
+    assert root.kind in KINDS
+    assert root.place
+
+
+def test_another_context_or_a_changed_byte_opens_nothing(root: RootKey) -> None:
+    wrapped = root.wrap(KEY, "context")
+    at = len(wrapped) - 10
+    changed = wrapped[:at] + (b"A" if wrapped[at : at + 1] != b"A" else b"B") + wrapped[at + 1 :]
+    for attempt in ((wrapped, "other"), (changed, "context"), (b"", "context"), (b"vault:v1:", "context")):
+        with pytest.raises(WrongRootKey):
+            root.unwrap(*attempt)
+
+
+@pytest.mark.parametrize("name", ["transit-gone", "aws-kms-gone"])
+def test_a_system_that_is_away_is_told_from_one_that_refuses(source: RootKeySource, name: str) -> None:
+    with pytest.raises(RootKeyUnavailable):
+        source.open(name).wrap(KEY, "context")
+
+
+@pytest.mark.parametrize("name", ["aws-kms-other", "transit-other"])
+def test_a_key_that_is_not_there_is_an_error_that_names_it(
+    source: RootKeySource, transit: openbao.Server, tmp_path: Path, name: str
+) -> None:
+    """OpenBao makes a key that is missing for whoever may create one: a policy that lets only use it is the way."""
+    rules = 'path "transit/+/strongroom" { capabilities = ["update"] }'
+    transit.client().sys.create_or_update_policy("only-use", rules)
+    token = transit.client().auth.token.create(policies=["only-use"])["auth"]["client_token"]
+    (tmp_path / "token").write_text(token)
+    with pytest.raises(RootKeyError, match=source.open(name).place) as caught:
+        source.open(name).wrap(KEY, "context")
+    assert token not in str(caught.value)
+    assert source.open("transit").unwrap(source.open("transit").wrap(KEY, "c"), "c") == KEY
+
+
+def test_a_wrong_token_is_told_without_it(source: RootKeySource, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s.not-this-one")
+    root = source.open("transit")
+    with pytest.raises(RootKeyError) as caught:
+        root.wrap(KEY, "context")
+    assert "not-this-one" not in f"{caught.value}{root!r}"
+    assert not isinstance(caught.value, WrongRootKey)
+
+
+def test_it_signs_in_by_approle(transit: openbao.Server, tmp_path: Path) -> None:
+    client = transit.client()
+    if "approle/" not in client.sys.list_auth_methods():
+        client.sys.enable_auth_method("approle")
+    client.sys.create_or_update_policy("use", 'path "transit/+/strongroom" { capabilities = ["update"] }')
+    client.auth.approle.create_or_update_approle("strongroom", token_policies=["use"])
+    secret = tmp_path / "secret"
+    secret.touch(mode=0o600)
+    secret.write_text(client.auth.approle.generate_secret_id("strongroom")["data"]["secret_id"])
+    role = client.auth.approle.read_role_id("strongroom")["data"]["role_id"]
+    configuration = tmp_path / "kms.yaml"
+    configuration.write_text(
+        f"root_keys:\n  vault: {{kind: transit, endpoint: '{transit.url}', key: strongroom, "
+        f"approle: {{role_id: {role}, secret_id: {{file: {secret}}}}}}}\n"
+    )
+    root = RootKeySource(tmp_path / "root.key", configuration).open("vault")
+    assert root.unwrap(root.wrap(KEY, "c"), "c") == KEY
+
+
+def test_no_key_and_no_credential_stands_in_a_repr(source: RootKeySource, tmp_path: Path) -> None:
+    file = base64.b64decode((tmp_path / "root.key").read_bytes())
+    shown = "".join(repr(source.open(kind)) for kind in KINDS)
+    assert repr(file) not in shown
+    assert (tmp_path / "token").read_text().strip() not in shown
+    assert aws.ANYBODY["AWS_SECRET_ACCESS_KEY"] not in shown
+
+
+def test_an_unknown_name_is_answered_with_those_that_are_known(source: RootKeySource) -> None:
+    with pytest.raises(RootKeyUnknown, match=r"aws-kms, .*file, "):
+        source.open("none")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("primary: none", "primary is not among the root keys"),
+        ("root_keys: {file: {kind: file, path: x}}", "take another"),
+        ("root_keys: {a: {kind: transit, endpoint: 'https://v', key: k}}", "one of token, approle and kubernetes"),
+        (
+            "root_keys: {a: {kind: transit, endpoint: 'http://v.example.com', key: k, token: {file: x}}}",
+            "plain HTTP",
+        ),
+        ("root_keys: {a: {kind: transit, endpoint: 'https://v', key: k, token: planted-4711}}", "a.transit.token"),
+        ("root_keys: {a: {kind: aws-kms, key: k, region: r, access_key: {environment: A}}}", "come together"),
+        ("root_keys: {a: {kind: aws-kms, key: k, region: r}, a: {kind: file, path: x}}", "names a field twice"),
+        ("root_keys: [", "is not YAML"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_says_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "kms.yaml").write_text(text)
+    with pytest.raises(RootKeyError, match=says) as caught:
+        RootKeySource(tmp_path / "root.key", tmp_path / "kms.yaml").names()
+    assert "planted-4711" not in str(caught.value)
+
+
+def test_the_first_root_key_needs_no_configuration(tmp_path: Path) -> None:
+    write_root_key(tmp_path / "root.key")
+    source = RootKeySource(tmp_path / "root.key", None)
+    assert (source.primary, source.names()) == ("file", ["file"])
+    assert source.open("file").unwrap(source.open("file").wrap(KEY, "c"), "c") == KEY
