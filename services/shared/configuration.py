@@ -1,4 +1,4 @@
-"""Configuration files of the services: YAML, checked strictly, in which no secret stands.
+"""Configuration in YAML files: strict, bounded, and with secrets by reference alone.
 
 A secret stands in a file or in the environment; the configuration says where.
 """
@@ -18,6 +18,16 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]{1,255}(/[A-Za-z0-9._/-]{0,255})?")
 
 
+class ConfigurationError(ValueError):
+    """A configuration can't be used. The message says where and why, and has no secret."""
+
+
+class Strict(BaseModel):
+    """Known fields alone, and no values in errors: a misspelt field could hold a secret in the wrong place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
 def _endpoint(url: str) -> str:
     if not _ENDPOINT.fullmatch(url):
         raise ValueError("write https://HOST[:PORT], without user, query or fragment")
@@ -26,17 +36,8 @@ def _endpoint(url: str) -> str:
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
-
-
-class ConfigurationError(ValueError):
-    """A configuration can't be used. The message says where and why, and has no secret."""
-
-
-class Strict(BaseModel):
-    """A part of a configuration."""
-
-    # A value in an error, or a misspelt field ignored, could be a secret in the wrong place.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+# Folders of keys, and no slash at either end.
+Prefix = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,7})?$")]
 
 
 class SecretReference(Strict):
@@ -64,8 +65,10 @@ class SecretReference(Strict):
 
 
 class Remote(Strict):
-    """What servers elsewhere have in common; theirs is the field `endpoint`."""
+    """What is reached over the network, below a prefix of its own."""
 
+    # Everything is below it, so that several installations may share a place.
+    prefix: Prefix = ""
     # Plain HTTP shows credentials and names to the network: only where it is said to be wanted, or on this machine.
     allow_http: bool = False
 
@@ -80,11 +83,11 @@ class Remote(Strict):
 _Model = TypeVar("_Model", bound=Strict)
 
 
-def load(file: Path, kind: type[_Model]) -> _Model:
+def load(file: Path, model: type[_Model]) -> _Model:
     """The configuration in a file. Raises ConfigurationError, with what is wrong and none of the values."""
     try:
         fields = yaml.load(_bounded_text(file), Loader=_NoRepeats)  # noqa: S506 - a SafeLoader
-        return kind.model_validate(fields)
+        return model.model_validate(fields)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
         raise ConfigurationError(f"{file}: {wrong}") from None
@@ -93,7 +96,7 @@ def load(file: Path, kind: type[_Model]) -> _Model:
 
 
 class _NoRepeats(yaml.SafeLoader):
-    """YAML in which no mapping has a key twice: of two stores with one name, PyYAML would take the last."""
+    """YAML in which no mapping has a key twice: of two entries with one name, PyYAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value]

@@ -22,16 +22,6 @@ _MAX_STORES = 16
 
 LOCAL = "local"
 
-# Folders of keys, and no slash at either end.
-Prefix = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,7})?$")]
-
-
-class _Cloud(Remote):
-    """What stores in a cloud have in common."""
-
-    # All objects are below it, so that several installations may share a bucket.
-    prefix: Prefix = ""
-
 
 class LocalConfiguration(Strict):
     """A folder, of this store alone; a relative path begins at the folder of the file."""
@@ -40,7 +30,7 @@ class LocalConfiguration(Strict):
     path: Path
 
 
-class S3Configuration(_Cloud):
+class S3Configuration(Remote):
     """A bucket of Amazon S3, or of a server that is compatible with it and obeys `If-None-Match` on writes.
 
     Without keys the SDK finds them where AWS's tools look: environment, `profile`, role of the machine.
@@ -64,7 +54,7 @@ class S3Configuration(_Cloud):
         return self
 
 
-class GcsConfiguration(_Cloud):
+class GcsConfiguration(Remote):
     """A bucket of Google Cloud Storage.
 
     `credentials` is a service account's JSON key; without it, the application default credentials count.
@@ -78,7 +68,7 @@ class GcsConfiguration(_Cloud):
     anonymous: bool = False
 
 
-class AzureConfiguration(_Cloud):
+class AzureConfiguration(Remote):
     """A container of Azure Blob Storage.
 
     `endpoint` is `https://ACCOUNT.blob.core.windows.net`, `credential` an account key or a SAS token; without it,
