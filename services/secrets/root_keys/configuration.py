@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from services.shared import configuration
-from services.shared.configuration import Endpoint, Name, Remote, SecretReference, Strict
+from services.shared.configuration import Endpoint, Name, SecretReference, Server, Strict
 
 # The name of the key in STRONGROOM_ROOT_KEY_FILE.
 FILE = "file"
@@ -48,7 +48,7 @@ class Kubernetes(Strict):
     mount: _Mount = "kubernetes"
 
 
-class TransitConfiguration(Remote):
+class TransitConfiguration(Server):
     """A key of the transit engine of OpenBao or Vault, of a type that encrypts with additional data (aes256-gcm96).
 
     One of `token`, `approle` and `kubernetes` says how to sign in; `ca` is a file with the certificates to trust.
@@ -71,7 +71,7 @@ class TransitConfiguration(Remote):
         return self
 
 
-class AwsKmsConfiguration(Remote):
+class AwsKmsConfiguration(Server):
     """A symmetric key of AWS KMS: id, ARN or alias. Without keys the SDK looks where AWS's tools do."""
 
     kind: Literal["aws-kms"]
