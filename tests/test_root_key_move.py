@@ -26,16 +26,15 @@ from tests import aws, openbao, postgresql
 from tests.models_installation import Clock
 from tests.secrets_installation import Caller, Installation, Refusal, refusal
 from tests.serving import ADMINISTRATOR
-from tests.test_root_keys import write_root_key
+from tests.test_root_keys import Transit, write_root_key
 
 pytestmark = pytest.mark.row("S4.6")
 MIGRATIONS = Path(__file__).parents[1] / "services" / "secrets" / "migrations"
 
 
 @pytest.fixture(scope="module")
-def transit() -> Iterator[openbao.Server]:
-    with openbao.transit_server() as server:
-        yield server
+def transit(openbao_server: openbao.OpenBaoServer) -> Transit:
+    return Transit(openbao_server, openbao_server.transit())
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +158,9 @@ def test_after_a_move_nobody_needs_the_old_root_key(installation: Installation) 
 
 
 def test_from_a_file_to_openbao_to_aws_and_back(
-    installation: Installation, transit: openbao.Server, kms: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    installation: Installation, transit: Transit, kms: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STRONGROOM_KMS_TOKEN", transit.token)
+    monkeypatch.setenv("STRONGROOM_KMS_TOKEN", transit.server.root_token)
     for name, value in aws.ANYBODY.items():
         monkeypatch.setenv(name, value)
     with installation.serving() as address, grpc.insecure_channel(address) as channel:
@@ -171,7 +170,7 @@ def test_from_a_file_to_openbao_to_aws_and_back(
         # Written while it runs: nothing is restarted.
         configured(
             installation,
-            f"  vault: {{kind: transit, endpoint: '{transit.url}', key: strongroom, "
+            f"  vault: {{{transit.place}, key: strongroom, "
             f"token: {{environment: STRONGROOM_KMS_TOKEN}}}}\n"
             f"  aws: {{kind: aws-kms, endpoint: '{kms[0]}', key: {kms[1]}, region: {aws.REGION}}}\n",
         )
@@ -189,13 +188,13 @@ def test_from_a_file_to_openbao_to_aws_and_back(
 
 
 def test_a_new_installation_may_begin_in_openbao(
-    tmp_path: Path, transit: openbao.Server, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, transit: Transit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STRONGROOM_KMS_TOKEN", transit.token)
+    monkeypatch.setenv("STRONGROOM_KMS_TOKEN", transit.server.root_token)
     installation = Installation(tmp_path)
     installation.root_key.unlink()
     (tmp_path / "kms.yaml").write_text(
-        f"primary: vault\nroot_keys:\n  vault: {{kind: transit, endpoint: '{transit.url}', key: strongroom, "
+        f"primary: vault\nroot_keys:\n  vault: {{{transit.place}, key: strongroom, "
         "token: {environment: STRONGROOM_KMS_TOKEN}}\n"
     )
     for _ in range(2):
@@ -209,9 +208,9 @@ def test_while_the_system_of_the_root_key_is_away_what_runs_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installation = configured(Installation(tmp_path))
-    with openbao.transit_server() as server:
-        monkeypatch.setenv("STRONGROOM_KMS_TOKEN", server.token)
-        vault = f"  vault: {{kind: transit, endpoint: '{server.url}', key: strongroom, token: "
+    with openbao.running() as server:
+        monkeypatch.setenv("STRONGROOM_KMS_TOKEN", server.root_token)
+        vault = f"  vault: {{{Transit(server, server.transit()).place}, key: strongroom, token: "
         configured(installation, vault + "{environment: STRONGROOM_KMS_TOKEN}}\n")
         serving = installation.serving()
         address = serving.__enter__()

@@ -3,6 +3,7 @@
 import base64
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,27 @@ from tests import aws, openbao
 
 pytestmark = pytest.mark.row("S4.6")
 
+
+@dataclass(frozen=True)
+class Transit:
+    """An engine of a real OpenBao."""
+
+    server: openbao.OpenBaoServer
+    mount: str
+
+    @property
+    def place(self) -> str:
+        """As fields of the configuration."""
+        return f"kind: transit, endpoint: '{self.server.url}', mount: {self.mount}"
+
+
 KEY = bytes(range(32))
 KINDS = ("file", "transit", "aws-kms")
 
 
 @pytest.fixture(scope="module")
-def transit() -> Iterator[openbao.Server]:
-    with openbao.transit_server() as server:
-        yield server
+def transit(openbao_server: openbao.OpenBaoServer) -> Transit:
+    return Transit(openbao_server, openbao_server.transit())
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +50,21 @@ def write_root_key(file: Path) -> None:
 
 
 @pytest.fixture
-def source(
-    tmp_path: Path, transit: openbao.Server, kms: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> RootKeySource:
+def source(tmp_path: Path, transit: Transit, kms: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> RootKeySource:
     """All kinds, each under its own name."""
     write_root_key(tmp_path / "root.key")
     for name, value in aws.ANYBODY.items():
         monkeypatch.setenv(name, value)
     token = tmp_path / "token"
     token.touch(mode=0o600)
-    token.write_text(f"{transit.token}\n")
+    token.write_text(f"{transit.server.root_token}\n")
     configuration = tmp_path / "kms.yaml"
     gone = "http://127.0.0.1:1"
     configuration.write_text(
         f"root_keys:\n"
-        f"  transit: {{kind: transit, endpoint: '{transit.url}', key: strongroom, token: {{file: {token}}}}}\n"
+        f"  transit: {{{transit.place}, key: strongroom, token: {{file: {token}}}}}\n"
         f"  transit-gone: {{kind: transit, endpoint: '{gone}', key: strongroom, token: {{file: {token}}}}}\n"
-        f"  transit-other: {{kind: transit, endpoint: '{transit.url}', key: other, token: {{file: {token}}}}}\n"
+        f"  transit-other: {{{transit.place}, key: other, token: {{file: {token}}}}}\n"
         f"  aws-kms: {{kind: aws-kms, endpoint: '{kms[0]}', key: {kms[1]}, region: {aws.REGION}}}\n"
         f"  aws-kms-gone: {{kind: aws-kms, endpoint: '{gone}', key: {kms[1]}, region: {aws.REGION}}}\n"
         f"  aws-kms-other: {{kind: aws-kms, endpoint: '{kms[0]}', key: alias/none, region: {aws.REGION}}}\n"
@@ -90,12 +102,11 @@ def test_a_system_that_is_away_is_told_from_one_that_refuses(source: RootKeySour
 
 @pytest.mark.parametrize("name", ["aws-kms-other", "transit-other"])
 def test_a_key_that_is_not_there_is_an_error_that_names_it(
-    source: RootKeySource, transit: openbao.Server, tmp_path: Path, name: str
+    source: RootKeySource, transit: Transit, tmp_path: Path, name: str
 ) -> None:
     """OpenBao makes a key that is missing for whoever may create one: a policy that lets only use it is the way."""
-    rules = 'path "transit/+/strongroom" { capabilities = ["update"] }'
-    transit.client().sys.create_or_update_policy("only-use", rules)
-    token = transit.client().auth.token.create(policies=["only-use"])["auth"]["client_token"]
+    policies = [transit.server.transit_policy(transit.mount)]
+    token = transit.server.root.auth.token.create(policies=policies)["auth"]["client_token"]
     (tmp_path / "token").write_text(token)
     with pytest.raises(RootKeyError, match=source.open(name).place) as caught:
         source.open(name).wrap(KEY, "context")
@@ -112,19 +123,15 @@ def test_a_wrong_token_is_told_without_it(source: RootKeySource, tmp_path: Path)
     assert not isinstance(caught.value, WrongRootKey)
 
 
-def test_it_signs_in_by_approle(transit: openbao.Server, tmp_path: Path) -> None:
-    client = transit.client()
-    if "approle/" not in client.sys.list_auth_methods():
-        client.sys.enable_auth_method("approle")
-    client.sys.create_or_update_policy("use", 'path "transit/+/strongroom" { capabilities = ["update"] }')
-    client.auth.approle.create_or_update_approle("strongroom", token_policies=["use"])
-    secret = tmp_path / "secret"
+def test_it_signs_in_by_approle(transit: Transit, tmp_path: Path) -> None:
+    server, secret = transit.server, tmp_path / "secret"
+    role, secret_id = server.approle(transit.mount)
+    server.transit_policy(transit.mount)  # of the same name as the role's
     secret.touch(mode=0o600)
-    secret.write_text(client.auth.approle.generate_secret_id("strongroom")["data"]["secret_id"])
-    role = client.auth.approle.read_role_id("strongroom")["data"]["role_id"]
+    secret.write_text(secret_id)
     configuration = tmp_path / "kms.yaml"
     configuration.write_text(
-        f"root_keys:\n  vault: {{kind: transit, endpoint: '{transit.url}', key: strongroom, "
+        f"root_keys:\n  vault: {{{transit.place}, key: strongroom, "
         f"approle: {{role_id: {role}, secret_id: {{file: {secret}}}}}}}\n"
     )
     root = RootKeySource(tmp_path / "root.key", configuration).open("vault")

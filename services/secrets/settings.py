@@ -23,6 +23,10 @@ class SecretsSettings(ServiceSettings):
     kms: Path | None = None
     # Keys that each of the other services may have unwrapped: N/second, N/minute, N/hour or off.
     unwrap_limit: Annotated[str, AfterValidator(_rate)] = "30000/minute"
+    # A YAML file that says where secrets are kept beside this service (docs/providers.md); nowhere if there is none.
+    providers: Path | None = None
+    # Seconds between two looks at what a provider lacks.
+    provider_seconds: float = 1.0
 
     @property
     def kms_file(self) -> Path | None:

@@ -88,9 +88,15 @@ secrets = sa.Table(
     # Tells a secret from an earlier one of the same name, whose values must not be readable in its place.
     sa.Column("uid", sa.String(26), nullable=False, unique=True),
     sa.Column("key_id", sa.ForeignKey("keys.id"), nullable=False, unique=True),
+    # Of each stage the version that is in it; 0 for none.
     sa.Column("current_version", sa.Integer, nullable=False),
+    sa.Column("previous_version", sa.Integer, nullable=False, default=0),
+    sa.Column("pending_version", sa.Integer, nullable=False, default=0),
+    # The highest number a version ever had: none is given twice.
+    sa.Column("last_version", sa.Integer, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("deleted_at", UtcDateTime),
 )
 
 secret_versions = sa.Table(
@@ -98,9 +104,23 @@ secret_versions = sa.Table(
     METADATA,
     sa.Column("secret_name", sa.ForeignKey("secrets.name", ondelete="CASCADE"), primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True),
+    # Empty once it is destroyed.
     sa.Column("sealed", sa.LargeBinary, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("created_by", sa.String(320), nullable=False),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("deleted_at", UtcDateTime),
+    sa.Column("destroyed_at", UtcDateTime),
+)
+
+# Labels are readable in the database, and found by: they are no place for what is secret.
+secret_labels = sa.Table(
+    "secret_labels",
+    METADATA,
+    sa.Column("secret_name", _NAME, sa.ForeignKey("secrets.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("key", sa.String(63).with_variant(sa.String(63, collation="C"), "postgresql"), primary_key=True),
+    sa.Column("value", sa.String(256), nullable=False),
+    sa.Index("secret_labels_by_key", "key", "value", "secret_name"),
 )
 
 

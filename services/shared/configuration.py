@@ -91,7 +91,7 @@ _Model = TypeVar("_Model", bound=Strict)
 def load(file: Path, model: type[_Model]) -> _Model:
     """The configuration in a file. Raises ConfigurationError, with what is wrong and none of the values."""
     try:
-        fields = yaml.load(_bounded_text(file), Loader=_NoRepeats)  # noqa: S506 - a SafeLoader
+        fields = yaml.load(bounded_text(file), Loader=_NoRepeats)  # noqa: S506 - a SafeLoader
         return model.model_validate(fields)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
@@ -110,8 +110,8 @@ class _NoRepeats(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _bounded_text(file: Path) -> str:
-    """Raises ConfigurationError."""
+def bounded_text(file: Path) -> str:
+    """At most 64 KiB of a file. Raises ConfigurationError."""
     try:
         # A pipe would keep whoever reads it waiting.
         if not stat.S_ISREG(file.stat().st_mode):
@@ -134,4 +134,4 @@ def _private_text(file: Path) -> str:
         raise ConfigurationError(f"{file} can't be read ({type(error).__name__})") from None
     if open_to_others and not read_only:
         raise ConfigurationError(f"{file} may be read by others; run: chmod 600 {file}")
-    return _bounded_text(file)
+    return bounded_text(file)

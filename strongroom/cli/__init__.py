@@ -16,6 +16,7 @@ from strongroom.cli import (
     managers,
     models,
     rotate,
+    run,
     secrets,
     serve,
     up,
@@ -42,6 +43,8 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 for command in _COMMANDS:
     app.command()(command)
 app.add_typer(secrets.app, name="secrets")
+# What follows the command's name belongs to it.
+app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(run.run)
 app.add_typer(keys.app, name="keys")
 app.add_typer(managers.app, name="managers")
 app.add_typer(users.app, name="users")

@@ -26,6 +26,7 @@ from strongroom.client.catalog import Catalog
 from strongroom.client.keys import Keys
 from strongroom.client.managers import Managers
 from strongroom.client.models import Models
+from strongroom.client.providers import Providers
 from strongroom.client.root_key import RootKey
 from strongroom.client.rotation import Rotation
 from strongroom.client.secrets import Secrets
@@ -68,6 +69,7 @@ class Client:
         self.managers = Managers(self._connection)
         self.rotation = Rotation(self._connection)
         self.secrets = Secrets(self._connection)
+        self.providers = Providers(self._connection)
         self.keys = Keys(self._connection)
         self.users = Users(self._connection)
         self.sessions = Sessions(self._connection, session)

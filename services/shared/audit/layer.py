@@ -68,7 +68,7 @@ def changes(method: access.Method) -> bool:
 
     Who signs in is known afterwards, and leaves a session that tells of it.
     """
-    reads = all(rule.permission.endswith(".read") for rule in method.rules)
+    reads = all(rule.permission.endswith(".read") for rule in method.rules if not rule.when)
     return method.audited and not method.public and not reads
 
 
@@ -166,11 +166,15 @@ def resource_of(method: access.Method, request: Message | None, answer: Any = No
     """
     if request is None:
         return ""
-    template = next((rule.resource for rule in method.rules if rule.resource), "")
+    template = next((rule.resource for rule in method.rules if rule.resource and not rule.when), "")
     if not template and _text(request, "manager_id"):
         # Which model it is, only its answer knows.
         template = "managers/{manager_id}"
     resource = access.fill(template, request) if template else _keys(request) or _text(request, "id")
+    for rule in method.rules:
+        # `providers/aws/secrets/prod/db` is another one than `secrets/prod/db`.
+        if rule.when and access.counts(rule, request):
+            resource = f"{access.fill(rule.resource, request)}/{resource}".rstrip("/")
     for part, name in (("versions", "version"), ("files", "path"), ("paths", "filepath")):
         # Of several files none is named: the event is about the version then.
         several = name == "path" and len(getattr(request, "more_paths", [])) > 0

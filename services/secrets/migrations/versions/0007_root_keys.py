@@ -9,7 +9,7 @@ from services.shared.database import UtcDateTime
 from services.shared.ids import new_id
 
 revision = "0007"
-down_revision = "0003"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
