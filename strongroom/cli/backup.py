@@ -14,7 +14,9 @@ from strongroom.cli.session import Json, complain, counted, fail, human_size, mi
 if TYPE_CHECKING:
     from strongroom.local.backup import Report
 
-DataDir = Annotated[Path, typer.Option(help="Where keys, databases and weights are kept.")]
+DataDir = Annotated[
+    Path, typer.Option(envvar="STRONGROOM_DATA_DIR", help="Where keys, databases and weights are kept.")
+]
 PassphraseFile = Annotated[
     str | None, typer.Option("--passphrase-file", metavar="FILE", help="The passphrase is in this file ('-': stdin).")
 ]

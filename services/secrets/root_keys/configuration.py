@@ -1,4 +1,4 @@
-"""Which root keys there are beside the file: the YAML file that STRONGROOM_KMS names (docs/backup.md).
+"""Which root keys there are beside the file: the YAML file that STRONGROOM_KMS names (docs/root-keys.md).
 
     primary: vault
     root_keys:
