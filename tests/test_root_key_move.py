@@ -20,12 +20,14 @@ from services.secrets.root_keys.root_key import RootKeyError
 from services.secrets.root_keys.source import RootKeySource
 from services.secrets.root_move import RootMove
 from services.shared.database import Database
+from services.shared.service import Server
 from strongroom.secrets.v1 import root_key_pb2 as pb
 from strongroom.secrets.v1 import root_key_pb2_grpc
 from tests import aws, openbao, postgresql
+from tests.broken_line import BrokenLine, broken_line
 from tests.models_installation import Clock
 from tests.secrets_installation import Caller, Installation, Refusal, refusal
-from tests.serving import ADMINISTRATOR
+from tests.serving import ADMINISTRATOR, wait_healthy
 from tests.test_root_keys import Transit, write_root_key
 
 pytestmark = pytest.mark.row("S4.6")
@@ -43,10 +45,14 @@ def kms() -> Iterator[tuple[str, str]]:
         yield url, aws.client("kms", url).create_key()["KeyMetadata"]["KeyId"]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+# On the database of this name; on SQLite if a test names none.
+everywhere = pytest.mark.parametrize("installation", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
 def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Installation:
     url = None
-    if request.param == "postgresql":
+    if getattr(request, "param", "sqlite") == "postgresql":
         server: postgresql.Server = request.getfixturevalue("postgresql_server")
         url = server.create_database()
     return configured(Installation(tmp_path, url))
@@ -113,6 +119,7 @@ def generations(installation: Installation) -> tuple[Database, RootGenerations]:
     return database, RootGenerations(database, source, Clock())
 
 
+@everywhere
 def test_a_move_keeps_every_key_and_its_generation_is_new(models: Caller, admin: Administrator) -> None:
     for number in range(10):
         models("CreateKek", kek_id=f"k{number}")
@@ -204,30 +211,56 @@ def test_a_new_installation_may_begin_in_openbao(
             assert client.value("s") == {"a": "b"}
 
 
+@pytest.fixture
+def line(transit: Transit, monkeypatch: pytest.MonkeyPatch) -> Iterator[BrokenLine]:
+    """A line to OpenBao that can be cut."""
+    monkeypatch.setenv("STRONGROOM_KMS_TOKEN", transit.server.root_token)
+    with broken_line(transit.server.url.removeprefix("http://")) as made:
+        yield made
+
+
+def over(line: BrokenLine, transit: Transit) -> str:
+    """The configuration of a root key at the end of a line."""
+    place = transit.place.replace(transit.server.url, line.url)
+    return f"  vault: {{{place}, key: strongroom, token: {{environment: STRONGROOM_KMS_TOKEN}}}}\n"
+
+
 def test_while_the_system_of_the_root_key_is_away_what_runs_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, admin: Administrator, address: str, line: BrokenLine, transit: Transit
 ) -> None:
-    installation = configured(Installation(tmp_path))
-    with openbao.running() as server:
-        monkeypatch.setenv("STRONGROOM_KMS_TOKEN", server.root_token)
-        vault = f"  vault: {{{Transit(server, server.transit()).place}, key: strongroom, token: "
-        configured(installation, vault + "{environment: STRONGROOM_KMS_TOKEN}}\n")
-        serving = installation.serving()
-        address = serving.__enter__()
-        with grpc.insecure_channel(address) as channel:
-            Administrator(installation, channel).move("vault")
-    try:
-        client = installation.client(address)
-        client("CreateSecret", name="s", data={"a": "b"})
-        assert client.value("s") == {"a": "b"}
-        with grpc.insecure_channel(address) as channel:
-            admin = Administrator(installation, channel)
-            assert admin.names == ["vault"]
-            assert admin.refusal("vault") == (grpc.StatusCode.UNAVAILABLE, "ROOT_KEY_UNAVAILABLE")
-            assert admin.names == ["vault"]
-            assert admin.move("file").left == 0
-    finally:
-        serving.__exit__(None, None, None)
+    configured(installation, over(line, transit))
+    admin.move("vault")
+    line.down = True
+    client = installation.client(address)
+    client("CreateSecret", name="s", data={"a": "b"})
+    assert client.value("s") == {"a": "b"}
+    before = admin.show()
+    assert admin.refusal("vault") == (grpc.StatusCode.UNAVAILABLE, "ROOT_KEY_UNAVAILABLE")
+    assert admin.show() == before
+    assert admin.move("file").left == 0
+
+
+def test_a_start_waits_for_the_system_of_the_root_key(
+    installation: Installation, line: BrokenLine, transit: Transit
+) -> None:
+    configured(installation, f"{over(line, transit)}primary: vault\n")
+    for first in (True, False):
+        line.down = True
+        server = Server(installation.build(installation.settings), installation.settings)
+        server.start()
+        try:
+            address = f"127.0.0.1:{server.port}"
+            client = installation.client(address)
+            unavailable = (grpc.StatusCode.UNAVAILABLE, "ROOT_KEY_UNAVAILABLE")
+            asked = ("CreateSecret", {"name": "t", "data": {"a": "b"}}) if first else ("GetSecret", {"name": "s"})
+            assert client.refusal(asked[0], **asked[1]) == unavailable
+            line.down = False
+            wait_healthy(address)
+            if first:
+                client("CreateSecret", name="s", data={"a": "b"})
+            assert client.value("s") == {"a": "b"}
+        finally:
+            server.stop(grace=1)
 
 
 def test_a_move_that_cannot_be_made_changes_nothing(
@@ -245,6 +278,7 @@ def test_a_move_that_cannot_be_made_changes_nothing(
     assert admin.show() == before
 
 
+@everywhere
 def test_keys_are_made_and_opened_all_the_while(
     installation: Installation, address: str, models: Caller, admin: Administrator
 ) -> None:
@@ -281,6 +315,7 @@ def test_keys_are_made_and_opened_all_the_while(
     assert len(made) > 2
 
 
+@everywhere
 def test_a_move_goes_on_step_by_step_and_both_root_keys_open_meanwhile(installation: Installation) -> None:
     with installation.serving() as address:
         models = installation.caller("models", address)

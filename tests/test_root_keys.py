@@ -10,6 +10,9 @@ import pytest
 
 from services.secrets.root_keys.root_key import RootKey, RootKeyError, RootKeyUnavailable, WrongRootKey
 from services.secrets.root_keys.source import RootKeySource, RootKeyUnknown
+from strongroom.local.credentials import provide
+from strongroom.local.errors import StartError
+from strongroom.local.layout import Layout
 from tests import aws, openbao
 
 pytestmark = pytest.mark.row("S4.6")
@@ -179,3 +182,29 @@ def test_the_first_root_key_needs_no_configuration(tmp_path: Path) -> None:
     source = RootKeySource(tmp_path / "root.key", None)
     assert (source.primary, source.names()) == ("file", ["file"])
     assert source.open("file").unwrap(source.open("file").wrap(KEY, "c"), "c") == KEY
+
+
+def test_a_data_directory_whose_root_key_is_elsewhere_gets_no_file(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "data")
+    layout.create()
+    layout.kms.write_text("primary: vault\nroot_keys: {vault: {kind: aws-kms, key: k, region: r}}\n")
+    provide(layout, {})
+    assert not layout.root_key.exists()
+    # Nor is one missed that was removed after a move.
+    (layout.databases / "strongroom-secrets.db").touch()
+    provide(layout, {})
+    layout.kms.unlink()
+    with pytest.raises(StartError, match=r"root\.key is missing"):
+        provide(layout, {})
+
+
+def test_a_configuration_beside_the_file_does_not_keep_the_file_from_being_made(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "data")
+    layout.create()
+    layout.kms.write_text("root_keys: {vault: {kind: aws-kms, key: k, region: r}}\n")
+    provide(layout, {})
+    assert layout.root_key.stat().st_mode & 0o777 == 0o600
+    layout.root_key.unlink()
+    layout.kms.write_text("primary: none\n")
+    with pytest.raises(StartError, match="primary is not among"):
+        provide(layout, {})

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Row
 
 from services.secrets import envelope
 from services.secrets.root_keys.file import FileRootKey
-from services.secrets.root_keys.root_key import RootKeyError
+from services.secrets.root_keys.root_key import RootKeyError, RootKeyUnavailable
 from services.secrets.root_keys.source import RootKeySource
 from services.secrets.tables import hold, kek_versions, root_keys
 from services.shared.database import Database
@@ -63,7 +63,9 @@ class RootGenerations:
     def current(self, connection: Connection) -> tuple[int, bytes]:
         """The current generation and its key, which stays current until the writing transaction ends."""
         hold(connection, "root key")
-        number = connection.execute(sa.select(sa.func.max(root_keys.c.generation))).scalar_one()
+        number = connection.execute(sa.select(sa.func.max(root_keys.c.generation))).scalar()
+        if number is None:
+            raise RootKeyUnavailable("The root key did not answer yet, so nothing can be encrypted. Try again.")
         return number, self.key(connection, number)
 
     def key(self, connection: Connection, number: int) -> bytes:

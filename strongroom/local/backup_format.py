@@ -160,7 +160,8 @@ class _Pipe:
         reading, written = os.pipe()
         self.reader: BinaryIO = os.fdopen(reading, "rb")
         self.writer: BinaryIO = os.fdopen(written, "wb")
-        self._mine, self._its = (self.reader, self.writer) if writing else (self.writer, self.reader)
+        self._its: BinaryIO = self.writer if writing else self.reader
+        self._mine: BinaryIO = self.reader if writing else self.writer
         self._error: BaseException | None = None
         self._work = work
         self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
