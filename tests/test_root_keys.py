@@ -11,6 +11,7 @@ import pytest
 from services.secrets.root_keys.root_key import RootKey, RootKeyError, RootKeyUnavailable, WrongRootKey
 from services.secrets.root_keys.source import RootKeySource, RootKeyUnknown
 from strongroom.local.credentials import provide
+from strongroom.local.environment import _owner
 from strongroom.local.errors import StartError
 from strongroom.local.layout import Layout
 from tests import aws, openbao
@@ -208,3 +209,9 @@ def test_a_configuration_beside_the_file_does_not_keep_the_file_from_being_made(
     layout.kms.write_text("primary: none\n")
     with pytest.raises(StartError, match="primary is not among"):
         provide(layout, {})
+
+
+def test_credentials_of_such_systems_reach_the_secrets_service_alone() -> None:
+    assert [_owner(name) for name in ("STRONGROOM_KMS", "STRONGROOM_KMS_TOKEN", "STRONGROOM_KMS_X_SECRET")] == [
+        "secrets"
+    ] * 3

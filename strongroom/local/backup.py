@@ -14,6 +14,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from strongroom.local import backup_format
 from strongroom.local.backup_format import Lock
 from strongroom.local.backup_tables import ORDER, Snapshot, snapshot
@@ -75,6 +77,8 @@ def backup(options: Options, environment: Mapping[str, str], lock: Lock, now: da
         backup_format.write(options.file, lock, produce)
     except OSError as error:
         raise BackupError(f"The backup can't be written: {error.strerror or type(error).__name__}.") from None
+    except SQLAlchemyError as error:
+        raise BackupError(f"The database can't be read ({type(error).__name__}).") from None
     return maker.report
 
 

@@ -23,6 +23,7 @@ from strongroom.local.errors import BackupError
 FORMAT = 1
 _MAGIC = b"strongroom-backup"
 _LINE_BYTES = 64
+_PADDING_BYTES = 1 << 16
 # An identity in a passphrase's age file is a tenth of it.
 _IDENTITY_BYTES = 4096
 # Whoever has the file guesses without limit, if slowly: age takes a second for a guess.
@@ -144,7 +145,13 @@ def _publish(part: Path, file: Path) -> None:
 
 def read(file: Path, key: Key, consume: Callable[[BinaryIO], None]) -> None:
     """Has `consume` read a backup; what it read counts only when this returns. Raises BackupError."""
-    with file.open("rb") as source, _Pipe(consume, writing=False) as pipe:
+
+    def consume_all(source: BinaryIO) -> None:
+        consume(source)
+        while source.read(_PADDING_BYTES):  # behind the end of an archive
+            pass
+
+    with file.open("rb") as source, _Pipe(consume_all, writing=False) as pipe:
         try:
             key.open(source, pipe.writer)
         except BackupError:

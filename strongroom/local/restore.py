@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from services.shared.database import sqlite_file
 from strongroom.local import backup_format
@@ -67,6 +68,8 @@ def restore(options: Options, environment: Mapping[str, str], key: Key) -> Repor
             _sync(target.parent)
     except OSError as error:
         raise BackupError(f"{target} can't be written: {error.strerror or type(error).__name__}.") from None
+    except SQLAlchemyError as error:
+        raise BackupError(f"The database can't be written ({type(error).__name__}).") from None
     return unpacking.report
 
 
