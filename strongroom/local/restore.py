@@ -89,8 +89,8 @@ def _staging(target: Path) -> Iterator[Layout]:
                 yield layout
             finally:
                 shutil.rmtree(layout.root, ignore_errors=True)
-    except StartError:
-        raise BackupError(f"{target} is being restored already.") from None
+    except StartError as error:  # another restoration, or a folder that everybody may write to
+        raise BackupError(f"It can't be restored there now: {error}") from None
 
 
 class _Unpacking:
