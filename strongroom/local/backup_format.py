@@ -65,7 +65,10 @@ class Key:
     identity: str = field(default="", repr=False)
 
     def open(self, source: BinaryIO, target: BinaryIO) -> None:
-        """Decrypts all that `source` has; what was written counts only when this returns. Raises BackupError."""
+        """Decrypts all that `source` has; what was written counts only when this returns.
+
+        Raises BackupError, and BrokenPipeError if nobody reads what it writes.
+        """
         head = _head(source)
         try:
             if head:
@@ -77,8 +80,9 @@ class Key:
             else:
                 identity = _identity(self.identity)
             pyrage.decrypt_io(source, target, [identity])
+        except BrokenPipeError:
+            raise
         except (pyrage.DecryptError, pyrage.IdentityError, OSError):
-            # What a pipe that is read no more raises, who stopped reading explains.
             raise BackupError(_NOT_OPENED) from None
 
 
@@ -154,9 +158,9 @@ def read(file: Path, key: Key, consume: Callable[[BinaryIO], None]) -> None:
     with file.open("rb") as source, _Pipe(consume_all, writing=False) as pipe:
         try:
             key.open(source, pipe.writer)
-        except BackupError:
-            pipe.fail()
-            raise
+        except BrokenPipeError:
+            pipe.finish()  # who read has stopped, and says why
+            raise BackupError(_NOT_OPENED) from None
         pipe.finish()
 
 
@@ -184,17 +188,10 @@ class _Pipe:
 
     def finish(self) -> None:
         """Waits for the thread, and raises what it raised."""
-        self._mine.close()
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def fail(self) -> None:
-        """Raises what stopped the thread, if that is why this end failed."""
-        with suppress(OSError):
+        with suppress(BrokenPipeError):
             self._mine.close()
         self._thread.join()
-        if isinstance(self._error, BackupError):
+        if self._error is not None:
             raise self._error
 
     def _run(self) -> None:
