@@ -26,7 +26,7 @@ def second_root_key(stack: Stack, name: str) -> Iterator[str]:
     try:
         yield name
     finally:
-        assert Terminal.of(stack)("admin", "root-key", "move", "file").stdout.startswith("moved to file, generation")
+        assert Terminal.of(stack)("admin", "root-key", "move", "file").out.startswith("moved to file, generation")
         (stack.data_dir / "kms.yaml").unlink()
         file.unlink()
 
@@ -70,12 +70,13 @@ def test_it_is_shown_and_moved_while_it_is_used(stack: Stack) -> None:
 
 def test_on_the_command_line(stack: Stack) -> None:
     strongroom = Terminal.of(stack)
-    shown = strongroom("admin", "root-key", "show").stdout
+    shown = strongroom("admin", "root-key", "show").out
     assert "root.key" in shown
     assert "configured: file" in shown
-    refused = strongroom("admin", "root-key", "move", "none", status=1).stderr
-    assert refused.startswith("strongroom: No root key 'none' is configured.")
-    assert refused.count("\n") == 1
+    refused = strongroom("admin", "root-key", "move", "none")
+    assert refused.status == 1
+    assert refused.err.startswith("strongroom: No root key 'none' is configured.")
+    assert refused.err.count("\n") == 1
 
 
 def test_only_who_maintains_the_system_may(stack: Stack) -> None:

@@ -51,7 +51,7 @@ def build(settings: SecretsSettings) -> Service:
     """Wires the service. Raises RootKeyError or ConfigurationError, which say what to do, before anything is served."""
     identity = ServiceIdentity.load(_NAME, settings.identity_dir)
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
-    source = RootKeySource(settings.root_key_file, settings.kms_file)
+    source = RootKeySource(settings.root_key_file, settings.kms, settings.usual_kms)
     generations = RootGenerations(database, source, _utc_now)
     keyring = Keyring(database, generations)
     configured = load(settings.providers)

@@ -29,7 +29,6 @@ class SecretsSettings(ServiceSettings):
     provider_seconds: float = 1.0
 
     @property
-    def kms_file(self) -> Path | None:
-        """The configuration of root keys; None if there is none."""
-        usual = self.data_dir / "kms.yaml"
-        return self.kms or (usual if usual.exists() else None)
+    def usual_kms(self) -> Path:
+        """Where the configuration of root keys is looked for if `kms` names none."""
+        return self.data_dir / "kms.yaml"

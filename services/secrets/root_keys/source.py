@@ -33,12 +33,14 @@ class RootKeySource:
 
     Args:
         root_key_file: the key called `file`.
-        kms: the YAML file with the others; None if there is none.
+        kms: the YAML file with the others; if None,
+        usual: that one, once somebody has written it.
     """
 
-    def __init__(self, root_key_file: Path, kms: Path | None) -> None:
+    def __init__(self, root_key_file: Path, kms: Path | None, usual: Path | None = None) -> None:
         self._root_key_file = root_key_file
         self._kms = kms
+        self._usual = usual
 
     @property
     def primary(self) -> str:
@@ -65,8 +67,9 @@ class RootKeySource:
             raise RootKeyError(f"The root key {name} can't be used: {error}.") from None
 
     def _configuration(self) -> RootKeysConfiguration:
+        found = self._kms or (self._usual if self._usual is not None and self._usual.exists() else None)
         try:
-            return configuration.load(self._kms, self._root_key_file)
+            return configuration.load(found, self._root_key_file)
         except ConfigurationError as error:
             raise RootKeyError(f"The root keys can't be read: {error}.") from None
 
