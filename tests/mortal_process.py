@@ -148,11 +148,13 @@ def _serve(control: Control, answers: int, order: dict[str, Any]) -> None:
     settings: ServiceSettings
     if order["service"] == "secrets":
         settings = SecretsSettings(**order["settings"])
-        service = secrets_bootstrap.build(settings)
+        service = replace(
+            secrets_bootstrap.build(settings), verifier=_trusting("secrets", order["token_key"], settings)
+        )
     else:
         settings = ModelsSettings(**order["settings"])
         service = replace(
-            models_bootstrap.build(settings, control.now), verifier=_trusting(order["token_key"], settings)
+            models_bootstrap.build(settings, control.now), verifier=_trusting("models", order["token_key"], settings)
         )
     server = Server(service, settings)
     server.start()
@@ -160,12 +162,12 @@ def _serve(control: Control, answers: int, order: dict[str, Any]) -> None:
     signal.pause()
 
 
-def _trusting(token_key: str, settings: ServiceSettings) -> TokenVerifier:
+def _trusting(service: str, token_key: str, settings: ServiceSettings) -> TokenVerifier:
     """Accepts identity tokens signed by the test, in auth's place."""
     key = serialization.load_pem_public_key(token_key.encode())
     assert isinstance(key, ec.EllipticCurvePublicKey)
     return TokenVerifier(
-        "models", {"test": key}.get, load_service_keys(settings.identity_dir), lambda _credential: False
+        service, {"test": key}.get, load_service_keys(settings.identity_dir), lambda _credential: False
     )
 
 

@@ -67,6 +67,19 @@ class OpenBaoServer:
         role_id = role.read_role_id(mount)["data"]["role_id"]
         return role_id, role.generate_secret_id(mount)["data"]["secret_id"]
 
+    def transit(self, key: str = "strongroom") -> str:
+        """A new transit engine with a key that encrypts with additional data; where it is mounted."""
+        name = f"transit-{secrets.token_hex(6)}"
+        self.root.sys.enable_secrets_engine("transit", path=name)
+        self.root.secrets.transit.create_key(key, mount_point=name)
+        return name
+
+    def transit_policy(self, mount: str, key: str = "strongroom") -> str:
+        """The name of a policy that lets a transit key be used: `create` would let its holder make another."""
+        rules = {"path": {f"{mount}/+/{key}": {"capabilities": ["update"]}}}
+        self.root.sys.create_or_update_policy(mount, json.dumps(rules))
+        return mount
+
 
 @contextmanager
 def running() -> Iterator[OpenBaoServer]:

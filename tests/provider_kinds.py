@@ -8,7 +8,6 @@ import pytest
 from pydantic import TypeAdapter
 
 from services.secrets.bootstrap import _MIGRATIONS
-from services.secrets.keyring import Keyring
 from services.secrets.providers.configuration import ProviderConfiguration
 from services.secrets.providers.embedded import EmbeddedProvider
 from services.secrets.providers.opening import open_provider
@@ -16,6 +15,7 @@ from services.secrets.providers.provider import SecretProvider
 from services.secrets.vault import Vault
 from services.shared.database import Database
 from tests.key_vault import CLIENT, TENANT, KeyVaultServer
+from tests.keyrings import keyring
 from tests.openbao import OpenBaoServer
 from tests.secret_manager import SecretManagerServer
 
@@ -51,7 +51,7 @@ def opened(fields: Fields) -> SecretProvider:
 def _embedded(folder: Path) -> SecretProvider:
     url = f"sqlite:///{folder / 'strongroom.db'}"
     database = Database.open(url, service="secrets", migrations=_MIGRATIONS)
-    vault = Vault(database, Keyring(database, bytes(32)))
+    vault = Vault(database, keyring(database))
     vault.prepare()
     return EmbeddedProvider(vault, database)
 

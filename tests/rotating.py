@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from services.secrets import bootstrap
-from services.secrets.keyring import Keyring
 from services.secrets.rotation.leases import LEASE, Leases
 from services.secrets.rotation.policies import Plan, RotationPolicies, RotationStatus
 from services.secrets.rotation.registry import Rotators
@@ -28,8 +27,8 @@ from services.secrets.rotation.runs import Run
 from services.secrets.rotation.targets import Targets
 from services.secrets.vault import Vault
 from services.shared.database import Database
+from tests.keyrings import keyring
 
-ROOT_KEY = bytes(32)
 MIGRATIONS = Path(bootstrap.__file__).parent / "migrations"
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -49,7 +48,7 @@ class Rotating:
         surroundings = Surroundings(random.SystemRandom(), self.clock, targets, self.url, self.aws_endpoint)
         found = [*entry_points(group="strongroom.rotators"), *OF_TESTS]
         self.rotators = Rotators(surroundings, found)
-        self.vault = Vault(self.database, Keyring(self.database, ROOT_KEY, self.clock), self.clock)
+        self.vault = Vault(self.database, keyring(self.database, self.clock), self.clock)
         self.vault.prepare()
         self.policies = RotationPolicies(self.database, self.vault, self.rotators, self.clock, lambda: None)
         leases = Leases(self.database, self.clock)

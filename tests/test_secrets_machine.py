@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 import services.secrets
-from services.secrets.keyring import Keyring
 from services.secrets.vault import Vault
 from services.secrets.vault_records import Stage
 from services.secrets.vault_search import Wanted, search
 from services.shared.database import Database
 from services.shared.errors import DomainError
+from tests.keyrings import keyring
 
 MIGRATIONS = Path(services.secrets.__file__).parent / "migrations"
 
@@ -54,7 +54,7 @@ class Model(RuleBasedStateMachine):
             f"sqlite:///{self.folder.name}/s.db", service="secrets", migrations=MIGRATIONS, pool_size=2
         )
         self.now = datetime(2030, 1, 1, tzinfo=UTC)
-        self.vault = Vault(self.database, Keyring(self.database, bytes(32)), lambda: self.now)
+        self.vault = Vault(self.database, keyring(self.database), lambda: self.now)
         self.vault.prepare()
         self.secrets: dict[str, Secret] = {}
         self.counter = 0

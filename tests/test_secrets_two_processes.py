@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import services.secrets
-from services.secrets.keyring import Keyring
 from services.secrets.vault import Vault
 from services.secrets.vault_errors import VersionMismatch
 from services.shared.database import Database
+from tests.keyrings import keyring
 
 MIGRATIONS = Path(services.secrets.__file__).parent / "migrations"
 PROCESSES, THREADS, WRITES = 2, 5, 100
@@ -23,7 +23,7 @@ Won = dict[int, str]
 def vault_of(url: str) -> Vault:
     """With the same root key everywhere."""
     database = Database.open(url, service="secrets", migrations=MIGRATIONS, pool_size=THREADS)
-    vault = Vault(database, Keyring(database, bytes(32)))
+    vault = Vault(database, keyring(database))
     vault.prepare()
     return vault
 

@@ -76,11 +76,9 @@ class SecretReference(Strict):
         return text.strip()
 
 
-class Remote(Strict):
-    """What is reached over the network, below a prefix of its own."""
+class Server(Strict):
+    """What is reached over the network; where, says its field `endpoint`."""
 
-    # Everything is below it, so that several installations may share a place.
-    prefix: Prefix = ""
     # Plain HTTP shows credentials and names to the network: only where it is said to be wanted, or on this machine.
     allow_http: bool = False
 
@@ -90,6 +88,13 @@ class Remote(Strict):
         if url.scheme == "http" and url.hostname not in _LOOPBACK and not self.allow_http:
             raise ValueError("the endpoint is plain HTTP; use https:// or say allow_http: true")
         return self
+
+
+class Remote(Server):
+    """What is reached over the network, below a prefix of its own."""
+
+    # Everything is below it, so that several installations may share a place.
+    prefix: Prefix = ""
 
 
 _Model = TypeVar("_Model", bound=Strict)

@@ -27,6 +27,7 @@ from strongroom.client.keys import Keys
 from strongroom.client.managers import Managers
 from strongroom.client.models import Models
 from strongroom.client.providers import Providers
+from strongroom.client.root_key import RootKey
 from strongroom.client.rotation import Rotation
 from strongroom.client.secret_rotation import SecretRotation
 from strongroom.client.secrets import Secrets
@@ -80,6 +81,7 @@ class Client:
         self.audit = Audit(self._connection)
         self.admin = Admin(self._connection)
         self.stores = Stores(self._connection)
+        self.root_key = RootKey(self._connection)
 
     def headers(self) -> dict[str, str]:
         """The credential as HTTP headers, good for this moment: for calls over REST by other libraries."""

@@ -31,9 +31,9 @@ _OWNERS = {
     "CHAPKIT_API_KEYS": "auth",
     "JWT_SECRET": "auth",
 }
-# Credentials of stores, and of providers of secrets.
+# Credentials of stores, of providers of secrets, and of systems that hold root keys.
 _STORE = re.compile(r"STRONGROOM_STORE_\w+")
-_PROVIDER = re.compile(r"STRONGROOM_PROVIDER_\w+")
+_SECRETS = re.compile(r"STRONGROOM_(PROVIDER|KMS)_\w+")
 # What else of ours is named after a secret is about credentials, and those are auth's.
 _SECRET = re.compile(r"STRONGROOM_\w*(KEY|PASSWORD|SECRET|TOKEN)\w*")
 
@@ -75,7 +75,7 @@ def service_environment(
 def _owner(name: str) -> str | None:
     if _STORE.fullmatch(name):
         return "models"
-    if _PROVIDER.fullmatch(name):
+    if _SECRETS.fullmatch(name):
         return "secrets"
     return _OWNERS.get(name, "auth" if _SECRET.fullmatch(name) else None)
 
