@@ -6,6 +6,7 @@ A secret stands in a file or in the environment; the configuration says where.
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -100,16 +101,24 @@ class Remote(Server):
 _Model = TypeVar("_Model", bound=Strict)
 
 
-def load(file: Path, model: type[_Model]) -> _Model:
-    """The configuration in a file. Raises ConfigurationError, with what is wrong and none of the values."""
+def _as_it_is(fields: Any) -> Any:
+    return fields
+
+
+def load(file: Path, model: type[_Model], translated: Callable[[Any], Any] = _as_it_is) -> _Model:
+    """The configuration in a file. Raises ConfigurationError, with what is wrong and none of the values.
+
+    Args:
+        translated: turns what a file of another form has into fields of the model.
+    """
     text = bounded_text(file)
     try:
-        return parse(text, model)
+        return parse(text, model, translated)
     except ConfigurationError as error:
         raise ConfigurationError(f"{file}: {error}") from None
 
 
-def parse(text: str, model: type[_Model]) -> _Model:
+def parse(text: str, model: type[_Model], translated: Callable[[Any], Any] = _as_it_is) -> _Model:
     """The configuration, its paths as they are written. ConfigurationError, of one line."""
     try:
         fields = yaml.load(text, Loader=_Plain)  # noqa: S506 - a SafeLoader
@@ -117,7 +126,7 @@ def parse(text: str, model: type[_Model]) -> _Model:
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
         raise ConfigurationError("not YAML, or a field is named twice, or it has aliases or tags") from None
     try:
-        return model.model_validate(fields)
+        return model.model_validate(translated(fields))
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
         wrong = [_told(item) for item in errors[:_MOST_ERRORS]]

@@ -73,6 +73,11 @@ class ProviderSecrets:
         self._provider = provider
         self._stub = secrets_pb2_grpc.SecretServiceStub(connection.channel)
 
+    def create(self, name: str, data: Mapping[str, Any]) -> secrets_pb2.SecretVersion:
+        """Writes the first version of a new secret. Raises AlreadyExists."""
+        request = secrets_pb2.CreateSecretRequest(name=name, provider=self._provider, data=struct_of(data))
+        return self._connection.call(self._stub.CreateSecret, request)
+
     def put(
         self,
         name: str,
@@ -80,8 +85,9 @@ class ProviderSecrets:
         *,
         expected_version: int | None = None,
         expected_revision: str = "",
+        allow_missing: bool = True,
     ) -> secrets_pb2.SecretVersion:
-        """Writes a new version, of a new secret if there is none.
+        """Writes a new version, of a new secret if there is none; unless `allow_missing`, that raises NotFound.
 
         With `expected_revision` only if that is the current one, with `expected_version=0` only if there is none
         (check-and-set): raises Conflict.
@@ -92,7 +98,7 @@ class ProviderSecrets:
             data=struct_of(data),
             expected_version=expected_version,
             expected_revision=expected_revision,
-            allow_missing=True,
+            allow_missing=allow_missing,
         )
         return self._connection.call(self._stub.UpdateSecret, request)
 

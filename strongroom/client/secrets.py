@@ -35,6 +35,20 @@ class Secrets:
         self._connection = connection
         self._stub = secrets_pb2_grpc.SecretServiceStub(connection.channel)
 
+    def create(
+        self,
+        name: str,
+        data: Mapping[str, Any],
+        *,
+        labels: Mapping[str, str] | None = None,
+        expires_at: datetime | None = None,
+    ) -> secrets_pb2.SecretVersion:
+        """Writes the first version of a new secret; as `put`. Raises AlreadyExists."""
+        request = secrets_pb2.CreateSecretRequest(
+            name=name, data=struct_of(data), labels=labels, expires_at=_timestamp(expires_at)
+        )
+        return self._connection.call(self._stub.CreateSecret, request)
+
     def put(
         self,
         name: str,
@@ -43,8 +57,9 @@ class Secrets:
         expected_version: int | None = None,
         labels: Mapping[str, str] | None = None,
         expires_at: datetime | None = None,
+        allow_missing: bool = True,
     ) -> secrets_pb2.SecretVersion:
-        """Writes a new version, of a new secret if there is none.
+        """Writes a new version, of a new secret if there is none; unless `allow_missing`, that raises NotFound.
 
         Values are what JSON knows, and bytes. With `expected_version` only if that is the current one, 0 for none
         (check-and-set): raises Conflict. `labels` replace those of the secret if there are any. From `expires_at` on
@@ -55,7 +70,7 @@ class Secrets:
             name=name,
             data=struct_of(data),
             expected_version=expected_version,
-            allow_missing=True,
+            allow_missing=allow_missing,
             labels=labels,
             expires_at=_timestamp(expires_at),
         )
@@ -189,8 +204,15 @@ def value_of(secret: secrets_pb2.GetSecretResponse) -> dict[str, Any]:
 
 
 def struct_of(data: Mapping[str, Any]) -> struct_pb2.Struct:
-    """The fields of a secret as messages have them. Raises InvalidArgument for numbers that would lose digits."""
-    return json_format.ParseDict(_as_json(data), struct_pb2.Struct())
+    """The fields of a secret as messages have them. Raises InvalidArgument, also for numbers that would lose digits."""
+    try:
+        if isinstance(data, Mapping):
+            return json_format.ParseDict(_as_json(data), struct_pb2.Struct())
+    # Its text would have the value.
+    except (json_format.ParseError, TypeError, ValueError, AttributeError, RecursionError):
+        pass
+    message = "A secret has fields with names: text, numbers, true or false, lists, mappings and bytes."
+    raise InvalidArgument(message, code="INVALID_ARGUMENT", reason="VALUE_UNSUPPORTED")
 
 
 def _as_json(value: Any) -> Any:

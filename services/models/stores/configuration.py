@@ -10,11 +10,14 @@
 A secret stands in a file or in the environment; the configuration says where.
 """
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from services.models.stores.document import translated
 from services.shared import configuration
 from services.shared.configuration import Endpoint, FilePath, Name, Remote, SecretReference, Strict
 
@@ -128,9 +131,13 @@ class StoresConfiguration(Strict):
         return cls(primary=LOCAL, stores={LOCAL: LocalConfiguration(kind="local", path=path)})
 
 
-def load(file: Path) -> StoresConfiguration:
-    """The configuration in a file. Raises ConfigurationError, with what is wrong and none of the values."""
-    found = configuration.load(file, StoresConfiguration)
+def load(file: Path, local: Path = Path("weights")) -> StoresConfiguration:
+    """The configuration in a file. Raises ConfigurationError, with what is wrong and none of the values.
+
+    Args:
+        local: where weights are on disk, for a file in the form of the Secret Management API, which does not say it.
+    """
+    found = configuration.load(file, StoresConfiguration, partial(translated, local=local, environment=os.environ))
     changes: dict[str, Any] = {"stores": {n: _placed(s, file.parent) for n, s in found.stores.items()}}
     if found.cache is not None:
         changes["cache"] = found.cache.model_copy(update={"path": file.parent / found.cache.path})

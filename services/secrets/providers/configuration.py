@@ -19,6 +19,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from services.secrets.providers.document import translated
 from services.shared import configuration
 from services.shared.configuration import Endpoint, FilePath, Name, Remote, SecretReference, Strict
 
@@ -170,4 +171,4 @@ class ProvidersConfiguration(Strict):
 
 def load(file: Path | None) -> ProvidersConfiguration:
     """The configuration in a file, the embedded provider alone without one. Raises ConfigurationError."""
-    return ProvidersConfiguration() if file is None else configuration.load(file, ProvidersConfiguration)
+    return ProvidersConfiguration() if file is None else configuration.load(file, ProvidersConfiguration, translated)
