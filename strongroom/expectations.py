@@ -34,7 +34,7 @@ _ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Service:
-    """What the service has, name → kind: the providers of secrets, and the stores of weights. The primary comes first."""
+    """What the service has, name → kind: providers of secrets, and stores of weights. The primary comes first."""
 
     providers: Mapping[str, str] = field(default_factory=dict)
     stores: Mapping[str, str] = field(default_factory=dict)

@@ -32,7 +32,7 @@ from strongroom.secrets.v1 import rotations_pb2
 
 _log = logging.getLogger("strongroom.secret_manager")
 # What is told of a secret that rotates.
-_STATUS = ["rotator", "schedule", "time_zone", "state", "next_run_at", "retry_at", "last_success_at", "failures", "error"]
+_STATUS = ("rotator", "schedule", "time_zone", "state", "next_run_at", "retry_at", "last_success_at", "failures")
 
 T = TypeVar("T")
 
@@ -129,7 +129,7 @@ class SecretManager:
 
         `enabled`: whether one has a schedule; `next_run_at`: when the next one rotates, in RFC 3339, or None;
         `secrets`: name → `rotator`, `schedule`, `time_zone`, `state`, `next_run_at`, `retry_at`, `last_success_at`,
-        `failures`, `error`.
+        `failures`.
         """
 
         def status() -> dict[str, Any]:
