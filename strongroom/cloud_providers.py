@@ -1,5 +1,6 @@
 """Cloud providers as `SecretManager` takes them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ _SHOWN = ("region", "region_name", "project", "project_id", "endpoint", "address
 # Of which kind a provider is, by the services that it stands for: those that keep secrets, and those that keep weights.
 SECRET_KINDS = {"aws": ("aws",), "gcp": ("gcp",), "azure": ("azure",), "vault": ("openbao", "vault"), "local": ()}
 STORE_KINDS = {"aws": ("s3",), "gcp": ("gcs",), "azure": ("azure",), "vault": (), "local": ("local",)}
+# Without user, password or query, which may hold a signature.
+_PUBLIC = re.compile(r"[A-Za-z0-9:/._-]{1,255}")
 _MOST = 100
 
 
@@ -25,7 +28,9 @@ class CloudProvider:
     configuration: Mapping[str, Any] = field(repr=False)
 
     def __repr__(self) -> str:
-        shown = {name: value for name, value in self.configuration.items() if name in _SHOWN and "@" not in value}
+        shown = {
+            name: value for name, value in self.configuration.items() if name in _SHOWN and _PUBLIC.fullmatch(value)
+        }
         return f"CloudProvider({', '.join([repr(self.kind), *(f'{name}={value!r}' for name, value in shown.items())])})"
 
 
@@ -35,7 +40,9 @@ class CloudProviderFactory:
     def create_provider(self, provider_type: str, config: Mapping[str, Any] | None = None) -> CloudProvider:
         """A provider of kind `aws`, `gcp`, `azure`, `vault` or `local`. Raises ValueError, which repeats no value."""
         if provider_type not in SECRET_KINDS:
-            shown = provider_type if isinstance(provider_type, str) and provider_type.isalpha() else "…"
+            shown = (
+                provider_type if isinstance(provider_type, str) and re.fullmatch("[a-z]{1,16}", provider_type) else "…"
+            )
             raise ValueError(f"There is no kind of provider {shown}. {nearest(shown, SECRET_KINDS)}")
         configuration = {} if config is None else config
         if not isinstance(configuration, Mapping) or not all(isinstance(name, str) for name in configuration):

@@ -14,6 +14,7 @@ What fails is logged with its reason, and the answer is False, or an empty dicti
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from google.protobuf.json_format import MessageToDict
 from strongroom import expectations, profiles
 from strongroom.client import Client
 from strongroom.cloud_providers import CloudProvider
-from strongroom.errors import FailedPrecondition, LocalFileError, PermissionDenied, StrongroomError
+from strongroom.errors import FailedPrecondition, LocalFileError, NotFound, PermissionDenied, StrongroomError
 from strongroom.expectations import Service
 from strongroom.profiles import KeptSession, Profile
 from strongroom.secret_options import ServiceOptions, parse, refused
@@ -181,9 +182,12 @@ class SecretManager:
         """The models that the caller may read, each with its versions, newest first."""
 
         def models() -> dict[str, list[str]]:
-            found = self._client.models
-            names = [model.name for model in found.list(manager=self._manager)]
-            return {name: [one.version for one in found.versions(name, manager=self._manager)] for name in names}
+            found: dict[str, list[str]] = {}
+            for model in self._client.models.list(manager=self._manager):
+                with suppress(NotFound):  # deleted since
+                    versions = self._client.models.versions(model.name, manager=self._manager)
+                    found[model.name] = [one.version for one in versions]
+            return found
 
         return self._attempt("Listing models", models, {})
 

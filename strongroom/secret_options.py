@@ -98,7 +98,7 @@ def parse(config: object) -> SecretOptions:
     everything = _mapping("The configuration", config)
     around = _TOP in everything
     inner = _mapping(_TOP, everything[_TOP]) if around else everything
-    _refuse_unknown("", inner, [*_SECTIONS, _CLIENT])
+    _refuse_unknown("", inner, [*_SECTIONS, _CLIENT] if around else [_TOP, *_SECTIONS, _CLIENT])
     if around:
         for name in _SECTIONS:
             if name in everything:

@@ -180,7 +180,7 @@ def test_encryption_of_one_model_or_of_all_is_rotated(
         assert manager.rotate_model_weights_encryption() is True
         (receipt,) = client.rotation.receipts(into)
         assert (receipt.from_version, receipt.to_version) == (1, 2)
-        assert client.models.verify("a", "v1", manager=into).verified
+        assert client.models.verify("a", "v1", manager=into).is_valid
         assert manager.download_model_weights("b", tmp_path / "b.safetensors")
     assert (tmp_path / "b.safetensors").read_bytes() == weights.read_bytes()
 

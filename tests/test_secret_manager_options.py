@@ -50,7 +50,7 @@ def test_document_is_read_with_its_key_and_without() -> None:
     [
         ({"model_weights": {"s3_bukket": _SECRET}}, "model_weights.s3_bukket. Did you mean s3_bucket?"),
         ({"secrets": {"vaults": {}}}, "no option vaults. Did you mean vault?"),
-        ({"secret": {}}, "There is no option secret."),
+        ({"secret": {}}, "There is no option secret. Did you mean secrets?"),
         ({"secrets": {}, "strongrom": {}}, "Did you mean strongroom?"),
         ({"secrets": {}, "rotation": {"enabled": True}}, "rotation stands beside secrets"),
         ({"vault": {"token": _SECRET}}, "vault.token. There are: enabled, address, auth_method."),
@@ -159,7 +159,7 @@ def test_cloud_provider_shows_no_credential() -> None:
 @pytest.mark.parametrize(
     ("kind", "config", "said"),
     [
-        ("was", {}, "There is no kind of provider was. Did you mean aws"),
+        ("azur", {}, "There is no kind of provider azur. Did you mean azure"),
         (_SECRET, {}, "There are: aws, gcp, azure, vault, local"),
         ("aws", [_SECRET], "is a dictionary"),
         ("aws", {"region": 1}, "region is text"),
