@@ -98,7 +98,7 @@ class SecretManager:
                 return self._client.secrets.value(secret_name)
             return self._client.providers.at(self._provider(provider_name)).value(secret_name)
 
-        return self._attempt(f"Reading the secret {secret_name}", read, {})
+        return self._attempt(f"Reading the secret {secret_name!r}", read, {})
 
     def create_secret(self, secret_name: str, secret_data: Mapping[str, Any], provider_name: str | None = None) -> bool:
         """Writes a new secret: to the primary, which its replicas follow, or to one provider alone."""
@@ -110,7 +110,7 @@ class SecretManager:
                 self._client.providers.at(self._provider(provider_name)).create(secret_name, secret_data)
             return True
 
-        return self._attempt(f"Creating the secret {secret_name}", create, False)
+        return self._attempt(f"Creating the secret {secret_name!r}", create, False)
 
     def update_secret(self, secret_name: str, secret_data: Mapping[str, Any], provider_name: str | None = None) -> bool:
         """Replaces the fields of a secret by these: in the primary, which its replicas follow, or in one provider."""
@@ -123,7 +123,7 @@ class SecretManager:
                 named.put(secret_name, secret_data, allow_missing=False)
             return True
 
-        return self._attempt(f"Updating the secret {secret_name}", update, False)
+        return self._attempt(f"Updating the secret {secret_name!r}", update, False)
 
     def get_rotation_status(self) -> dict[str, Any]:
         """How secrets rotate: those that the caller may list.
@@ -150,7 +150,7 @@ class SecretManager:
             self._client.models.push(model_name, Path(local_path), version=version or "", manager=self._manager)
             return True
 
-        return self._attempt(f"Uploading {model_name}", upload, False)
+        return self._attempt(f"Uploading {model_name!r}", upload, False)
 
     def download_model_weights(
         self,
@@ -176,7 +176,7 @@ class SecretManager:
             )
             return True
 
-        return self._attempt(f"Downloading {model_name}", download, False)
+        return self._attempt(f"Downloading {model_name!r}", download, False)
 
     def list_available_models(self) -> dict[str, list[str]]:
         """The models that the caller may read, each with its versions, newest first."""
@@ -199,7 +199,7 @@ class SecretManager:
             self._client.models.delete(model_name, version, manager=self._manager, primary_only=only)
             return True
 
-        return self._attempt(f"Deleting {model_name}@{version}", delete, False)
+        return self._attempt(f"Deleting {model_name!r}, version {version!r}", delete, False)
 
     def rotate_model_weights_encryption(self, model_name: str | None = None) -> bool:
         """Writes the weights of a model, or of all models, anew under new keys, and waits until that is done.
@@ -219,7 +219,11 @@ class SecretManager:
                 _log.warning("Protected by an access code, so left as they are: %s", ", ".join(job.skipped_versions))
             return True
 
-        return self._attempt(f"Rotating the encryption of {model_name or 'all models'}", rotate, False)
+        return self._attempt(
+            f"Rotating the encryption of {model_name!r}" if model_name else "Rotating the encryption of all models",
+            rotate,
+            False,
+        )
 
     @property
     def _client(self) -> Client:
