@@ -1,5 +1,6 @@
 """A secrets service with providers, and calls to it."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import yaml
 
 from services.shared.identity import Principal
 from strongroom.secrets.v1 import providers_pb2, providers_pb2_grpc
@@ -57,7 +57,7 @@ class WithProviders(Installation):
     def configure(self, replicas: dict[str, Fields], named: dict[str, Fields]) -> None:
         """For the next start."""
         file = self.folder / "providers.yaml"
-        file.write_text(yaml.safe_dump({"replicas": [*replicas], "providers": replicas | named}, sort_keys=False))
+        file.write_text(json.dumps({"replicas": [*replicas], "providers": replicas | named}))
         self.settings = self.settings.model_copy(update={"providers": file, "provider_seconds": 0.05})
 
     @contextmanager

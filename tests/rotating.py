@@ -28,6 +28,7 @@ from services.secrets.rotation.targets import Targets
 from services.secrets.vault import Vault
 from services.shared.database import Database
 from tests.keyrings import keyring
+from tests.stack import inherited
 
 MIGRATIONS = Path(bootstrap.__file__).parent / "migrations"
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -142,7 +143,7 @@ def dying(folder: Path) -> Iterator[Callable[..., str | None]]:
     from tests.mortal_process import Control
 
     control = Control.make(folder / "control")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    environment = inherited()
     command = [sys.executable, "-m", "tests.rotating", str(folder / "control")]
     repository = Path(__file__).parents[1]
     with (folder / "dying.log").open("wb") as log:

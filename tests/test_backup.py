@@ -20,7 +20,7 @@ from strongroom.local import backup, backup_format, restore
 from strongroom.local.backup_format import Key, Lock
 from strongroom.local.errors import BackupError
 from tests import postgresql
-from tests.stack import STRONGROOM, RunningStack, Stack
+from tests.stack import STRONGROOM, RunningStack, Stack, inherited
 
 pytestmark = [pytest.mark.row("S4.6"), pytest.mark.slow]
 
@@ -142,7 +142,7 @@ def test_a_backup_shows_nothing_to_who_has_it_alone(made: Made, tmp_path: Path) 
 def test_the_command_backs_up_to_a_recipient_and_restores(made: Made, tmp_path: Path) -> None:
     identity = pyrage.x25519.Identity.generate()
     (tmp_path / "key.txt").write_text(f"# made by a test\n{identity}\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
+    environment = inherited()
 
     def run(*words: str, status: int = 0) -> str:
         command = [str(STRONGROOM), "admin", *words]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import STRONGROOM, Stack
+from tests.stack import STRONGROOM, Stack, inherited
 from tests.terminal import Terminal
 
 SHOW = [sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"]
@@ -31,8 +31,11 @@ def secrets(stack: Stack) -> Terminal:
 
 
 def environment(stack: Terminal) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
-    return kept | {"STRONGROOM_URL": stack.url, "STRONGROOM_API_KEY": stack.api_key, "XDG_CONFIG_HOME": "/nonexistent"}
+    return inherited() | {
+        "STRONGROOM_URL": stack.url,
+        "STRONGROOM_API_KEY": stack.api_key,
+        "XDG_CONFIG_HOME": "/nonexistent",
+    }
 
 
 def start(stack: Terminal, *arguments: object) -> "subprocess.Popen[str]":

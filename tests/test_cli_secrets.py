@@ -1,14 +1,13 @@
 """`strongroom secrets` as it is typed: what was put comes back, and nothing of it is said by accident."""
 
 import json
-import os
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.stack import STRONGROOM, Stack
+from tests.stack import STRONGROOM, Stack, inherited
 from tests.terminal import Terminal
 
 
@@ -199,7 +198,7 @@ def test_bytes_come_from_a_file_and_go_to_one(secrets: Terminal, tmp_path: Path)
     assert back.read_text() == "ada\n"
     piped = subprocess.run(
         [STRONGROOM, "secrets", "get", "cli/binary", "-k", "key"],
-        env=os.environ | {"STRONGROOM_URL": secrets.url, "STRONGROOM_API_KEY": secrets.api_key},
+        env=inherited() | {"STRONGROOM_URL": secrets.url, "STRONGROOM_API_KEY": secrets.api_key},
         capture_output=True, check=True, timeout=60,
     )  # fmt: skip
     assert piped.stdout == content

@@ -1,10 +1,10 @@
 """STRONGROOM_PROVIDERS: a mistake is named, a credential never is, and nothing is accepted that would not be obeyed."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from services.secrets.providers import aws, azure, gcp, openbao
 from services.secrets.providers.configuration import ProvidersConfiguration, load
@@ -23,7 +23,7 @@ _AZURE = {"kind": "azure", "endpoint": "https://one.vault.azure.net"}
 
 def _file(folder: Path, fields: object) -> Path:
     file = folder / "providers.yaml"
-    file.write_text(fields if isinstance(fields, str) else yaml.safe_dump(fields))
+    file.write_text(fields if isinstance(fields, str) else json.dumps(fields))
     return file
 
 

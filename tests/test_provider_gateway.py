@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from services.secrets.providers.provider import SecretProvider
 from services.shared.errors import NotFound
@@ -64,7 +63,7 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     token = Path(bao["sign_in"]["token"]["file"]).read_text()
     bao["sign_in"] = {"method": "token", "token": {"environment": _TOKEN}}
     file = folder / "providers.yaml"
-    file.write_text(yaml.safe_dump({"replicas": ["bao"], "providers": {"bao": bao, "aws": aws}}))
+    file.write_text(json.dumps({"replicas": ["bao"], "providers": {"bao": bao, "aws": aws}}))
     environment = {"STRONGROOM_PROVIDERS": str(file), _TOKEN: token, "STRONGROOM_PROVIDER_SECONDS": "0.1"}
     with RunningStack(folder / "data", **environment) as stack:
         yield Installed(stack, *past_it)

@@ -167,8 +167,8 @@ def test_an_unknown_name_is_answered_with_those_that_are_known(source: RootKeySo
         ),
         ("root_keys: {a: {kind: transit, endpoint: 'https://v', key: k, token: planted-4711}}", "a.transit.token"),
         ("root_keys: {a: {kind: aws-kms, key: k, region: r, access_key: {environment: A}}}", "come together"),
-        ("root_keys: {a: {kind: aws-kms, key: k, region: r}, a: {kind: file, path: x}}", "names a field twice"),
-        ("root_keys: [", "is not YAML"),
+        ("root_keys: {a: {kind: aws-kms, key: k, region: r}, a: {kind: file, path: x}}", "a field is named twice"),
+        ("root_keys: [", "not YAML"),
     ],
 )
 def test_a_configuration_that_makes_no_sense_says_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
