@@ -210,7 +210,7 @@ class SecretManager:
 
         def rotate() -> bool:
             rotation = self._client.rotation
-            if model_name is None:
+            if not model_name:
                 rotation.rotate(self._manager)
             job = rotation.finished(rotation.reencrypt(self._manager, model=model_name or ""))
             if job.state != "done":
