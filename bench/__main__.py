@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import calls, finetuned, folders, growth, keys, memory, peers, start, tensors, transfer
+from bench import calls, finetuned, folders, growth, keys, memory, peers, secret_reads, start, tensors, transfer
 from bench.figures import Row, table
 
-_ALL = "P1,P2,P3,P4,P5,P6,P8,P9,P10,P11"
+_ALL = "P1,P2,P3,P4,P5,P6,P7,P8,P9,P10,P11"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -47,6 +47,8 @@ def main() -> None:
             rows += memory.measure(Path(name), sorted({512 << 20, size}))
         if "P8" in wanted:
             rows += calls.measure(Path(name), options.runs)
+        if "P7" in wanted:
+            rows += secret_reads.measure(Path(name), options.runs)
         if "P9" in wanted:
             rows += growth.measure(Path(name), options.runs)
         if "P11" in wanted:

@@ -34,7 +34,7 @@ def measure(folder: Path, runs: int) -> list[Row]:
         for _ in range(runs):
             for connections in gateway:
                 through = _round(stack.target, [("x-api-key", stack.admin_key)], connections)
-                around = _round(service, _identity(stack), connections)
+                around = _round(service, identity(stack), connections)
                 gateway[connections].append(len(through) / _SECONDS)
                 direct[connections].append(len(around) / _SECONDS)
                 if connections == 1:
@@ -53,9 +53,9 @@ def _added(milliseconds: float) -> Row:
     return Row("P8", "median added by the gateway, 1 connection", f"{milliseconds:.2f} ms", "≤ 1 ms", milliseconds <= 1)
 
 
-def _identity(stack: Stack) -> Metadata:
-    """What the gateway would send the models service."""
-    http = edge.HttpRequest(path=_METHOD, headers={"x-api-key": stack.admin_key})
+def identity(stack: Stack, method: str = _METHOD) -> Metadata:
+    """What the gateway would send the service of this method."""
+    http = edge.HttpRequest(path=method, headers={"x-api-key": stack.admin_key})
     request = edge.CheckRequest(attributes=edge.AttributeContext(request=edge.Request(http=http)))
     with grpc.insecure_channel(f"127.0.0.1:{stack.state['ports']['auth']}") as channel:
         check = channel.unary_unary(

@@ -49,7 +49,8 @@ def _needs(rules: object) -> str:
         if rule.public:
             needs.append("nothing")
         elif rule.permission:
-            needs.append(f"`{rule.permission}`" + (f" on `{rule.resource}`" if rule.resource else ", filtered"))
+            where = f" on `{rule.resource}`" if rule.resource else ", filtered"
+            needs.append(f"`{rule.permission}`{where}" + (f" if `{rule.when}` is set" if rule.when else ""))
         else:
             needs.append("a credential")
     return ", ".join(needs)

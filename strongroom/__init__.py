@@ -3,18 +3,21 @@
 from strongroom import Client
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from strongroom.client import Client
+    from strongroom.cloud_providers import CloudProviderFactory
+    from strongroom.secret_manager import SecretManager
 
-__all__ = ["Client"]
+__all__ = ["Client", "CloudProviderFactory", "SecretManager"]
+
+_MODULES = {"Client": "client", "CloudProviderFactory": "cloud_providers", "SecretManager": "secret_manager"}
 
 
 def __getattr__(name: str) -> Any:
     # Loaded when it is asked for: `strongroom --help` must not wait for gRPC, nor the services for the client.
-    if name == "Client":
-        from strongroom.client import Client
-
-        return Client
+    if name in _MODULES:
+        return getattr(import_module(f"strongroom.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests import postgresql, store_servers
+from tests import aws, key_vault, openbao, postgresql, secret_manager, store_servers
 from tests.stack import RunningStack, Stack
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every program they start.
@@ -30,7 +30,12 @@ def _started(config: pytest.Config) -> Stack:
     """Starts the stack at the first call in this process, the controller's if there are workers."""
     if _STACK not in config.stash:
         folder = Path(tempfile.mkdtemp(prefix="strongroom-"))
-        config.stash[_RUNNING] = running = RunningStack(folder / "data", measured=True, STRONGROOM_RATE_LIMIT="off")
+        config.stash[_RUNNING] = running = RunningStack(
+            folder / "data",
+            measured=True,
+            STRONGROOM_RATE_LIMIT="off",
+            STRONGROOM_ROTATION_TARGETS="127.0.0.1:*",
+        )
         config.stash[_STACK] = running.start()
     return config.stash[_STACK]
 
@@ -111,3 +116,31 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def openbao_server() -> Iterator[openbao.OpenBaoServer]:
+    """A real OpenBao."""
+    with openbao.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="secret_manager")
+def _secret_manager() -> Iterator[secret_manager.SecretManagerServer]:
+    """A Google Cloud Secret Manager, where anybody may do everything."""
+    with secret_manager.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="key_vault")
+def _key_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[key_vault.KeyVaultServer]:
+    """An Azure Key Vault."""
+    with key_vault.running(tmp_path_factory.mktemp("key_vault")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """A real moto server, where anybody may do everything. Tests share it: give what you create names of your own."""
+    with aws.moto() as url:
+        yield url

@@ -58,14 +58,18 @@ class Mortal:
         assert self.channel is not None
         return Caller(self.channel, self.installation.tokens, ADMINISTRATOR)
 
+    @property
+    def token_key(self) -> str:
+        """What the tokens of callers are signed by, as PEM."""
+        encoding, kind = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        return self.installation.tokens.key.public_key().public_bytes(encoding, kind).decode()
+
     def caller(self, name: str) -> Caller:
         """An administrator of another name."""
         return replace(self.admin, principal=replace(ADMINISTRATOR, id=f"key:{name}"))
 
     def start(self) -> None:
         """Starts a service and waits until it is healthy."""
-        public = self.installation.tokens.key.public_key()
-        encoding, kind = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         settings = {
             "data_dir": str(self.folder),
             "database_url": self.database_url,
@@ -74,8 +78,7 @@ class Mortal:
             "auth_addr": "127.0.0.1:1",
             **self.settings,
         }
-        token_key = public.public_bytes(encoding, kind).decode()
-        self.pid, address = _order(self.launcher, service="models", settings=settings, token_key=token_key)
+        self.pid, address = _order(self.launcher, service="models", settings=settings, token_key=self.token_key)
         self.channel = grpc.insecure_channel(address)
 
     def replica(self) -> "Mortal":
@@ -153,7 +156,9 @@ class MortalSecrets(Mortal):
             "secrets_listen": self.installation.secrets_address,
             "auth_addr": "127.0.0.1:1",
         }
-        self.pid, self.installation.secrets_address = _order(self.launcher, service="secrets", settings=settings)
+        self.pid, self.installation.secrets_address = _order(
+            self.launcher, service="secrets", settings=settings, token_key=self.token_key
+        )
 
 
 def _order(launcher: "subprocess.Popen[bytes]", **order: Any) -> tuple[int, str]:

@@ -111,7 +111,7 @@ class Control:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _watch(control: Control) -> None:
+def watch(control: Control) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _FILE_EVENTS or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES):
             control.step(f"{event} {arguments[0]!r}")
@@ -148,11 +148,13 @@ def _serve(control: Control, answers: int, order: dict[str, Any]) -> None:
     settings: ServiceSettings
     if order["service"] == "secrets":
         settings = SecretsSettings(**order["settings"])
-        service = secrets_bootstrap.build(settings)
+        service = replace(
+            secrets_bootstrap.build(settings), verifier=_trusting("secrets", order["token_key"], settings)
+        )
     else:
         settings = ModelsSettings(**order["settings"])
         service = replace(
-            models_bootstrap.build(settings, control.now), verifier=_trusting(order["token_key"], settings)
+            models_bootstrap.build(settings, control.now), verifier=_trusting("models", order["token_key"], settings)
         )
     server = Server(service, settings)
     server.start()
@@ -160,12 +162,12 @@ def _serve(control: Control, answers: int, order: dict[str, Any]) -> None:
     signal.pause()
 
 
-def _trusting(token_key: str, settings: ServiceSettings) -> TokenVerifier:
+def _trusting(service: str, token_key: str, settings: ServiceSettings) -> TokenVerifier:
     """Accepts identity tokens signed by the test, in auth's place."""
     key = serialization.load_pem_public_key(token_key.encode())
     assert isinstance(key, ec.EllipticCurvePublicKey)
     return TokenVerifier(
-        "models", {"test": key}.get, load_service_keys(settings.identity_dir), lambda _credential: False
+        service, {"test": key}.get, load_service_keys(settings.identity_dir), lambda _credential: False
     )
 
 
@@ -174,7 +176,7 @@ def main() -> None:
     # What services log goes to standard error: standard output is for their addresses.
     answers = os.dup(1)
     os.dup2(2, 1)
-    _watch(control)
+    watch(control)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead
     # Not `for line in sys.stdin`, whose read-ahead a fork would inherit.
     while line := sys.stdin.buffer.raw.readline():  # type: ignore[attr-defined]

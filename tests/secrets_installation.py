@@ -47,6 +47,14 @@ class Client:
     def value(self, name: str, **fields: Any) -> dict[str, Any]:
         return json_format.MessageToDict(self("GetSecret", name=name, **fields).data)
 
+    def outcome(self, method: str, **fields: Any) -> grpc.StatusCode:
+        try:
+            self(method, **fields)
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            return code
+        return grpc.StatusCode.OK
+
     def names(self, principal: Principal = ADMINISTRATOR, **fields: Any) -> list[str]:
         return [secret.name for secret in self("ListSecrets", principal, **fields).secrets]
 

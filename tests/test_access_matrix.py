@@ -42,11 +42,14 @@ def _principals() -> dict[str, Principal]:
 
 
 def _allowed(method: Method, name: str, principal: Principal, manager: str) -> bool:
-    """Asks the interceptor's own decision, with a request whose every text field is `manager`."""
+    """Asks the interceptor's own decision, with a request whose every text field is `manager`.
+
+    Fields that only switch a further rule on stay empty.
+    """
     assert method.request_type is not None
     request = method.request_type()
     for rule in method.rules:
-        for path in re.findall(r"\{([a-z_.]+)\}", rule.resource):
+        for path in [] if rule.when else re.findall(r"\{([a-z_.]+)\}", rule.resource):
             message, names = request, path.split(".")
             for part in names[:-1]:
                 message = getattr(message, part)

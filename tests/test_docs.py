@@ -26,6 +26,7 @@ def test_commands_work_as_typed(stack: Stack, tmp_path: Path, name: str) -> None
         "PATH": f"{STRONGROOM.parent}{os.pathsep}{os.environ['PATH']}",
         "STRONGROOM_URL": stack.url,
         "STRONGROOM_API_KEY": stack.admin_key,
+        "STRONGROOM_DATA_DIR": str(stack.data_dir),
     }
     command = ["bash", "-c", script]
     done = subprocess.run(

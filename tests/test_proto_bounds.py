@@ -26,6 +26,8 @@ BOUNDED_ELSEWHERE = {
     "strongroom.models.v1.QueryArtifactsRequest.queries": "artifact_servicer: at most 100 queries",
     "strongroom.secrets.v1.CreateSecretRequest.data": "vault: so many fields, 64 KiB together",
     "strongroom.secrets.v1.UpdateSecretRequest.data": "vault: so many fields, 64 KiB together",
+    "strongroom.secrets.v1.StageSecretVersionRequest.data": "vault: so many fields, 64 KiB together",
+    "strongroom.secrets.v1.SetRotationRequest.options": "the limit of a message; policies: so many characters as JSON",
 }
 
 

@@ -54,6 +54,7 @@ def test_there_are_methods_to_check() -> None:
 def test_every_method_has_an_access_rule(method: MethodDescriptor) -> None:
     rules = method.GetOptions().Extensions[options_pb2.access]
     assert rules, f"{method.full_name} lacks option (strongroom.options.v1.access)"
+    assert not all(rule.when for rule in rules), f"{method.full_name}: some rule must count for every request"
     for rule in rules:
         kinds = [bool(rule.permission), rule.public, rule.authenticated, bool(rule.services)]
         assert kinds.count(True) == 1, f"{method.full_name}: a rule is exactly one of permission, public, … : {rule}"
@@ -66,7 +67,7 @@ def test_every_method_has_an_access_rule(method: MethodDescriptor) -> None:
 @pytest.mark.parametrize("method", METHODS, ids=_ids)
 def test_every_field_that_a_rule_names_exists(method: MethodDescriptor) -> None:
     for rule in method.GetOptions().Extensions[options_pb2.access]:
-        for path in re.findall(r"\{([^}]*)\}", rule.resource):
+        for path in [*re.findall(r"\{([^}]*)\}", rule.resource), *filter(None, [rule.when])]:
             message = method.input_type
             for name in path.split("."):
                 assert name in message.fields_by_name, f"{method.full_name}: no field {path}"

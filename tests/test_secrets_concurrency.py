@@ -94,7 +94,7 @@ def test_a_reader_sees_a_secret_or_none_while_it_comes_and_goes(replicas: Replic
         for _ in range(10):
             if number < 2:
                 client("UpdateSecret", name="churn", data={"by": number}, allow_missing=True)
-                _unless_missing(client, "DeleteSecret")
+                _unless_missing(client, "DestroySecret")
             else:
                 _unless_missing(client, "GetSecret")
 
@@ -124,7 +124,7 @@ def test_versions_prefixes_and_deletion(replicas: Replicas) -> None:
     # Byte by byte, whatever the locale of the database.
     assert other.names(prefix="order/") == [f"order/{name}" for name in ("A/b", "B", "a", "a-b", "a/b", "a_b")]
     assert other.names(prefix="order/a_") == ["order/a_b"]
-    assert other("DeleteSecret", name="order/a").destroyed_versions == 1
+    assert other("DestroySecret", name="order/a").destroyed_versions == 1
     assert client.refusal("GetSecret", name="order/a") == (grpc.StatusCode.NOT_FOUND, "SECRET_NOT_FOUND")
     assert client.refusal("GetSecret", name="order/B", version=2**32 - 1)[1] == "SECRET_VERSION_NOT_FOUND"
 
@@ -140,7 +140,7 @@ def test_a_slow_reader_delays_neither_deletion_nor_writers(tmp_path) -> None:
             reader.execute("SELECT count(*) FROM secrets").fetchall()
             client("CreateSecret", name="after", data={})
             started = time.monotonic()
-            client("DeleteSecret", name="doomed")
+            client("DestroySecret", name="doomed")
             client("CreateSecret", name="other", data={})
             assert time.monotonic() - started < 3
         # What the reader kept in the write-ahead log goes with the next check of the service's health.

@@ -71,7 +71,7 @@ def test_nothing_is_added_to_a_secret_whose_key_is_damaged(installation: Install
     installation.sql("UPDATE keys SET wrapped = zeroblob(60)")
     assert client.refusal("UpdateSecret", name="low", data={}) == SECRET_DAMAGED
     assert len(client("ListSecretVersions", name="low").versions) == 2
-    assert client("DeleteSecret", name="low").destroyed_versions == 2
+    assert client("DestroySecret", name="low").destroyed_versions == 2
 
 
 def test_a_damaged_kek_is_told_apart_from_a_wrong_request(

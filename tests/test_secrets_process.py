@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from services.secrets.bootstrap import build
-from services.secrets.root_key import RootKeyError
+from services.secrets.root_keys.root_key import RootKeyError
 from services.secrets.tables import METADATA
 from tests.secrets_installation import PLANTED, Installation
 
@@ -89,7 +89,8 @@ def test_a_wrong_root_key_ends_the_start_with_one_sentence(tmp_path: Path) -> No
     with _running(installation) as process:
         written, _ = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert written == "The database was encrypted under another root key. Restore that one from your copy.\n"
+    another = f"The database was encrypted under another root key than {installation.root_key}."
+    assert written == f"{another} Restore that one from your copy.\n"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_a_bad_root_key_says_what_to_do(tmp_path: Path, content: bytes | None, m
     with pytest.raises(RootKeyError, match=message) as caught:
         build(installation.settings)
     assert content is None or content.decode() not in str(caught.value)
-    assert not installation.database.exists()
+    assert installation.sql("SELECT count(*) FROM root_keys") == [(0,)]
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:

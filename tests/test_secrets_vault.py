@@ -149,7 +149,7 @@ def test_a_deleted_secret_is_gone_and_its_key_destroyed(installation: Installati
     client("CreateSecret", name="doomed", data={"n": "one"})
     client("UpdateSecret", name="doomed", data={"n": "two"})
     [(key_id, uid)] = installation.sql("SELECT key_id, uid FROM secrets WHERE name = 'doomed'")
-    assert client("DeleteSecret", name="doomed").destroyed_versions == 2
+    assert client("DestroySecret", name="doomed").destroyed_versions == 2
     assert client.refusal("GetSecret", name="doomed")[1] == "SECRET_NOT_FOUND"
     for path, content in installation.files():
         assert key_id.encode() not in content, path

@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from services.models.settings import ModelsSettings
-from services.models.stores.configuration import ConfigurationError, StoresConfiguration, load
+from services.models.stores.configuration import StoresConfiguration, load
 from services.models.stores.local import LocalStore
 from services.models.stores.opening import open_all
+from services.shared.configuration import ConfigurationError
 from strongroom.local.environment import _owner
 
 pytestmark = pytest.mark.row("S4.5")

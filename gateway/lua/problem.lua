@@ -68,7 +68,9 @@ local function explain(status, text)
   if status == 401 and (starts(text, "Missing") or starts(text, "Authentication required")) then
     return "CREDENTIAL_MISSING", text
   end
-  return known[1], text:match("^[^\n]*"):sub(1, 512)
+  -- The transcoder repeats a value that does not fit its field, which may be a secret's: the field's name is enough.
+  local field = text:match("^([^\n]-: invalid value) ")
+  return known[1], field and field .. "." or text:match("^[^\n]*"):sub(1, 512)
 end
 
 local function quote(text)

@@ -96,7 +96,9 @@ class Explainer:
                 raise ResourceRequired("Name the resource, for example managers/default/models/scorer.")
             return Explanation(who, subject, (_permission(who, subject, resource),))
         method = self._method(subject)
-        return Explanation(who, method.path, tuple(_outcome(who, rule, resource) for rule in method.rules))
+        # Those that count for some requests alone are about another resource: ask for their permission.
+        always = [rule for rule in method.rules if not rule.when]
+        return Explanation(who, method.path, tuple(_outcome(who, rule, resource) for rule in always))
 
     def _principal(self, caller: Principal, name: str) -> Principal:
         if name in ("self", caller.id):

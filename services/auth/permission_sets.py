@@ -26,6 +26,8 @@ PERMISSIONS = frozenset(
         "secrets.list",
         "secrets.write",
         "secrets.delete",
+        "secrets.destroy",
+        "providers.use",
         "keys.read",
         "keys.write",
         "users.read",

@@ -192,6 +192,8 @@ def _translated() -> Iterator[None]:
         code = error.code() if isinstance(error, grpc.Call) else None
         if code == grpc.StatusCode.NOT_FOUND:
             raise KeyMissing("The key of this data is gone.") from None
+        if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+            raise KeyServiceUnavailable("Too many keys were needed in a short time. Try again in a moment.") from None
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise KeyServiceUnavailable("The secrets service does not answer. Try again.") from None
         raise

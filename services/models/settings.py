@@ -32,4 +32,4 @@ class ModelsSettings(ServiceSettings):
         """Where weights are kept. Raises ConfigurationError."""
         if self.stores is None:
             return StoresConfiguration.only_local(self.weights_dir)
-        return configuration.load(self.stores)
+        return configuration.load(self.stores, self.weights_dir.absolute())

@@ -14,9 +14,9 @@ from sqlalchemy.engine import Connection, Row
 
 from services.secrets import envelope
 from services.secrets.envelope import EnvelopeError
-from services.secrets.keyring import Kek, KeyNotFound, Keyring
+from services.secrets.keyring import Kek, KeyNotFound, Keyring, hold_kek
 from services.secrets.password_keys import KekPassword
-from services.secrets.tables import kek_versions, keks, keys
+from services.secrets.tables import destroyed_keks, kek_versions, keks, keys
 from services.shared.database import Database
 
 # Keys of one transaction: so long others wait to write.
@@ -64,8 +64,9 @@ class KekRotation:
         return step
 
     def destroy(self, owner: str, kek_id: str) -> int:
-        """Deletes a KEK and every key under it; how many those were."""
+        """Deletes a KEK and every key under it; how many those were. No KEK gets this id again."""
         with self._database.write() as connection:
+            hold_kek(connection, owner, kek_id)
             of_kek = sa.and_(keys.c.owner == owner, keys.c.kek_id == kek_id)
             # First the KEK: whoever is about to make a key under it holds it.
             connection.execute(
@@ -75,6 +76,10 @@ class KekRotation:
             versions = sa.and_(kek_versions.c.owner == owner, kek_versions.c.kek_id == kek_id)
             connection.execute(sa.delete(kek_versions).where(versions))
             connection.execute(sa.delete(keks).where(keks.c.owner == owner, keks.c.id == kek_id))
+            d = destroyed_keks.c
+            if connection.execute(sa.select(d.id).where(d.owner == owner, d.id == kek_id)).scalar() is None:
+                gone = {"owner": owner, "id": kek_id, "destroyed_at": self._clock()}
+                connection.execute(sa.insert(destroyed_keks).values(gone))
         self._database.forget_deleted()
         return destroyed
 

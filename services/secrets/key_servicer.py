@@ -5,6 +5,7 @@ import grpc
 from services.secrets.kek_rotation import KekRotation
 from services.secrets.keyring import DataKey, Keyring
 from services.secrets.password_keys import KekPassword
+from services.secrets.unwrap_limit import UnwrapLimit
 from services.shared.call import caller
 from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc
 
@@ -14,9 +15,10 @@ _PAGE_SIZE = 1000
 class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     """Serves wrapped keys."""
 
-    def __init__(self, keyring: Keyring, rotation: KekRotation) -> None:
+    def __init__(self, keyring: Keyring, rotation: KekRotation, limit: UnwrapLimit) -> None:
         self._keyring = keyring
         self._rotation = rotation
+        self._limit = limit
 
     def CreateKek(
         self, request: keys_pb2.CreateKekRequest, context: grpc.ServicerContext
@@ -61,6 +63,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         self, request: keys_pb2.UnwrapKeysRequest, context: grpc.ServicerContext
     ) -> keys_pb2.UnwrapKeysResponse:
         references = [(reference.key_id, reference.context) for reference in request.keys]
+        self._limit.take(caller(context).id, len(references))
         found = self._keyring.unwrap(caller(context).id, references)
         return keys_pb2.UnwrapKeysResponse(keys=map(_key, found))
 
@@ -95,6 +98,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         return keys_pb2.EncryptResponse(ciphertext=ciphertext)
 
     def Decrypt(self, request: keys_pb2.DecryptRequest, context: grpc.ServicerContext) -> keys_pb2.DecryptResponse:
+        self._limit.take(caller(context).id, 1)
         plaintext = self._keyring.decrypt(caller(context).id, request.ciphertext, request.context)
         return keys_pb2.DecryptResponse(plaintext=plaintext)
 

@@ -15,10 +15,10 @@ from sqlalchemy.engine import Connection
 
 from services.secrets import envelope
 from services.secrets.envelope import EnvelopeError
-from services.secrets.root_key import RootKeyError
-from services.secrets.tables import hold, kek_versions, keks, keys, root_check
+from services.secrets.root_generations import RootGenerations
+from services.secrets.tables import destroyed_keks, hold, kek_versions, keks, keys
 from services.shared.database import Database
-from services.shared.errors import DataLoss, InvalidArgument, NotFound
+from services.shared.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from services.shared.ids import new_id
 
 _FORMAT = 1
@@ -58,8 +58,13 @@ class KekDamaged(DataLoss):
         super().__init__(f"The stored key-encryption key {kek_id!r} is damaged. Restore a backup.", kek_id=kek_id)
 
 
-class WrongRootKey(RootKeyError):
-    """The database was written under another root key."""
+class KekDestroyed(FailedPrecondition):
+    """Destroyed means for good: what was encrypted under this id must not seem to be readable again."""
+
+    reason = "KEK_DESTROYED"
+
+    def __init__(self, kek_id: str) -> None:
+        super().__init__(f"The key-encryption key {kek_id!r} was destroyed. Choose another id.", kek_id=kek_id)
 
 
 @dataclass(frozen=True)
@@ -93,30 +98,18 @@ def _now() -> datetime:
 class Keyring:
     """The KEKs and wrapped keys of all services. Every method names the owner, the service that asks."""
 
-    def __init__(self, database: Database, root_key: bytes, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(self, database: Database, root_keys: RootGenerations, clock: Callable[[], datetime] = _now) -> None:
         self._database = database
-        self._root_key = root_key
+        self._root_keys = root_keys
         self._clock = clock
 
-    def check_root_key(self) -> None:
-        """Raises WrongRootKey if the database was written under another root key; marks a new database."""
-        aad = envelope.bind("root-check", _FORMAT)
-        with self._database.write() as connection:
-            hold(connection, "root key")
-            sealed = connection.execute(sa.select(root_check.c.sealed)).scalar()
-            if sealed is None:
-                connection.execute(sa.insert(root_check).values(sealed=envelope.seal(self._root_key, b"", aad)))
-                return
-        try:
-            envelope.unseal(self._root_key, sealed, aad)
-        except EnvelopeError:
-            message = "The database was encrypted under another root key. Restore that one from your copy."
-            raise WrongRootKey(message) from None
-
     def create_kek(self, owner: str, kek_id: str) -> int:
-        """Creates version 1 of a KEK, unless it exists. Its current version."""
+        """Creates version 1 of a KEK, unless it exists. Its current version. Raises KekDestroyed."""
         with self._database.write() as connection:
-            hold(connection, f"kek {owner} {kek_id}")
+            hold_kek(connection, owner, kek_id)
+            d = destroyed_keks.c
+            if connection.execute(sa.select(d.id).where(d.owner == owner, d.id == kek_id)).scalar() is not None:
+                raise KekDestroyed(kek_id)
             current = self._current_version(connection, owner, kek_id)
             if current is not None:
                 return current
@@ -128,11 +121,13 @@ class Keyring:
         self, connection: Connection, owner: str, kek_id: str, version: int, key: bytes, derivation: str = ""
     ) -> None:
         """Makes this the current version of a KEK; `derivation` says how the key came of a password."""
+        generation, root_key = self._root_keys.current(connection)
         row = {
             "owner": owner,
             "kek_id": kek_id,
             "version": version,
-            "wrapped": envelope.seal(self._root_key, key, _kek_aad(owner, kek_id, version)),
+            "wrapped": envelope.seal(root_key, key, kek_aad(owner, kek_id, version)),
+            "root_generation": generation,
             "derivation": derivation,
             "created_at": self._clock(),
         }
@@ -294,21 +289,28 @@ class Keyring:
         return connection.execute(wanted).scalar()
 
     def kek(self, connection: Connection, owner: str, kek_id: str, version: int) -> Kek:
-        """A version, open. Raises KekNotFound, KekDamaged."""
-        wanted = sa.select(kek_versions.c.wrapped).where(
+        """A version, open. Raises KekNotFound, KekDamaged, RootKeyUnavailable."""
+        wanted = sa.select(kek_versions.c.wrapped, kek_versions.c.root_generation).where(
             kek_versions.c.owner == owner, kek_versions.c.kek_id == kek_id, kek_versions.c.version == version
         )
-        wrapped = connection.execute(wanted).scalar()
-        if wrapped is None:
+        row = connection.execute(wanted).one_or_none()
+        if row is None:
             raise KekNotFound(kek_id)
+        root_key = self._root_keys.key(connection, row.root_generation)
         try:
-            key = envelope.unseal(self._root_key, wrapped, _kek_aad(owner, kek_id, version))
+            key = envelope.unseal(root_key, row.wrapped, kek_aad(owner, kek_id, version))
         except EnvelopeError:
             raise KekDamaged(kek_id) from None
         return Kek(owner, kek_id, version, key)
 
 
-def _kek_aad(owner: str, kek_id: str, version: int) -> bytes:
+def hold_kek(connection: Connection, owner: str, kek_id: str) -> None:
+    """Whether there is such a KEK stays as it is until the writing transaction ends."""
+    hold(connection, f"kek {owner} {kek_id}")
+
+
+def kek_aad(owner: str, kek_id: str, version: int) -> bytes:
+    """What a version of a KEK is bound to."""
     return envelope.bind("kek", _FORMAT, owner, kek_id, version)
 
 

@@ -102,8 +102,16 @@ def authorize(method: Method, principal: Principal | None, request: Callable[[],
         raise Unauthenticated("Authentication required", reason="CREDENTIAL_MISSING")
     if not method.rules:
         raise PermissionDenied("This method has no access rule, so nobody may call it.", reason="ACCESS_RULE_MISSING")
+    if all(rule.when for rule in method.rules):
+        raise PermissionDenied("No access rule of this method always counts.", reason="ACCESS_RULE_MISSING")
     for rule in method.rules:
-        _check(rule, principal, request())
+        if counts(rule, request()):
+            _check(rule, principal, request())
+
+
+def counts(rule: options_pb2.AccessRule, request: Message) -> bool:
+    """Whether the rule is about this request: always, or if a field of it is set."""
+    return not rule.when or bool(getattr(request, rule.when))
 
 
 def _check(rule: options_pb2.AccessRule, principal: Principal, request: Message) -> None:

@@ -61,15 +61,19 @@ class Database:
             migrations: the folder with `versions/`.
             pool_size: connections at most; above the number of request threads, so none waits for another.
         """
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            engine = _sqlite(parsed, service, pool_size)
-        else:
-            engine = _postgresql(parsed, service, pool_size)
-        database = cls(engine)
-        database._migrate(migrations, service)
+        database = cls.connect(url, service=service, pool_size=pool_size)
+        with database.write() as connection:
+            migrate(connection, migrations, service)
         database.forget_deleted()  # whoever was killed between deleting and forgetting left it to us
         return database
+
+    @classmethod
+    def connect(cls, url: str, *, service: str, pool_size: int = 48) -> "Database":
+        """As `open`, with the schema as it is."""
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return cls(_sqlite(parsed, service, pool_size))
+        return cls(_postgresql(parsed, service, pool_size))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -124,31 +128,42 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
-    def _migrate(self, migrations: Path, service: str) -> None:
-        versions = migrations / "versions"
-        with self.write() as connection:
-            if connection.dialect.name == "postgresql":
-                # Two replicas that start together migrate one after the other.
-                lock = sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))")
-                connection.execute(lock, {"name": f"strongroom-{service}"})
-                connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{service}"'))
-            if _revision(connection) != _newest(versions):
-                _upgrade(connection, versions)
+
+def sqlite_file(url: URL, service: str) -> Path:
+    """The file of a service's own. Raises ValueError for a URL that names none."""
+    if not url.database or url.database == ":memory:":
+        raise ValueError(
+            "STRONGROOM_DATABASE_URL must name a file, such as sqlite:////var/lib/strongroom/strongroom.db"
+        )
+    file = Path(url.database)
+    return file.with_name(f"{file.stem}-{service}{file.suffix or '.db'}")
 
 
-def _newest(versions: Path) -> str:
+def migrate(connection: Connection, migrations: Path, service: str, revision: str = "head") -> None:
+    """Brings the service's schema to a revision, the newest unless one is named, in the caller's transaction."""
+    versions = migrations / "versions"
+    if connection.dialect.name == "postgresql":
+        # Two replicas that start together migrate one after the other.
+        lock = sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))")
+        connection.execute(lock, {"name": f"strongroom-{service}"})
+        connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{service}"'))
+    if schema_revision(connection) != (newest_revision(migrations) if revision == "head" else revision):
+        _upgrade(connection, versions, revision)
+
+
+def newest_revision(migrations: Path) -> str:
     """The revision of the last migration: their files are named `<revision>_<what it does>.py`, in order."""
-    return max(file.name for file in versions.glob("[0-9]*_*.py")).partition("_")[0]
+    return max(file.name for file in (migrations / "versions").glob("[0-9]*_*.py")).partition("_")[0]
 
 
-def _revision(connection: Connection) -> str | None:
+def schema_revision(connection: Connection) -> str | None:
     """The revision the schema is at; None for a new database."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _upgrade(connection: Connection, versions: Path) -> None:
+def _upgrade(connection: Connection, versions: Path, revision: str) -> None:
     # Imported where it is needed: it takes a third of a second, and most starts find the schema up to date.
     from alembic import command
     from alembic.config import Config
@@ -158,16 +173,11 @@ def _upgrade(connection: Connection, versions: Path) -> None:
         config.set_main_option(option, str(folder).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def _sqlite(url: URL, service: str, pool_size: int) -> Engine:
-    if not url.database or url.database == ":memory:":
-        raise ValueError(
-            "STRONGROOM_DATABASE_URL must name a file, such as sqlite:////var/lib/strongroom/strongroom.db"
-        )
-    file = Path(url.database)
-    file = file.with_name(f"{file.stem}-{service}{file.suffix or '.db'}")
+    file = sqlite_file(url, service)
     file.parent.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
     # Created 0600 before SQLite opens it; its WAL and shared memory take over the mode.
     file.touch(mode=stat.S_IRUSR | stat.S_IWUSR)

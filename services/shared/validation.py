@@ -23,8 +23,14 @@ IN_WORDS = {
     r"^(\*|[a-z]+\.(\*|[a-z]+))$": "must be a permission like models.read, models.* or *",
     r"^[^\x00-\x1f\x7f]*$": "must be one line, without control characters",
     r"^(\*|[0-9A-Za-z]{0,64})$": "must be an etag as it was read, * or empty",
-    r"^[a-z0-9][a-z0-9-]{0,31}$": "must be a store's name: 1 to 32 lower-case letters, digits and dashes",
-    r"^([a-z0-9][a-z0-9-]{0,31})?$": "must be a store's name: 1 to 32 lower-case letters, digits and dashes, or empty",
+    r"^[a-z0-9][a-z0-9-]{0,31}$": "must be a name: 1 to 32 lower-case letters, digits and dashes",
+    r"^([a-z0-9][a-z0-9-]{0,31})?$": "must be a name: 1 to 32 lower-case letters, digits and dashes, or empty",
+    r"^[a-z0-9-]{1,64}$": "must be a name: 1 to 64 lower-case letters, digits and dashes",
+    r"^[A-Za-z0-9][A-Za-z0-9._/-]*$": (
+        "must be letters, digits, dots, dashes, underscores and slashes, the first of them a letter or digit"
+    ),
+    r"^[A-Za-z0-9*,/# -]*$": "must be a schedule as in cron, like 0 3 * * SUN, or empty",
+    r"^[A-Za-z0-9_+/-]*$": "must be a time zone like Europe/Vienna, or empty",
     r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$": "must be a day like 2026-11-21, or empty",
 }
 

@@ -17,6 +17,8 @@ from strongroom.cli import (
     managers,
     models,
     rotate,
+    run,
+    secret_rotation,
     secrets,
     serve,
     up,
@@ -42,7 +44,11 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in _COMMANDS:
     app.command()(command)
+secrets.app.add_typer(secret_rotation.app, name="rotation")
+secrets.app.command("rotate")(secret_rotation.rotate)
 app.add_typer(secrets.app, name="secrets")
+# What follows the command's name belongs to it.
+app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(run.run)
 app.add_typer(keys.app, name="keys")
 app.add_typer(managers.app, name="managers")
 app.add_typer(artifacts.app, name="artifacts")

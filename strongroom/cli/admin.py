@@ -1,10 +1,10 @@
-"""`strongroom admin`: stores, garbage and signing keys."""
+"""`strongroom admin`: stores, garbage, signing keys, the root key and backups."""
 
 from typing import Annotated
 
 import typer
 
-from strongroom.cli import admin_stores
+from strongroom.cli import admin_keys, admin_stores, backup
 from strongroom.cli.session import (
     Json,
     as_json,
@@ -17,10 +17,11 @@ from strongroom.cli.session import (
 )
 
 app = typer.Typer(help="Look after the installation.", no_args_is_help=True)
-for command in (admin_stores.stores, admin_stores.sync, admin_stores.rebuild):
+for command in (admin_stores.stores, admin_stores.sync, admin_stores.rebuild, backup.backup, backup.restore):
     app.command()(command)
 signing_keys = typer.Typer(help="The keys that sign access tokens.", no_args_is_help=True)
 app.add_typer(signing_keys, name="signing-keys")
+app.add_typer(admin_keys.app, name="root-key")
 
 
 @app.command()

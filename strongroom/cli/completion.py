@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import islice
 from queue import Empty, Queue
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,13 @@ def roles(incomplete: str) -> list[Offer]:
     """The roles of users with what they are for."""
     return _matching(
         incomplete, lambda client: ((item.name, item.description) for item in client.users.roles()), _ROLES
+    )
+
+
+def secrets(incomplete: str) -> list[Offer]:
+    """Names of secrets that begin so."""
+    return _matching(
+        incomplete, lambda client: ((secret.name, "") for secret in islice(client.secrets.list(incomplete), 100)), ()
     )
 
 

@@ -1,168 +1,295 @@
-"""`strongroom secrets`: put, get, list, history, rm."""
+"""`strongroom secrets`: put, patch, get, list, search, history, label."""
 
 import json as jsonlib
-import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from strongroom.cli import providers, secret_files, secret_life
+from strongroom.cli.secret_files import written
+from strongroom.cli.secret_values import Expires, Fields, Labels, Name, Provider, expiry, given, labels_given, plain
 from strongroom.cli.session import (
     Json,
-    as_json,
-    confirmed,
     connected,
-    counted,
     fail,
     misused,
     moment,
     print_json,
     print_message,
     print_table,
+    say,
 )
+from strongroom.cli.session import as_json as message_as_json
+
+if TYPE_CHECKING:
+    from strongroom.secrets.v1.secrets_pb2 import SecretSummary, SecretVersion
 
 app = typer.Typer(help="Keep and read secrets.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Path of the secret, such as prod/db.")]
+_FILE = typer.Option("--file", "-f", help="A JSON object; '-' is standard input.")
 
 
 @app.command()
 def put(
     name: Name,
-    fields: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="FIELD=VALUE…",
-            help="FIELD=- reads the value from standard input, FIELD=@FILE from a file; "
-            "'-' alone reads a JSON object from standard input.",
-        ),
-    ] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="A JSON object; '-' is standard input.")] = None,
+    fields: Fields = None,
+    file: Annotated[Path | None, _FILE] = None,
     expected_version: Annotated[
         int | None, typer.Option(help="Write only over this version; 0: only if there is none.", min=0)
     ] = None,
+    label: Labels = None,
+    expires: Expires = None,
+    pending: Annotated[
+        bool, typer.Option("--pending", help="Write a version that is not in use until it is promoted.")
+    ] = False,
+    provider: Provider = "",
     json: Json = False,
 ) -> None:
-    """Write a new version of a secret.
+    """Write a new version of a secret, in place of all of its fields.
 
     What stands on a command line can be seen by others on the machine: prefer '-' or --file for what matters.
 
     Example: strongroom secrets put prod/db user=scorer password=-
     """
-    data = _data(fields or [], file)
+    if pending and (expected_version is not None or label):
+        misused("--pending goes with neither --expected-version nor --label")
+    if provider and (pending or label or expires):
+        misused("--provider goes with none of --pending, --label and --expires")
+    data, labels, expires_at = given(fields or [], file), labels_given(label), expiry(expires)
     with connected() as client:
-        written = client.secrets.put(name, data, expected_version=expected_version)
-    line = f"wrote {name}, version {written.version}"
-    print_message(written, lambda: typer.echo(line), as_json_document=json)
+        if provider:
+            version = client.providers.at(provider).put(name, data, expected_version=expected_version)
+        elif pending:
+            version = client.secrets.stage(name, data, expires_at=expires_at)
+        else:
+            version = client.secrets.put(
+                name, data, expected_version=expected_version, labels=labels, expires_at=expires_at
+            )
+    line = f"wrote {name}, version {version.revision or version.version}{' (pending)' * pending}"
+    print_message(version, lambda: typer.echo(line), as_json_document=json)
+
+
+@app.command()
+def patch(
+    name: Name,
+    fields: Fields = None,
+    file: Annotated[Path | None, _FILE] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", "-r", metavar="FIELD", help="Remove it.")] = None,
+    json: Json = False,
+) -> None:
+    """Change, add or remove single fields; what others write at the same time is kept.
+
+    Example: strongroom secrets patch prod/db password=- --remove old_password
+    """
+    changes = given(fields or [], file) if fields or file else {}
+    if not changes and not remove:
+        misused("give FIELD=VALUE pairs, or --remove FIELD")
+    with connected() as client:
+        version = client.secrets.patch(name, changes, remove=remove or ())
+    line = f"wrote {name}, version {version.version}"
+    print_message(version, lambda: typer.echo(line), as_json_document=json)
 
 
 @app.command()
 def get(
     name: Name,
     version: Annotated[int, typer.Option("--version", "-v", help="A version; the current one if not given.")] = 0,
+    stage: Annotated[str, typer.Option("--stage", "-s", help="pending, current or previous.")] = "",
     field: Annotated[str | None, typer.Option("--field", "-k", help="Print the bare value of this field.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it to this file, which only you can read.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    provider: Provider = "",
+    revision: Annotated[str, typer.Option(help="A version, as --provider calls it.")] = "",
     json: Json = False,
 ) -> None:
     """Read a secret."""
+    if (provider and stage) or (revision and not provider):
+        misused("--provider does not go with --stage, and --revision goes with --provider alone")
     if version < 0:
         misused("versions count from 1")
+    from strongroom.client.secrets import value_of
+
     with connected() as client:
-        secret = client.secrets.get(name, version)
-    data = as_json(secret)["data"]
+        if provider:
+            secret = client.providers.at(provider).get(name, version, revision=revision)
+        else:
+            secret = client.secrets.get(name, version, stage=stage)
+    data, shown = value_of(secret), ""
     if json:
-        print_json(as_json(secret))
+        shown = jsonlib.dumps(message_as_json(secret), indent=2, ensure_ascii=False)
     elif field is None:
-        for key, value in sorted(data.items()):
-            typer.echo(f"{key}={_plain(value)}")
-    elif field in data:
-        typer.echo(_plain(data[field]))
-    else:
+        shown = "\n".join(f"{key}={plain(value)}" for key, value in sorted(data.items()))
+    elif field not in data:
         fail(f"secret {name} has no field {field}; it has: {', '.join(sorted(data)) or 'none'}")
+    elif isinstance(data[field], bytes):
+        written(data[field], output, force=force)
+        return
+    else:
+        shown = plain(data[field])
+    written(f"{shown}\n".encode() if shown or field is not None else b"", output, force=force)
 
 
 @app.command("list")
 def list_secrets(
-    prefix: Annotated[str, typer.Argument(help="Only names that begin with this.")] = "", json: Json = False
+    prefix: Annotated[str, typer.Argument(help="Only names that begin with this.")] = "",
+    folder: Annotated[
+        bool, typer.Option("--folder", "-d", help="Only what stands directly in the folder, with its folders.")
+    ] = False,
+    tree: Annotated[bool, typer.Option("--tree", "-t", help="Draw folders as a tree.")] = False,
+    deleted: Annotated[bool, typer.Option("--deleted", help="With deleted secrets among the others.")] = False,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", metavar="KEY[=VALUE]", help="Only secrets with this label.")
+    ] = None,
+    provider: Provider = "",
+    json: Json = False,
 ) -> None:
-    """List secrets by name, without values."""
+    """List secrets by name, in all folders, without values."""
+    if provider and (folder or deleted or label):
+        misused("--provider goes with none of --folder, --deleted and --label")
+    if folder and (tree or deleted or label):
+        misused("--folder goes with none of --tree, --deleted and --label")
+    if folder:
+        _show_folder(prefix, json=json)
+        return
     with connected() as client:
-        secrets = list(client.secrets.list(prefix))
-    if json:
-        print_json({"secrets": [as_json(secret) for secret in secrets], "next_page_token": ""})
+        if provider:
+            secrets = list(client.providers.at(provider).list(prefix))
+        else:
+            secrets = list(client.secrets.list(prefix, labels=label or (), show_deleted=deleted))
+    if tree and not json:
+        for line in _tree([secret.name for secret in secrets]):
+            say(line)
     else:
-        rows = [[secret.name, str(secret.current_version), moment(secret.updated_at)] for secret in secrets]
-        print_table(["name", "version", "updated"], rows)
+        _show(secrets, json=json)
 
 
 @app.command()
-def history(name: Name, json: Json = False) -> None:
+def search(
+    words: Annotated[list[str] | None, typer.Argument(metavar="WORD…", help="Parts of the name or of a label.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", metavar="KEY[=VALUE]", help="Only secrets with this label.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Find secrets in all folders by words in their names and labels, in any case. Values are not searched.
+
+    Example: strongroom secrets search postgres --label team=fraud
+    """
+    if not words and not label:
+        misused("give words, or --label")
+    with connected() as client:
+        found = list(client.secrets.list(query=" ".join(words or ()), labels=label or ()))
+    _show(found, json=json)
+
+
+@app.command()
+def history(name: Name, provider: Provider = "", json: Json = False) -> None:
     """List the versions of a secret, without values."""
     with connected() as client:
-        versions = client.secrets.history(name)
+        versions = client.providers.at(provider).history(name) if provider else client.secrets.history(name)
     if json:
-        print_json({"versions": [as_json(version) for version in versions]})
+        print_json({"versions": [message_as_json(version) for version in versions]})
     else:
-        rows = [[str(version.version), moment(version.created_at), version.created_by] for version in versions]
-        print_table(["version", "created", "by"], rows)
+        rows = [
+            [
+                version.revision or str(version.version),
+                moment(version.created_at),
+                version.created_by,
+                version.stage,
+                _state(version),
+            ]
+            for version in versions
+        ]
+        print_table(["version", "created", "by", "stage", "state"], rows)
 
 
 @app.command()
-def rm(
-    name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False, json: Json = False
+def label(
+    name: Name,
+    labels: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE…")] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", "-r", metavar="KEY", help="Remove it.")] = None,
+    expires: Expires = None,
+    never_expires: Annotated[bool, typer.Option("--never-expires", help="The current version stays valid.")] = False,
+    json: Json = False,
 ) -> None:
-    """Delete a secret with all versions and destroy its key: for good."""
-    confirmed(f"Delete {name} with all of its versions for good?", yes=yes)
+    """Change the labels of a secret, and when its current version expires. Labels are no place for what is secret."""
+    if expires and never_expires:
+        misused("--expires does not go with --never-expires")
+    added, expires_at = labels_given(labels), expiry(expires)
     with connected() as client:
-        gone = client.secrets.delete(name)
-    line = f"deleted {name}: {counted(gone.destroyed_versions, 'version')}"
-    print_message(gone, lambda: typer.echo(line), as_json_document=json)
+        secret = client.secrets.edit(
+            name,
+            set_labels=added,
+            remove_labels=remove or (),
+            expires_at=expires_at,
+            never_expires=never_expires,
+        )
+    print_message(secret, lambda: _show([secret], json=False), as_json_document=json)
 
 
-def _data(fields: list[str], file: Path | None) -> dict[str, Any]:
-    if fields == ["-"] and file is None:
-        fields, file = [], Path("-")
-    if bool(fields) == (file is not None):
-        misused("give FIELD=VALUE pairs, or --file with a JSON object")
-    if file is not None:
-        return _object(file)
-    # The arguments are not repeated in messages: they may be the values themselves.
-    pairs = [field.partition("=") for field in fields]
-    if not all(key and equals for key, equals, _ in pairs):
-        misused("a field is written FIELD=VALUE")
-    if len({key for key, _, _ in pairs}) < len(pairs):
-        misused("a field is given twice")
-    if sum(value == "-" for _, _, value in pairs) > 1:
-        misused("only one value can come from standard input")
-    return {key: _value(key, value) for key, _, value in pairs}
+_MORE: tuple[Callable[..., None], ...] = (
+    *(secret_life.promote, secret_life.discard, secret_life.rollback),
+    *(secret_life.rm, secret_life.undelete, secret_life.destroy),
+    *(providers.providers, providers.sync, providers.drift),
+)
+for command in _MORE:
+    app.command()(command)
+app.command("import")(secret_files.import_secrets)
+app.command("export")(secret_files.export_secrets)
 
 
-def _value(key: str, value: str) -> str:
-    if value == "-":
-        return _text(Path("-"), f"the value of {key}").removesuffix("\n")
-    if value.startswith("@"):
-        return _text(Path(value[1:]), f"the file with the value of {key}").removesuffix("\n")
-    return value
+def _show(secrets: Iterable["SecretSummary"], *, json: bool) -> None:
+    if json:
+        print_json({"secrets": [message_as_json(secret) for secret in secrets], "next_page_token": ""})
+        return
+    rows = [
+        [
+            secret.name,
+            str(secret.current_version),
+            moment(secret.updated_at),
+            " ".join(f"{key}={value}" for key, value in sorted(secret.labels.items())),
+            "deleted" if secret.HasField("deleted_at") else moment(secret.expires_at),
+        ]
+        for secret in secrets
+    ]
+    print_table(["name", "version", "updated", "labels", "expires"], rows)
 
 
-def _object(file: Path) -> dict[str, Any]:
-    try:
-        data = jsonlib.loads(_text(file, str(file)))
-    except ValueError:
-        misused(f"{file} is no JSON")
-    if not isinstance(data, dict):
-        misused(f"{file} is no JSON object")
-    return data
+def _show_folder(prefix: str, *, json: bool) -> None:
+    with connected() as client:
+        found = client.secrets.folder(prefix)
+    if json:
+        secrets = [message_as_json(secret) for secret in found.secrets]
+        print_json({"secrets": secrets, "next_page_token": "", "folders": list(found.folders)})
+    else:
+        rows = [[name, "", ""] for name in found.folders]
+        rows += [[secret.name, str(secret.current_version), moment(secret.updated_at)] for secret in found.secrets]
+        print_table(["name", "version", "updated"], sorted(rows))
 
 
-def _text(file: Path, what: str) -> str:
-    """What the file holds; '-' is standard input."""
-    try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text()
-    except OSError as error:
-        misused(f"{what} can't be read: {error.strerror}")
-    except UnicodeDecodeError:
-        misused(f"{what} is no text")
+def _tree(names: Iterable[str]) -> list[str]:
+    """Names in order, each folder before what is in it, indented by two a level."""
+    lines: list[str] = []
+    above: list[str] = []
+    for name in names:
+        *folders, last = name.split("/")
+        common = next(
+            (depth for depth, (one, other) in enumerate(zip(above, folders, strict=False)) if one != other),
+            min(len(above), len(folders)),
+        )
+        lines += [f"{'  ' * depth}{folder}/" for depth, folder in enumerate(folders) if depth >= common]
+        lines.append(f"{'  ' * len(folders)}{last}")
+        above = folders
+    return lines
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else jsonlib.dumps(value, ensure_ascii=False)
+def _state(version: "SecretVersion") -> str:
+    if version.HasField("destroyed_at"):
+        return "destroyed"
+    if version.HasField("deleted_at"):
+        return "deleted"
+    return f"expires {moment(version.expires_at)}" if version.HasField("expires_at") else ""

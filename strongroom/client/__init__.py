@@ -26,7 +26,10 @@ from strongroom.client.catalog import Catalog
 from strongroom.client.keys import Keys
 from strongroom.client.managers import Managers
 from strongroom.client.models import Models
+from strongroom.client.providers import Providers
+from strongroom.client.root_key import RootKey
 from strongroom.client.rotation import Rotation
+from strongroom.client.secret_rotation import SecretRotation
 from strongroom.client.secrets import Secrets
 from strongroom.client.sessions import Sessions
 from strongroom.client.stores import Stores
@@ -67,6 +70,8 @@ class Client:
         self.managers = Managers(self._connection)
         self.rotation = Rotation(self._connection)
         self.secrets = Secrets(self._connection)
+        self.providers = Providers(self._connection)
+        self.secret_rotation = SecretRotation(self._connection)
         self.keys = Keys(self._connection)
         self.users = Users(self._connection)
         self.sessions = Sessions(self._connection, session)
@@ -76,6 +81,7 @@ class Client:
         self.audit = Audit(self._connection)
         self.admin = Admin(self._connection)
         self.stores = Stores(self._connection)
+        self.root_key = RootKey(self._connection)
 
     def headers(self) -> dict[str, str]:
         """The credential as HTTP headers, good for this moment: for calls over REST by other libraries."""

@@ -13,6 +13,7 @@ from strongroom.local.layout import Layout, write_private
 BOOTSTRAP_KEY = "STRONGROOM_BOOTSTRAP_API_KEY"
 BOOTSTRAP_KEY_FILE = "STRONGROOM_BOOTSTRAP_API_KEY_FILE"
 ROOT_KEY_FILE = "STRONGROOM_ROOT_KEY_FILE"
+KMS = "STRONGROOM_KMS"
 
 _MIN_KEY_CHARACTERS = 16
 _ROOT_KEY_BYTES = 32
@@ -67,7 +68,7 @@ def _root_key(layout: Layout, environment: Mapping[str, str]) -> Path:
     given = environment.get(ROOT_KEY_FILE)
     if given:
         return Path(given).absolute()
-    if not layout.root_key.exists():
+    if not layout.root_key.exists() and not _root_key_is_elsewhere(layout, environment):
         if layout.used:
             raise StartError(
                 f"{layout.root_key} is missing, and nothing in {layout.root} can be opened without it. "
@@ -75,6 +76,21 @@ def _root_key(layout: Layout, environment: Mapping[str, str]) -> Path:
             )
         write_private(layout.root_key, base64.b64encode(os.urandom(_ROOT_KEY_BYTES)).decode() + "\n")
     return layout.root_key
+
+
+def _root_key_is_elsewhere(layout: Layout, environment: Mapping[str, str]) -> bool:
+    """Whether a configuration names another root key; of data that is there the secrets service knows its own."""
+    given = environment.get(KMS)
+    file = Path(given) if given else layout.kms if layout.kms.exists() else None
+    if file is None or layout.used:
+        return file is not None
+    from services.secrets.root_keys import configuration
+    from services.shared.configuration import ConfigurationError
+
+    try:
+        return configuration.load(file, layout.root_key).primary != configuration.FILE
+    except ConfigurationError as error:
+        raise StartError(f"The root keys can't be read: {error}") from None
 
 
 def _make_identities(folder: Path) -> None:

@@ -23,6 +23,7 @@ _OWNERS = {
     "STRONGROOM_TOKEN": "",
     ROOT_KEY_FILE: "secrets",
     "STRONGROOM_KMS": "secrets",
+    "STRONGROOM_PROVIDERS": "secrets",
     "STRONGROOM_STORES": "models",
     "API_KEYS": "auth",
     "API_KEYS_FILE": "auth",
@@ -30,8 +31,9 @@ _OWNERS = {
     "CHAPKIT_API_KEYS": "auth",
     "JWT_SECRET": "auth",
 }
-# Credentials of stores.
+# Credentials of stores, of providers of secrets, and of systems that hold root keys.
 _STORE = re.compile(r"STRONGROOM_STORE_\w+")
+_SECRETS = re.compile(r"STRONGROOM_(PROVIDER|KMS)_\w+")
 # What else of ours is named after a secret is about credentials, and those are auth's.
 _SECRET = re.compile(r"STRONGROOM_\w*(KEY|PASSWORD|SECRET|TOKEN)\w*")
 
@@ -73,6 +75,8 @@ def service_environment(
 def _owner(name: str) -> str | None:
     if _STORE.fullmatch(name):
         return "models"
+    if _SECRETS.fullmatch(name):
+        return "secrets"
     return _OWNERS.get(name, "auth" if _SECRET.fullmatch(name) else None)
 
 

@@ -34,6 +34,11 @@ class Layout:
         return self.root / "root.key"
 
     @property
+    def kms(self) -> Path:
+        """Other root keys and where they are, if somebody has written it."""
+        return self.root / "kms.yaml"
+
+    @property
     def identities(self) -> Path:
         """`<service>.pem` and `<service>.pub.pem`."""
         return self.root / "keys"

@@ -23,9 +23,9 @@ from services.models.chunk_keys import Domain
 from services.models.multipart import FormInvalid
 from services.models.quantize import NotQuantizableError
 from services.models.stores import configuration
-from services.models.stores.configuration import ConfigurationError
 from services.models.stores.store import ObjectNotFound
 from services.models.tensors import NotSafetensors, TensorNotFound
+from services.shared.configuration import ConfigurationError
 from services.shared.errors import DataLoss
 from strongroom import bulk
 from strongroom.chunking import MAX_CHUNK, Chunker

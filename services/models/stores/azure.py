@@ -24,7 +24,7 @@ from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, ContainerC
 from requests import Session
 
 from services.models.stores.bounded import BoundedAdapter, expecting
-from services.models.stores.configuration import AzureConfiguration, ConfigurationError
+from services.models.stores.configuration import AzureConfiguration
 from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience, entries, understood
 from services.models.stores.store import (
     FOLDERS,
@@ -35,6 +35,7 @@ from services.models.stores.store import (
     folder,
     key_parts,
 )
+from services.shared.configuration import ConfigurationError
 from strongroom.chunking import Buffer
 
 _DISCARDED = "strongroomdiscarded"

@@ -15,16 +15,17 @@ from google.api_core.retry import Retry
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
-from google.cloud import storage
+from google.cloud import storage  # type: ignore[attr-defined]  # it is there only with its extra
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
 from requests.exceptions import RequestException
 
 from services.models.stores.bounded import BoundedAdapter, expecting
-from services.models.stores.configuration import ConfigurationError, GcsConfiguration
+from services.models.stores.configuration import GcsConfiguration
 from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience, entries, understood
 from services.models.stores.store import ObjectNotFound, StoredObject, StoreFull, StoreUnavailable, folder, key_parts
+from services.shared.configuration import ConfigurationError
 from strongroom.chunking import Buffer
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"

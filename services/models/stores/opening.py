@@ -4,7 +4,6 @@ from functools import partial
 
 from services.models.stores.configuration import (
     AzureConfiguration,
-    ConfigurationError,
     GcsConfiguration,
     LocalConfiguration,
     S3Configuration,
@@ -14,6 +13,7 @@ from services.models.stores.configuration import (
 from services.models.stores.late import LateStore
 from services.models.stores.local import LocalStore
 from services.models.stores.store import Store, StoreUnavailable
+from services.shared.configuration import ConfigurationError
 
 _EXTRAS = {"s3": "aws", "gcs": "gcp", "azure": "azure"}
 

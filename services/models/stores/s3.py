@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 
 from services.models.stores.bounded import bounded_pools, expecting
-from services.models.stores.configuration import ConfigurationError, S3Configuration
+from services.models.stores.configuration import S3Configuration
 from services.models.stores.parts import MARK, PAGE, USUAL, Conflict, PartWriter, Patience, entries, understood
 from services.models.stores.store import (
     FOLDERS,
@@ -24,6 +24,7 @@ from services.models.stores.store import (
     folder,
     key_parts,
 )
+from services.shared.configuration import ConfigurationError
 from strongroom.chunking import Buffer
 
 _CONNECTIONS = 64

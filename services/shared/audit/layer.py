@@ -68,7 +68,7 @@ def changes(method: access.Method) -> bool:
 
     Who signs in is known afterwards, and leaves a session that tells of it.
     """
-    reads = all(rule.permission.endswith(".read") for rule in method.rules)
+    reads = all(rule.permission.endswith(".read") for rule in method.rules if not rule.when)
     return method.audited and not method.public and not reads
 
 
@@ -161,16 +161,20 @@ class _Record:
 def resource_of(method: access.Method, request: Message | None, answer: Any = None) -> str:
     """What a call is about, in the words of the method's access rule, followed by version and file where there are any.
 
-    Of a method whose rule names none, the manager or the id in the request; of one that made something, with the id of
-    what it made. Never anything else of a message.
+    Of a method whose rule names none, the manager, the keys or the id in the request; of one that made something, with
+    the id of what it made. Never anything else of a message.
     """
     if request is None:
         return ""
-    template = next((rule.resource for rule in method.rules if rule.resource), "")
+    template = next((rule.resource for rule in method.rules if rule.resource and not rule.when), "")
     if not template and _text(request, "manager_id"):
         # Which model it is, only its answer knows.
         template = "managers/{manager_id}"
-    resource = access.fill(template, request) if template else _text(request, "id")
+    resource = access.fill(template, request) if template else _keys(request) or _text(request, "id")
+    for rule in method.rules:
+        # `providers/aws/secrets/prod/db` is another one than `secrets/prod/db`.
+        if rule.when and access.counts(rule, request):
+            resource = f"{access.fill(rule.resource, request)}/{resource}".rstrip("/")
     for part, name in (("versions", "version"), ("files", "path"), ("paths", "filepath")):
         # Of several files none is named: the event is about the version then.
         several = name == "path" and len(getattr(request, "more_paths", [])) > 0
@@ -179,6 +183,13 @@ def resource_of(method: access.Method, request: Message | None, answer: Any = No
     if isinstance(answer, Message) and not _text(request, "id") and (made := _text(answer, "id")):
         resource = f"{resource}/{made}" if resource else made
     return resource
+
+
+def _keys(request: Message) -> str:
+    """What a service asks of the key service is about: a key-encryption key, or the first of many keys."""
+    ids = [key.key_id for key in getattr(request, "keys", []) if _text(key, "key_id")]
+    kek = _text(request, "kek_id")
+    return f"keks/{kek}" if kek else f"keys/{','.join(ids)}" if ids else ""
 
 
 def _text(message: Message, name: str) -> str:

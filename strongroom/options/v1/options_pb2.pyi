@@ -37,6 +37,7 @@ class AccessRule(_message.Message):
     AUTHENTICATED_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     FILTERED_FIELD_NUMBER: _builtins.int
+    WHEN_FIELD_NUMBER: _builtins.int
     permission: _builtins.str
     """The permission that a grant of the caller must carry, for example `models.write`."""
     resource: _builtins.str
@@ -51,6 +52,10 @@ class AccessRule(_message.Message):
     """The caller needs `permission` on some resource, and the method leaves out of its answer
     whatever the caller may not see. `resource` is empty.
     """
+    when: _builtins.str
+    """The rule counts only where this field of the request is set; without it the others decide alone.
+    A method needs at least one rule that always counts.
+    """
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only the services of these names may call the method, with their own identity."""
@@ -64,10 +69,11 @@ class AccessRule(_message.Message):
         authenticated: _builtins.bool = ...,
         services: _abc.Iterable[_builtins.str] | None = ...,
         filtered: _builtins.bool = ...,
+        when: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticated", b"authenticated", "filtered", b"filtered", "permission", b"permission", "public", b"public", "resource", b"resource", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticated", b"authenticated", "filtered", b"filtered", "permission", b"permission", "public", b"public", "resource", b"resource", "services", b"services", "when", b"when"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,7 +110,8 @@ class KeyServiceServicer:
     """
 
     def CreateKek(self, request, context):
-        """Creates a KEK. Creating one that exists is fine: it is kept.
+        """Creates a KEK. Creating one that exists is fine: it is kept. FAILED_PRECONDITION with reason
+        KEK_DESTROYED if one of this id was destroyed: none ever gets it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,7 +164,9 @@ class KeyServiceServicer:
 
     def UnwrapKeys(self, request, context):
         """Unwraps keys. NOT_FOUND with reason KEY_NOT_FOUND if one was destroyed, never existed, belongs
-        to another service or was generated under another context.
+        to another service or was generated under another context. Every call is an audit event, and each
+        service may have so many keys unwrapped in a time (STRONGROOM_UNWRAP_LIMIT): RESOURCE_EXHAUSTED with
+        reason UNWRAP_LIMITED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,7 +203,7 @@ class KeyServiceServicer:
 
     def Decrypt(self, request, context):
         """Reverses Encrypt. INVALID_ARGUMENT with reason CIPHERTEXT_INVALID if the ciphertext or the
-        context is not what was encrypted.
+        context is not what was encrypted. Audited and limited as UnwrapKeys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

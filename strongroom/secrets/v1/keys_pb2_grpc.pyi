@@ -39,7 +39,9 @@ class KeyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> KeyServiceAsyncStub: ...
     CreateKek: _grpc.UnaryUnaryMultiCallable[_keys_pb2.CreateKekRequest, _keys_pb2.CreateKekResponse]
-    """Creates a KEK. Creating one that exists is fine: it is kept."""
+    """Creates a KEK. Creating one that exists is fine: it is kept. FAILED_PRECONDITION with reason
+    KEK_DESTROYED if one of this id was destroyed: none ever gets it again.
+    """
     GenerateKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GenerateKeysRequest, _keys_pb2.GenerateKeysResponse]
     """Generates 32-byte keys, stores each wrapped under the KEK's current version, and returns them.
     NOT_FOUND with reason KEK_NOT_FOUND.
@@ -67,7 +69,9 @@ class KeyServiceStub:
     """
     UnwrapKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.UnwrapKeysRequest, _keys_pb2.UnwrapKeysResponse]
     """Unwraps keys. NOT_FOUND with reason KEY_NOT_FOUND if one was destroyed, never existed, belongs
-    to another service or was generated under another context.
+    to another service or was generated under another context. Every call is an audit event, and each
+    service may have so many keys unwrapped in a time (STRONGROOM_UNWRAP_LIMIT): RESOURCE_EXHAUSTED with
+    reason UNWRAP_LIMITED.
     """
     DestroyKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.DestroyKeysRequest, _keys_pb2.DestroyKeysResponse]
     """Destroys wrapped keys: whatever they encrypted is lost for good. Destroying one that is gone
@@ -81,7 +85,7 @@ class KeyServiceStub:
     """Encrypts a small value under a KEK, for keys that are not 32 random bytes (a private key)."""
     Decrypt: _grpc.UnaryUnaryMultiCallable[_keys_pb2.DecryptRequest, _keys_pb2.DecryptResponse]
     """Reverses Encrypt. INVALID_ARGUMENT with reason CIPHERTEXT_INVALID if the ciphertext or the
-    context is not what was encrypted.
+    context is not what was encrypted. Audited and limited as UnwrapKeys.
     """
 
 @_typing.type_check_only
@@ -95,7 +99,9 @@ class KeyServiceAsyncStub(KeyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateKek: _aio.UnaryUnaryMultiCallable[_keys_pb2.CreateKekRequest, _keys_pb2.CreateKekResponse]  # type: ignore[assignment]
-    """Creates a KEK. Creating one that exists is fine: it is kept."""
+    """Creates a KEK. Creating one that exists is fine: it is kept. FAILED_PRECONDITION with reason
+    KEK_DESTROYED if one of this id was destroyed: none ever gets it again.
+    """
     GenerateKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.GenerateKeysRequest, _keys_pb2.GenerateKeysResponse]  # type: ignore[assignment]
     """Generates 32-byte keys, stores each wrapped under the KEK's current version, and returns them.
     NOT_FOUND with reason KEK_NOT_FOUND.
@@ -123,7 +129,9 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
     UnwrapKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.UnwrapKeysRequest, _keys_pb2.UnwrapKeysResponse]  # type: ignore[assignment]
     """Unwraps keys. NOT_FOUND with reason KEY_NOT_FOUND if one was destroyed, never existed, belongs
-    to another service or was generated under another context.
+    to another service or was generated under another context. Every call is an audit event, and each
+    service may have so many keys unwrapped in a time (STRONGROOM_UNWRAP_LIMIT): RESOURCE_EXHAUSTED with
+    reason UNWRAP_LIMITED.
     """
     DestroyKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.DestroyKeysRequest, _keys_pb2.DestroyKeysResponse]  # type: ignore[assignment]
     """Destroys wrapped keys: whatever they encrypted is lost for good. Destroying one that is gone
@@ -137,7 +145,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """Encrypts a small value under a KEK, for keys that are not 32 random bytes (a private key)."""
     Decrypt: _aio.UnaryUnaryMultiCallable[_keys_pb2.DecryptRequest, _keys_pb2.DecryptResponse]  # type: ignore[assignment]
     """Reverses Encrypt. INVALID_ARGUMENT with reason CIPHERTEXT_INVALID if the ciphertext or the
-    context is not what was encrypted.
+    context is not what was encrypted. Audited and limited as UnwrapKeys.
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -154,7 +162,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.CreateKekRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.CreateKekResponse, _abc.Awaitable[_keys_pb2.CreateKekResponse]]:
-        """Creates a KEK. Creating one that exists is fine: it is kept."""
+        """Creates a KEK. Creating one that exists is fine: it is kept. FAILED_PRECONDITION with reason
+        KEK_DESTROYED if one of this id was destroyed: none ever gets it again.
+        """
 
     @_abc_1.abstractmethod
     def GenerateKeys(
@@ -218,7 +228,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.UnwrapKeysResponse, _abc.Awaitable[_keys_pb2.UnwrapKeysResponse]]:
         """Unwraps keys. NOT_FOUND with reason KEY_NOT_FOUND if one was destroyed, never existed, belongs
-        to another service or was generated under another context.
+        to another service or was generated under another context. Every call is an audit event, and each
+        service may have so many keys unwrapped in a time (STRONGROOM_UNWRAP_LIMIT): RESOURCE_EXHAUSTED with
+        reason UNWRAP_LIMITED.
         """
 
     @_abc_1.abstractmethod
@@ -262,7 +274,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.DecryptResponse, _abc.Awaitable[_keys_pb2.DecryptResponse]]:
         """Reverses Encrypt. INVALID_ARGUMENT with reason CIPHERTEXT_INVALID if the ciphertext or the
-        context is not what was encrypted.
+        context is not what was encrypted. Audited and limited as UnwrapKeys.
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,69 +29,169 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#strongroom/secrets/v1/secrets.proto\x12\x15strongroom.secrets.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#strongroom/options/v1/options.proto\"r\n\rSecretVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x04 \x01(\t\"\x96\x01\n\rSecretSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x02 \x01(\r\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9c\x01\n\x13\x43reateSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12-\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01\"\xe7\x01\n\x13UpdateSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12-\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\x42\x13\n\x11_expected_version\"s\n\x19ListSecretVersionsRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\"T\n\x1aListSecretVersionsResponse\x12\x36\n\x08versions\x18\x01 \x03(\x0b\x32$.strongroom.secrets.v1.SecretVersion\"{\n\x10GetSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12\x0f\n\x07version\x18\x02 \x01(\r\"\x9d\x01\n\x11GetSecretResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12%\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x05 \x01(\t\"}\n\x12ListSecretsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12,\n\x06prefix\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x18\x80\x02\x32\x12^[A-Za-z0-9._/-]*$\"e\n\x13ListSecretsResponse\x12\x35\n\x07secrets\x18\x01 \x03(\x0b\x32$.strongroom.secrets.v1.SecretSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x13\x44\x65leteSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\"@\n\x14\x44\x65leteSecretResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x12\x64\x65stroyed_versions\x18\x02 \x01(\r2\xa6\x08\n\rSecretService\x12\xa8\x01\n\x0c\x43reateSecret\x12*.strongroom.secrets.v1.CreateSecretRequest\x1a$.strongroom.secrets.v1.SecretVersion\"F\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\xb8\xbb\x18\xc9\x01\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/api/v1/secrets:\x01*\x12\xad\x01\n\x0cUpdateSecret\x12*.strongroom.secrets.v1.UpdateSecretRequest\x1a$.strongroom.secrets.v1.SecretVersion\"K\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1e\x1a\x19/api/v1/secrets/{name=**}:\x01*\x12\xc6\x01\n\x12ListSecretVersions\x12\x30.strongroom.secrets.v1.ListSecretVersionsRequest\x1a\x31.strongroom.secrets.v1.ListSecretVersionsResponse\"K\xaa\xbb\x18\x1e\n\x0csecrets.list\x12\x0esecrets/{name}\x82\xd3\xe4\x93\x02#\x12!/api/v1/secrets/{name=**}:history\x12\xa7\x01\n\tGetSecret\x12\'.strongroom.secrets.v1.GetSecretRequest\x1a(.strongroom.secrets.v1.GetSecretResponse\"G\xaa\xbb\x18\x1e\n\x0csecrets.read\x12\x0esecrets/{name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/secrets/{name=**}\x12\x91\x01\n\x0bListSecrets\x12).strongroom.secrets.v1.ListSecretsRequest\x1a*.strongroom.secrets.v1.ListSecretsResponse\"+\xaa\xbb\x18\x10\n\x0csecrets.list0\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/secrets\x12\xb2\x01\n\x0c\x44\x65leteSecret\x12*.strongroom.secrets.v1.DeleteSecretRequest\x1a+.strongroom.secrets.v1.DeleteSecretResponse\"I\xaa\xbb\x18 \n\x0esecrets.delete\x12\x0esecrets/{name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1b*\x19/api/v1/secrets/{name=**}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#strongroom/secrets/v1/secrets.proto\x12\x15strongroom.secrets.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#strongroom/options/v1/options.proto\"\xb7\x02\n\rSecretVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x04 \x01(\t\x12\r\n\x05stage\x18\x05 \x01(\t\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndeleted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64\x65stroyed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08provider\x18\x0e \x01(\t\x12\x10\n\x08revision\x18\x0f \x01(\t\"\xe7\x02\n\rSecretSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x02 \x01(\r\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12@\n\x06labels\x18\x05 \x03(\x0b\x32\x30.strongroom.secrets.v1.SecretSummary.LabelsEntry\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndeleted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb0\x03\n\x13\x43reateSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12-\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01\x12|\n\x06labels\x18\x03 \x03(\x0b\x32\x36.strongroom.secrets.v1.CreateSecretRequest.LabelsEntryB4\xbaH1\x9a\x01.\x10 \"#r!\x18?2\x1d^[A-Za-z0-9][A-Za-z0-9._/-]*$*\x05r\x03\x18\x80\x02\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x08provider\x18\x0e \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,31})?$\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9f\x04\n\x13UpdateSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12-\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\x12|\n\x06labels\x18\x05 \x03(\x0b\x32\x36.strongroom.secrets.v1.UpdateSecretRequest.LabelsEntryB4\xbaH1\x9a\x01.\x10 \"#r!\x18?2\x1d^[A-Za-z0-9][A-Za-z0-9._/-]*$*\x05r\x03\x18\x80\x02\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x08provider\x18\x0e \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,31})?$\x12\"\n\x11\x65xpected_revision\x18\x0f \x01(\tB\x07\xbaH\x04r\x02\x18@\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x13\n\x11_expected_version\"\xd2\x01\n\x19StageSecretVersionRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12-\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x95\x01\n\x1bPromoteSecretVersionRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12\x1e\n\x07version\x18\x02 \x01(\rB\r\xbaH\n*\x08\x18\xff\xff\xff\xff\x07(\x01\"\x95\x01\n\x1b\x44iscardSecretVersionRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12\x1e\n\x07version\x18\x02 \x01(\rB\r\xbaH\n*\x08\x18\xff\xff\xff\xff\x07(\x01\"\x8f\x03\n\x11\x45\x64itSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12\x81\x01\n\nset_labels\x18\x02 \x03(\x0b\x32\x37.strongroom.secrets.v1.EditSecretRequest.SetLabelsEntryB4\xbaH1\x9a\x01.\x10 \"#r!\x18?2\x1d^[A-Za-z0-9][A-Za-z0-9._/-]*$*\x05r\x03\x18\x80\x02\x12%\n\rremove_labels\x18\x03 \x03(\tB\x0e\xbaH\x0b\x92\x01\x08\x10 \"\x04r\x02\x18?\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rnever_expires\x18\x05 \x01(\x08\x1a\x30\n\x0eSetLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe5\x01\n\x19ListSecretVersionsRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12\x1b\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x35\n\x08provider\x18\x0e \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,31})?$\"\xa3\x01\n\x1aListSecretVersionsResponse\x12\x36\n\x08versions\x18\x01 \x03(\x0b\x32$.strongroom.secrets.v1.SecretVersion\x12\x34\n\x06secret\x18\x02 \x01(\x0b\x32$.strongroom.secrets.v1.SecretSummary\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x81\x02\n\x10GetSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x32\n\x05stage\x18\x03 \x01(\tB#\xbaH r\x1eR\x00R\x07pendingR\x07\x63urrentR\x08previous\x12\x35\n\x08provider\x18\x0e \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,31})?$\x12\x19\n\x08revision\x18\x0f \x01(\tB\x07\xbaH\x04r\x02\x18@\"\x80\x02\n\x11GetSecretResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12%\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x05 \x01(\t\x12\r\n\x05stage\x18\x06 \x01(\t\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08provider\x18\x0e \x01(\t\x12\x10\n\x08revision\x18\x0f \x01(\t\"\x98\x02\n\x12ListSecretsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12,\n\x06prefix\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x18\x80\x02\x32\x12^[A-Za-z0-9._/-]*$\x12\x11\n\tby_folder\x18\x04 \x01(\x08\x12\x17\n\x05query\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12 \n\x05label\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x08\"\x07r\x05\x10\x01\x18\xc0\x02\x12\x14\n\x0cshow_deleted\x18\x07 \x01(\x08\x12\x35\n\x08provider\x18\x0e \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,31})?$\"v\n\x13ListSecretsResponse\x12\x35\n\x07secrets\x18\x01 \x03(\x0b\x32$.strongroom.secrets.v1.SecretSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07\x66olders\x18\x03 \x03(\t\"\xcf\x01\n\x13\x44\x65leteSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12)\n\x08versions\x18\x02 \x03(\rB\x17\xbaH\x14\x92\x01\x11\x10\xe8\x07\x18\x01\"\n*\x08\x18\xff\xff\xff\xff\x07(\x01\x12\x35\n\x08provider\x18\x0e \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,31})?$\">\n\x14\x44\x65leteSecretResponse\x12\x0c\n\x04name\x18\x01 \x01(\tJ\x04\x08\x02\x10\x03R\x12\x64\x65stroyed_versions\"\x9a\x01\n\x15UndeleteSecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12)\n\x08versions\x18\x02 \x03(\rB\x17\xbaH\x14\x92\x01\x11\x10\xe8\x07\x18\x01\"\n*\x08\x18\xff\xff\xff\xff\x07(\x01\"\x99\x01\n\x14\x44\x65stroySecretRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC\x18\x80\x02\x32>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$\x12)\n\x08versions\x18\x02 \x03(\rB\x17\xbaH\x14\x92\x01\x11\x10\xe8\x07\x18\x01\"\n*\x08\x18\xff\xff\xff\xff\x07(\x01\"A\n\x15\x44\x65stroySecretResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x12\x64\x65stroyed_versions\x18\x02 \x01(\r2\xdd\x13\n\rSecretService\x12\xdb\x01\n\x0c\x43reateSecret\x12*.strongroom.secrets.v1.CreateSecretRequest\x1a$.strongroom.secrets.v1.SecretVersion\"y\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\xaa\xbb\x18/\n\rproviders.use\x12\x14providers/{provider}:\x08provider\xb8\xbb\x18\xc9\x01\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/api/v1/secrets:\x01*\x12\xe0\x01\n\x0cUpdateSecret\x12*.strongroom.secrets.v1.UpdateSecretRequest\x1a$.strongroom.secrets.v1.SecretVersion\"~\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\xaa\xbb\x18/\n\rproviders.use\x12\x14providers/{provider}:\x08provider\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1e\x1a\x19/api/v1/secrets/{name=**}:\x01*\x12\xbf\x01\n\x12StageSecretVersion\x12\x30.strongroom.secrets.v1.StageSecretVersionRequest\x1a$.strongroom.secrets.v1.SecretVersion\"Q\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02$\"\x1f/api/v1/secrets/{name=**}:stage:\x01*\x12\xc5\x01\n\x14PromoteSecretVersion\x12\x32.strongroom.secrets.v1.PromoteSecretVersionRequest\x1a$.strongroom.secrets.v1.SecretVersion\"S\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02&\"!/api/v1/secrets/{name=**}:promote:\x01*\x12\xc5\x01\n\x14\x44iscardSecretVersion\x12\x32.strongroom.secrets.v1.DiscardSecretVersionRequest\x1a$.strongroom.secrets.v1.SecretVersion\"S\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02&\"!/api/v1/secrets/{name=**}:discard:\x01*\x12\xae\x01\n\nEditSecret\x12(.strongroom.secrets.v1.EditSecretRequest\x1a$.strongroom.secrets.v1.SecretSummary\"P\xaa\xbb\x18\x1f\n\rsecrets.write\x12\x0esecrets/{name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02#\"\x1e/api/v1/secrets/{name=**}:edit:\x01*\x12\xf9\x01\n\x12ListSecretVersions\x12\x30.strongroom.secrets.v1.ListSecretVersionsRequest\x1a\x31.strongroom.secrets.v1.ListSecretVersionsResponse\"~\xaa\xbb\x18\x1e\n\x0csecrets.list\x12\x0esecrets/{name}\xaa\xbb\x18/\n\rproviders.use\x12\x14providers/{provider}:\x08provider\x82\xd3\xe4\x93\x02#\x12!/api/v1/secrets/{name=**}:history\x12\xda\x01\n\tGetSecret\x12\'.strongroom.secrets.v1.GetSecretRequest\x1a(.strongroom.secrets.v1.GetSecretResponse\"z\xaa\xbb\x18\x1e\n\x0csecrets.read\x12\x0esecrets/{name}\xaa\xbb\x18/\n\rproviders.use\x12\x14providers/{provider}:\x08provider\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/secrets/{name=**}\x12\xc4\x01\n\x0bListSecrets\x12).strongroom.secrets.v1.ListSecretsRequest\x1a*.strongroom.secrets.v1.ListSecretsResponse\"^\xaa\xbb\x18\x10\n\x0csecrets.list0\x01\xaa\xbb\x18/\n\rproviders.use\x12\x14providers/{provider}:\x08provider\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/secrets\x12\xe5\x01\n\x0c\x44\x65leteSecret\x12*.strongroom.secrets.v1.DeleteSecretRequest\x1a+.strongroom.secrets.v1.DeleteSecretResponse\"|\xaa\xbb\x18 \n\x0esecrets.delete\x12\x0esecrets/{name}\xaa\xbb\x18/\n\rproviders.use\x12\x14providers/{provider}:\x08provider\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1b*\x19/api/v1/secrets/{name=**}\x12\xbb\x01\n\x0eUndeleteSecret\x12,.strongroom.secrets.v1.UndeleteSecretRequest\x1a$.strongroom.secrets.v1.SecretSummary\"U\xaa\xbb\x18 \n\x0esecrets.delete\x12\x0esecrets/{name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\'\"\"/api/v1/secrets/{name=**}:undelete:\x01*\x12\xc1\x01\n\rDestroySecret\x12+.strongroom.secrets.v1.DestroySecretRequest\x1a,.strongroom.secrets.v1.DestroySecretResponse\"U\xaa\xbb\x18!\n\x0fsecrets.destroy\x12\x0esecrets/{name}\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02&\"!/api/v1/secrets/{name=**}:destroy:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'strongroom.secrets.v1.secrets_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SECRETSUMMARY_LABELSENTRY']._loaded_options = None
+  _globals['_SECRETSUMMARY_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_CREATESECRETREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_CREATESECRETREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CREATESECRETREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CREATESECRETREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
   _globals['_CREATESECRETREQUEST'].fields_by_name['data']._loaded_options = None
   _globals['_CREATESECRETREQUEST'].fields_by_name['data']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_CREATESECRETREQUEST'].fields_by_name['labels']._loaded_options = None
+  _globals['_CREATESECRETREQUEST'].fields_by_name['labels']._serialized_options = b'\272H1\232\001.\020 \"#r!\030?2\035^[A-Za-z0-9][A-Za-z0-9._/-]*$*\005r\003\030\200\002'
+  _globals['_CREATESECRETREQUEST'].fields_by_name['provider']._loaded_options = None
+  _globals['_CREATESECRETREQUEST'].fields_by_name['provider']._serialized_options = b'\272H r\0362\034^([a-z0-9][a-z0-9-]{0,31})?$'
+  _globals['_UPDATESECRETREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_UPDATESECRETREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_UPDATESECRETREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_UPDATESECRETREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
   _globals['_UPDATESECRETREQUEST'].fields_by_name['data']._loaded_options = None
   _globals['_UPDATESECRETREQUEST'].fields_by_name['data']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_UPDATESECRETREQUEST'].fields_by_name['labels']._loaded_options = None
+  _globals['_UPDATESECRETREQUEST'].fields_by_name['labels']._serialized_options = b'\272H1\232\001.\020 \"#r!\030?2\035^[A-Za-z0-9][A-Za-z0-9._/-]*$*\005r\003\030\200\002'
+  _globals['_UPDATESECRETREQUEST'].fields_by_name['provider']._loaded_options = None
+  _globals['_UPDATESECRETREQUEST'].fields_by_name['provider']._serialized_options = b'\272H r\0362\034^([a-z0-9][a-z0-9-]{0,31})?$'
+  _globals['_UPDATESECRETREQUEST'].fields_by_name['expected_revision']._loaded_options = None
+  _globals['_UPDATESECRETREQUEST'].fields_by_name['expected_revision']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_STAGESECRETVERSIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_STAGESECRETVERSIONREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
+  _globals['_STAGESECRETVERSIONREQUEST'].fields_by_name['data']._loaded_options = None
+  _globals['_STAGESECRETVERSIONREQUEST'].fields_by_name['data']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_PROMOTESECRETVERSIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PROMOTESECRETVERSIONREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
+  _globals['_PROMOTESECRETVERSIONREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_PROMOTESECRETVERSIONREQUEST'].fields_by_name['version']._serialized_options = b'\272H\n*\010\030\377\377\377\377\007(\001'
+  _globals['_DISCARDSECRETVERSIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DISCARDSECRETVERSIONREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
+  _globals['_DISCARDSECRETVERSIONREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_DISCARDSECRETVERSIONREQUEST'].fields_by_name['version']._serialized_options = b'\272H\n*\010\030\377\377\377\377\007(\001'
+  _globals['_EDITSECRETREQUEST_SETLABELSENTRY']._loaded_options = None
+  _globals['_EDITSECRETREQUEST_SETLABELSENTRY']._serialized_options = b'8\001'
+  _globals['_EDITSECRETREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_EDITSECRETREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
+  _globals['_EDITSECRETREQUEST'].fields_by_name['set_labels']._loaded_options = None
+  _globals['_EDITSECRETREQUEST'].fields_by_name['set_labels']._serialized_options = b'\272H1\232\001.\020 \"#r!\030?2\035^[A-Za-z0-9][A-Za-z0-9._/-]*$*\005r\003\030\200\002'
+  _globals['_EDITSECRETREQUEST'].fields_by_name['remove_labels']._loaded_options = None
+  _globals['_EDITSECRETREQUEST'].fields_by_name['remove_labels']._serialized_options = b'\272H\013\222\001\010\020 \"\004r\002\030?'
   _globals['_LISTSECRETVERSIONSREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_LISTSECRETVERSIONSREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
+  _globals['_LISTSECRETVERSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTSECRETVERSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_LISTSECRETVERSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTSECRETVERSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTSECRETVERSIONSREQUEST'].fields_by_name['provider']._loaded_options = None
+  _globals['_LISTSECRETVERSIONSREQUEST'].fields_by_name['provider']._serialized_options = b'\272H r\0362\034^([a-z0-9][a-z0-9-]{0,31})?$'
   _globals['_GETSECRETREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETSECRETREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
+  _globals['_GETSECRETREQUEST'].fields_by_name['stage']._loaded_options = None
+  _globals['_GETSECRETREQUEST'].fields_by_name['stage']._serialized_options = b'\272H r\036R\000R\007pendingR\007currentR\010previous'
+  _globals['_GETSECRETREQUEST'].fields_by_name['provider']._loaded_options = None
+  _globals['_GETSECRETREQUEST'].fields_by_name['provider']._serialized_options = b'\272H r\0362\034^([a-z0-9][a-z0-9-]{0,31})?$'
+  _globals['_GETSECRETREQUEST'].fields_by_name['revision']._loaded_options = None
+  _globals['_GETSECRETREQUEST'].fields_by_name['revision']._serialized_options = b'\272H\004r\002\030@'
   _globals['_LISTSECRETSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSECRETSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
   _globals['_LISTSECRETSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSECRETSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_LISTSECRETSREQUEST'].fields_by_name['prefix']._loaded_options = None
   _globals['_LISTSECRETSREQUEST'].fields_by_name['prefix']._serialized_options = b'\272H\031r\027\030\200\0022\022^[A-Za-z0-9._/-]*$'
+  _globals['_LISTSECRETSREQUEST'].fields_by_name['query']._loaded_options = None
+  _globals['_LISTSECRETSREQUEST'].fields_by_name['query']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_LISTSECRETSREQUEST'].fields_by_name['label']._loaded_options = None
+  _globals['_LISTSECRETSREQUEST'].fields_by_name['label']._serialized_options = b'\272H\016\222\001\013\020\010\"\007r\005\020\001\030\300\002'
+  _globals['_LISTSECRETSREQUEST'].fields_by_name['provider']._loaded_options = None
+  _globals['_LISTSECRETSREQUEST'].fields_by_name['provider']._serialized_options = b'\272H r\0362\034^([a-z0-9][a-z0-9-]{0,31})?$'
   _globals['_DELETESECRETREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETESECRETREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
+  _globals['_DELETESECRETREQUEST'].fields_by_name['versions']._loaded_options = None
+  _globals['_DELETESECRETREQUEST'].fields_by_name['versions']._serialized_options = b'\272H\024\222\001\021\020\350\007\030\001\"\n*\010\030\377\377\377\377\007(\001'
+  _globals['_DELETESECRETREQUEST'].fields_by_name['provider']._loaded_options = None
+  _globals['_DELETESECRETREQUEST'].fields_by_name['provider']._serialized_options = b'\272H r\0362\034^([a-z0-9][a-z0-9-]{0,31})?$'
+  _globals['_UNDELETESECRETREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_UNDELETESECRETREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
+  _globals['_UNDELETESECRETREQUEST'].fields_by_name['versions']._loaded_options = None
+  _globals['_UNDELETESECRETREQUEST'].fields_by_name['versions']._serialized_options = b'\272H\024\222\001\021\020\350\007\030\001\"\n*\010\030\377\377\377\377\007(\001'
+  _globals['_DESTROYSECRETREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DESTROYSECRETREQUEST'].fields_by_name['name']._serialized_options = b'\272HErC\030\200\0022>^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$'
+  _globals['_DESTROYSECRETREQUEST'].fields_by_name['versions']._loaded_options = None
+  _globals['_DESTROYSECRETREQUEST'].fields_by_name['versions']._serialized_options = b'\272H\024\222\001\021\020\350\007\030\001\"\n*\010\030\377\377\377\377\007(\001'
   _globals['_SECRETSERVICE'].methods_by_name['CreateSecret']._loaded_options = None
-  _globals['_SECRETSERVICE'].methods_by_name['CreateSecret']._serialized_options = b'\252\273\030\037\n\rsecrets.write\022\016secrets/{name}\270\273\030\311\001\300\273\030\001\202\323\344\223\002\024\"\017/api/v1/secrets:\001*'
+  _globals['_SECRETSERVICE'].methods_by_name['CreateSecret']._serialized_options = b'\252\273\030\037\n\rsecrets.write\022\016secrets/{name}\252\273\030/\n\rproviders.use\022\024providers/{provider}:\010provider\270\273\030\311\001\300\273\030\001\202\323\344\223\002\024\"\017/api/v1/secrets:\001*'
   _globals['_SECRETSERVICE'].methods_by_name['UpdateSecret']._loaded_options = None
-  _globals['_SECRETSERVICE'].methods_by_name['UpdateSecret']._serialized_options = b'\252\273\030\037\n\rsecrets.write\022\016secrets/{name}\300\273\030\001\202\323\344\223\002\036\032\031/api/v1/secrets/{name=**}:\001*'
+  _globals['_SECRETSERVICE'].methods_by_name['UpdateSecret']._serialized_options = b'\252\273\030\037\n\rsecrets.write\022\016secrets/{name}\252\273\030/\n\rproviders.use\022\024providers/{provider}:\010provider\300\273\030\001\202\323\344\223\002\036\032\031/api/v1/secrets/{name=**}:\001*'
+  _globals['_SECRETSERVICE'].methods_by_name['StageSecretVersion']._loaded_options = None
+  _globals['_SECRETSERVICE'].methods_by_name['StageSecretVersion']._serialized_options = b'\252\273\030\037\n\rsecrets.write\022\016secrets/{name}\300\273\030\001\202\323\344\223\002$\"\037/api/v1/secrets/{name=**}:stage:\001*'
+  _globals['_SECRETSERVICE'].methods_by_name['PromoteSecretVersion']._loaded_options = None
+  _globals['_SECRETSERVICE'].methods_by_name['PromoteSecretVersion']._serialized_options = b'\252\273\030\037\n\rsecrets.write\022\016secrets/{name}\300\273\030\001\202\323\344\223\002&\"!/api/v1/secrets/{name=**}:promote:\001*'
+  _globals['_SECRETSERVICE'].methods_by_name['DiscardSecretVersion']._loaded_options = None
+  _globals['_SECRETSERVICE'].methods_by_name['DiscardSecretVersion']._serialized_options = b'\252\273\030\037\n\rsecrets.write\022\016secrets/{name}\300\273\030\001\202\323\344\223\002&\"!/api/v1/secrets/{name=**}:discard:\001*'
+  _globals['_SECRETSERVICE'].methods_by_name['EditSecret']._loaded_options = None
+  _globals['_SECRETSERVICE'].methods_by_name['EditSecret']._serialized_options = b'\252\273\030\037\n\rsecrets.write\022\016secrets/{name}\300\273\030\001\202\323\344\223\002#\"\036/api/v1/secrets/{name=**}:edit:\001*'
   _globals['_SECRETSERVICE'].methods_by_name['ListSecretVersions']._loaded_options = None
-  _globals['_SECRETSERVICE'].methods_by_name['ListSecretVersions']._serialized_options = b'\252\273\030\036\n\014secrets.list\022\016secrets/{name}\202\323\344\223\002#\022!/api/v1/secrets/{name=**}:history'
+  _globals['_SECRETSERVICE'].methods_by_name['ListSecretVersions']._serialized_options = b'\252\273\030\036\n\014secrets.list\022\016secrets/{name}\252\273\030/\n\rproviders.use\022\024providers/{provider}:\010provider\202\323\344\223\002#\022!/api/v1/secrets/{name=**}:history'
   _globals['_SECRETSERVICE'].methods_by_name['GetSecret']._loaded_options = None
-  _globals['_SECRETSERVICE'].methods_by_name['GetSecret']._serialized_options = b'\252\273\030\036\n\014secrets.read\022\016secrets/{name}\300\273\030\001\202\323\344\223\002\033\022\031/api/v1/secrets/{name=**}'
+  _globals['_SECRETSERVICE'].methods_by_name['GetSecret']._serialized_options = b'\252\273\030\036\n\014secrets.read\022\016secrets/{name}\252\273\030/\n\rproviders.use\022\024providers/{provider}:\010provider\300\273\030\001\202\323\344\223\002\033\022\031/api/v1/secrets/{name=**}'
   _globals['_SECRETSERVICE'].methods_by_name['ListSecrets']._loaded_options = None
-  _globals['_SECRETSERVICE'].methods_by_name['ListSecrets']._serialized_options = b'\252\273\030\020\n\014secrets.list0\001\202\323\344\223\002\021\022\017/api/v1/secrets'
+  _globals['_SECRETSERVICE'].methods_by_name['ListSecrets']._serialized_options = b'\252\273\030\020\n\014secrets.list0\001\252\273\030/\n\rproviders.use\022\024providers/{provider}:\010provider\202\323\344\223\002\021\022\017/api/v1/secrets'
   _globals['_SECRETSERVICE'].methods_by_name['DeleteSecret']._loaded_options = None
-  _globals['_SECRETSERVICE'].methods_by_name['DeleteSecret']._serialized_options = b'\252\273\030 \n\016secrets.delete\022\016secrets/{name}\300\273\030\001\202\323\344\223\002\033*\031/api/v1/secrets/{name=**}'
-  _globals['_SECRETVERSION']._serialized_start=221
-  _globals['_SECRETVERSION']._serialized_end=335
-  _globals['_SECRETSUMMARY']._serialized_start=338
-  _globals['_SECRETSUMMARY']._serialized_end=488
-  _globals['_CREATESECRETREQUEST']._serialized_start=491
-  _globals['_CREATESECRETREQUEST']._serialized_end=647
-  _globals['_UPDATESECRETREQUEST']._serialized_start=650
-  _globals['_UPDATESECRETREQUEST']._serialized_end=881
-  _globals['_LISTSECRETVERSIONSREQUEST']._serialized_start=883
-  _globals['_LISTSECRETVERSIONSREQUEST']._serialized_end=998
-  _globals['_LISTSECRETVERSIONSRESPONSE']._serialized_start=1000
-  _globals['_LISTSECRETVERSIONSRESPONSE']._serialized_end=1084
-  _globals['_GETSECRETREQUEST']._serialized_start=1086
-  _globals['_GETSECRETREQUEST']._serialized_end=1209
-  _globals['_GETSECRETRESPONSE']._serialized_start=1212
-  _globals['_GETSECRETRESPONSE']._serialized_end=1369
-  _globals['_LISTSECRETSREQUEST']._serialized_start=1371
-  _globals['_LISTSECRETSREQUEST']._serialized_end=1496
-  _globals['_LISTSECRETSRESPONSE']._serialized_start=1498
-  _globals['_LISTSECRETSRESPONSE']._serialized_end=1599
-  _globals['_DELETESECRETREQUEST']._serialized_start=1601
-  _globals['_DELETESECRETREQUEST']._serialized_end=1710
-  _globals['_DELETESECRETRESPONSE']._serialized_start=1712
-  _globals['_DELETESECRETRESPONSE']._serialized_end=1776
-  _globals['_SECRETSERVICE']._serialized_start=1779
-  _globals['_SECRETSERVICE']._serialized_end=2841
+  _globals['_SECRETSERVICE'].methods_by_name['DeleteSecret']._serialized_options = b'\252\273\030 \n\016secrets.delete\022\016secrets/{name}\252\273\030/\n\rproviders.use\022\024providers/{provider}:\010provider\300\273\030\001\202\323\344\223\002\033*\031/api/v1/secrets/{name=**}'
+  _globals['_SECRETSERVICE'].methods_by_name['UndeleteSecret']._loaded_options = None
+  _globals['_SECRETSERVICE'].methods_by_name['UndeleteSecret']._serialized_options = b'\252\273\030 \n\016secrets.delete\022\016secrets/{name}\300\273\030\001\202\323\344\223\002\'\"\"/api/v1/secrets/{name=**}:undelete:\001*'
+  _globals['_SECRETSERVICE'].methods_by_name['DestroySecret']._loaded_options = None
+  _globals['_SECRETSERVICE'].methods_by_name['DestroySecret']._serialized_options = b'\252\273\030!\n\017secrets.destroy\022\016secrets/{name}\300\273\030\001\202\323\344\223\002&\"!/api/v1/secrets/{name=**}:destroy:\001*'
+  _globals['_SECRETVERSION']._serialized_start=222
+  _globals['_SECRETVERSION']._serialized_end=533
+  _globals['_SECRETSUMMARY']._serialized_start=536
+  _globals['_SECRETSUMMARY']._serialized_end=895
+  _globals['_SECRETSUMMARY_LABELSENTRY']._serialized_start=850
+  _globals['_SECRETSUMMARY_LABELSENTRY']._serialized_end=895
+  _globals['_CREATESECRETREQUEST']._serialized_start=898
+  _globals['_CREATESECRETREQUEST']._serialized_end=1330
+  _globals['_CREATESECRETREQUEST_LABELSENTRY']._serialized_start=850
+  _globals['_CREATESECRETREQUEST_LABELSENTRY']._serialized_end=895
+  _globals['_UPDATESECRETREQUEST']._serialized_start=1333
+  _globals['_UPDATESECRETREQUEST']._serialized_end=1876
+  _globals['_UPDATESECRETREQUEST_LABELSENTRY']._serialized_start=850
+  _globals['_UPDATESECRETREQUEST_LABELSENTRY']._serialized_end=895
+  _globals['_STAGESECRETVERSIONREQUEST']._serialized_start=1879
+  _globals['_STAGESECRETVERSIONREQUEST']._serialized_end=2089
+  _globals['_PROMOTESECRETVERSIONREQUEST']._serialized_start=2092
+  _globals['_PROMOTESECRETVERSIONREQUEST']._serialized_end=2241
+  _globals['_DISCARDSECRETVERSIONREQUEST']._serialized_start=2244
+  _globals['_DISCARDSECRETVERSIONREQUEST']._serialized_end=2393
+  _globals['_EDITSECRETREQUEST']._serialized_start=2396
+  _globals['_EDITSECRETREQUEST']._serialized_end=2795
+  _globals['_EDITSECRETREQUEST_SETLABELSENTRY']._serialized_start=2747
+  _globals['_EDITSECRETREQUEST_SETLABELSENTRY']._serialized_end=2795
+  _globals['_LISTSECRETVERSIONSREQUEST']._serialized_start=2798
+  _globals['_LISTSECRETVERSIONSREQUEST']._serialized_end=3027
+  _globals['_LISTSECRETVERSIONSRESPONSE']._serialized_start=3030
+  _globals['_LISTSECRETVERSIONSRESPONSE']._serialized_end=3193
+  _globals['_GETSECRETREQUEST']._serialized_start=3196
+  _globals['_GETSECRETREQUEST']._serialized_end=3453
+  _globals['_GETSECRETRESPONSE']._serialized_start=3456
+  _globals['_GETSECRETRESPONSE']._serialized_end=3712
+  _globals['_LISTSECRETSREQUEST']._serialized_start=3715
+  _globals['_LISTSECRETSREQUEST']._serialized_end=3995
+  _globals['_LISTSECRETSRESPONSE']._serialized_start=3997
+  _globals['_LISTSECRETSRESPONSE']._serialized_end=4115
+  _globals['_DELETESECRETREQUEST']._serialized_start=4118
+  _globals['_DELETESECRETREQUEST']._serialized_end=4325
+  _globals['_DELETESECRETRESPONSE']._serialized_start=4327
+  _globals['_DELETESECRETRESPONSE']._serialized_end=4389
+  _globals['_UNDELETESECRETREQUEST']._serialized_start=4392
+  _globals['_UNDELETESECRETREQUEST']._serialized_end=4546
+  _globals['_DESTROYSECRETREQUEST']._serialized_start=4549
+  _globals['_DESTROYSECRETREQUEST']._serialized_end=4702
+  _globals['_DESTROYSECRETRESPONSE']._serialized_start=4704
+  _globals['_DESTROYSECRETRESPONSE']._serialized_end=4769
+  _globals['_SECRETSERVICE']._serialized_start=4772
+  _globals['_SECRETSERVICE']._serialized_end=7297
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,9 @@ if _version_not_supported:
 
 class SecretServiceStub:
     """Keeps secrets. A name is a path such as `prod/db`; each write adds a version.
+
+    A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
+    `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
     """
 
     def __init__(self, channel):
@@ -44,6 +47,26 @@ class SecretServiceStub:
                 '/strongroom.secrets.v1.SecretService/UpdateSecret',
                 request_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.UpdateSecretRequest.SerializeToString,
                 response_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.FromString,
+                _registered_method=True)
+        self.StageSecretVersion = channel.unary_unary(
+                '/strongroom.secrets.v1.SecretService/StageSecretVersion',
+                request_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.StageSecretVersionRequest.SerializeToString,
+                response_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.FromString,
+                _registered_method=True)
+        self.PromoteSecretVersion = channel.unary_unary(
+                '/strongroom.secrets.v1.SecretService/PromoteSecretVersion',
+                request_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.PromoteSecretVersionRequest.SerializeToString,
+                response_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.FromString,
+                _registered_method=True)
+        self.DiscardSecretVersion = channel.unary_unary(
+                '/strongroom.secrets.v1.SecretService/DiscardSecretVersion',
+                request_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DiscardSecretVersionRequest.SerializeToString,
+                response_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.FromString,
+                _registered_method=True)
+        self.EditSecret = channel.unary_unary(
+                '/strongroom.secrets.v1.SecretService/EditSecret',
+                request_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.EditSecretRequest.SerializeToString,
+                response_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretSummary.FromString,
                 _registered_method=True)
         self.ListSecretVersions = channel.unary_unary(
                 '/strongroom.secrets.v1.SecretService/ListSecretVersions',
@@ -65,14 +88,28 @@ class SecretServiceStub:
                 request_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DeleteSecretRequest.SerializeToString,
                 response_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DeleteSecretResponse.FromString,
                 _registered_method=True)
+        self.UndeleteSecret = channel.unary_unary(
+                '/strongroom.secrets.v1.SecretService/UndeleteSecret',
+                request_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.UndeleteSecretRequest.SerializeToString,
+                response_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretSummary.FromString,
+                _registered_method=True)
+        self.DestroySecret = channel.unary_unary(
+                '/strongroom.secrets.v1.SecretService/DestroySecret',
+                request_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DestroySecretRequest.SerializeToString,
+                response_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DestroySecretResponse.FromString,
+                _registered_method=True)
 
 
 class SecretServiceServicer:
     """Keeps secrets. A name is a path such as `prod/db`; each write adds a version.
+
+    A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
+    `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
     """
 
     def CreateSecret(self, request, context):
-        """Creates a secret with its first version. ALREADY_EXISTS with reason SECRET_EXISTS.
+        """Creates a secret with its first version. ALREADY_EXISTS with reason SECRET_EXISTS. One that was deleted is
+        begun anew: what it held before stays deleted.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -81,8 +118,48 @@ class SecretServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSecret(self, request, context):
-        """Adds a version to a secret. NOT_FOUND with reason SECRET_NOT_FOUND unless `allow_missing`;
-        ABORTED with reason VERSION_MISMATCH if `expected_version` is not the current one.
+        """Adds a version to a secret and makes it the current one. NOT_FOUND with reason SECRET_NOT_FOUND or
+        SECRET_DELETED unless `allow_missing`; ABORTED with reason VERSION_MISMATCH if `expected_version` is not the
+        current one.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StageSecretVersion(self, request, context):
+        """Adds a pending version, which `GetSecret` serves only where it is asked for. FAILED_PRECONDITION with reason
+        VERSION_PENDING while there is another.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteSecretVersion(self, request, context):
+        """Makes the pending version the current one, and the current one the previous. Of a version that is current
+        already nothing changes. FAILED_PRECONDITION with reason VERSION_NOT_PENDING.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscardSecretVersion(self, request, context):
+        """Destroys the pending version. FAILED_PRECONDITION with reason VERSION_NOT_PENDING.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EditSecret(self, request, context):
+        """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
+        reason LABELS_INVALID beyond 32 labels.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -91,29 +168,49 @@ class SecretServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSecretVersions(self, request, context):
-        """Lists the versions of a secret, newest first, without their values.
+        """Lists the versions of a secret, newest first, without their values; those that are deleted and destroyed too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSecret(self, request, context):
-        """Reads a version of a secret with its value. NOT_FOUND with reason SECRET_NOT_FOUND or
-        SECRET_VERSION_NOT_FOUND.
+        """Reads a version of a secret with its value: the current one, or the one that is named by number or by stage.
+        NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED, SECRET_VERSION_NOT_FOUND, SECRET_STAGE_NOT_FOUND,
+        SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED; FAILED_PRECONDITION with reason SECRET_VERSION_EXPIRED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSecrets(self, request, context):
-        """Lists secrets by name, without values: those the caller may list.
+        """Lists secrets by name, without values: those the caller may list. Finds them by the beginning of their names,
+        folder by folder, by words and by labels.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSecret(self, request, context):
-        """Deletes a secret with all of its versions and destroys the key they were encrypted with.
+        """Deletes a secret, or single versions of it, so that `UndeleteSecret` can bring them back. FAILED_PRECONDITION
+        with reason VERSION_PENDING for the pending version, which is discarded instead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteSecret(self, request, context):
+        """Brings back a deleted secret, or single deleted versions. NOT_FOUND with reason SECRET_VERSION_DESTROYED for
+        what is destroyed.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DestroySecret(self, request, context):
+        """Destroys single versions for good, or a secret with all of its versions and the key they were encrypted with.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,6 +228,26 @@ def add_SecretServiceServicer_to_server(servicer, server):
                     servicer.UpdateSecret,
                     request_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.UpdateSecretRequest.FromString,
                     response_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.SerializeToString,
+            ),
+            'StageSecretVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.StageSecretVersion,
+                    request_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.StageSecretVersionRequest.FromString,
+                    response_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.SerializeToString,
+            ),
+            'PromoteSecretVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteSecretVersion,
+                    request_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.PromoteSecretVersionRequest.FromString,
+                    response_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.SerializeToString,
+            ),
+            'DiscardSecretVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscardSecretVersion,
+                    request_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DiscardSecretVersionRequest.FromString,
+                    response_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.SerializeToString,
+            ),
+            'EditSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.EditSecret,
+                    request_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.EditSecretRequest.FromString,
+                    response_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretSummary.SerializeToString,
             ),
             'ListSecretVersions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSecretVersions,
@@ -152,6 +269,16 @@ def add_SecretServiceServicer_to_server(servicer, server):
                     request_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DeleteSecretRequest.FromString,
                     response_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DeleteSecretResponse.SerializeToString,
             ),
+            'UndeleteSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteSecret,
+                    request_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.UndeleteSecretRequest.FromString,
+                    response_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretSummary.SerializeToString,
+            ),
+            'DestroySecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.DestroySecret,
+                    request_deserializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DestroySecretRequest.FromString,
+                    response_serializer=strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DestroySecretResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'strongroom.secrets.v1.SecretService', rpc_method_handlers)
@@ -162,6 +289,9 @@ def add_SecretServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SecretService:
     """Keeps secrets. A name is a path such as `prod/db`; each write adds a version.
+
+    A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
+    `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
     """
 
     @staticmethod
@@ -208,6 +338,114 @@ class SecretService:
             '/strongroom.secrets.v1.SecretService/UpdateSecret',
             strongroom_dot_secrets_dot_v1_dot_secrets__pb2.UpdateSecretRequest.SerializeToString,
             strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StageSecretVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.secrets.v1.SecretService/StageSecretVersion',
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.StageSecretVersionRequest.SerializeToString,
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteSecretVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.secrets.v1.SecretService/PromoteSecretVersion',
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.PromoteSecretVersionRequest.SerializeToString,
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscardSecretVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.secrets.v1.SecretService/DiscardSecretVersion',
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DiscardSecretVersionRequest.SerializeToString,
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EditSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.secrets.v1.SecretService/EditSecret',
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.EditSecretRequest.SerializeToString,
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretSummary.FromString,
             options,
             channel_credentials,
             insecure,
@@ -316,6 +554,60 @@ class SecretService:
             '/strongroom.secrets.v1.SecretService/DeleteSecret',
             strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DeleteSecretRequest.SerializeToString,
             strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DeleteSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.secrets.v1.SecretService/UndeleteSecret',
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.UndeleteSecretRequest.SerializeToString,
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.SecretSummary.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DestroySecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.secrets.v1.SecretService/DestroySecret',
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DestroySecretRequest.SerializeToString,
+            strongroom_dot_secrets_dot_v1_dot_secrets__pb2.DestroySecretResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,63 +27,151 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SecretServiceStub:
-    """Keeps secrets. A name is a path such as `prod/db`; each write adds a version."""
+    """Keeps secrets. A name is a path such as `prod/db`; each write adds a version.
+
+    A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
+    `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SecretServiceAsyncStub: ...
     CreateSecret: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.CreateSecretRequest, _secrets_pb2.SecretVersion]
-    """Creates a secret with its first version. ALREADY_EXISTS with reason SECRET_EXISTS.
+    """Creates a secret with its first version. ALREADY_EXISTS with reason SECRET_EXISTS. One that was deleted is
+    begun anew: what it held before stays deleted.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     UpdateSecret: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.UpdateSecretRequest, _secrets_pb2.SecretVersion]
-    """Adds a version to a secret. NOT_FOUND with reason SECRET_NOT_FOUND unless `allow_missing`;
-    ABORTED with reason VERSION_MISMATCH if `expected_version` is not the current one.
+    """Adds a version to a secret and makes it the current one. NOT_FOUND with reason SECRET_NOT_FOUND or
+    SECRET_DELETED unless `allow_missing`; ABORTED with reason VERSION_MISMATCH if `expected_version` is not the
+    current one.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    StageSecretVersion: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.StageSecretVersionRequest, _secrets_pb2.SecretVersion]
+    """Adds a pending version, which `GetSecret` serves only where it is asked for. FAILED_PRECONDITION with reason
+    VERSION_PENDING while there is another.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    PromoteSecretVersion: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.PromoteSecretVersionRequest, _secrets_pb2.SecretVersion]
+    """Makes the pending version the current one, and the current one the previous. Of a version that is current
+    already nothing changes. FAILED_PRECONDITION with reason VERSION_NOT_PENDING.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    DiscardSecretVersion: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.DiscardSecretVersionRequest, _secrets_pb2.SecretVersion]
+    """Destroys the pending version. FAILED_PRECONDITION with reason VERSION_NOT_PENDING.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    EditSecret: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.EditSecretRequest, _secrets_pb2.SecretSummary]
+    """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
+    reason LABELS_INVALID beyond 32 labels.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     ListSecretVersions: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.ListSecretVersionsRequest, _secrets_pb2.ListSecretVersionsResponse]
-    """Lists the versions of a secret, newest first, without their values."""
+    """Lists the versions of a secret, newest first, without their values; those that are deleted and destroyed too."""
     GetSecret: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.GetSecretRequest, _secrets_pb2.GetSecretResponse]
-    """Reads a version of a secret with its value. NOT_FOUND with reason SECRET_NOT_FOUND or
-    SECRET_VERSION_NOT_FOUND.
+    """Reads a version of a secret with its value: the current one, or the one that is named by number or by stage.
+    NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED, SECRET_VERSION_NOT_FOUND, SECRET_STAGE_NOT_FOUND,
+    SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED; FAILED_PRECONDITION with reason SECRET_VERSION_EXPIRED.
     """
     ListSecrets: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.ListSecretsRequest, _secrets_pb2.ListSecretsResponse]
-    """Lists secrets by name, without values: those the caller may list."""
+    """Lists secrets by name, without values: those the caller may list. Finds them by the beginning of their names,
+    folder by folder, by words and by labels.
+    """
     DeleteSecret: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.DeleteSecretRequest, _secrets_pb2.DeleteSecretResponse]
-    """Deletes a secret with all of its versions and destroys the key they were encrypted with."""
+    """Deletes a secret, or single versions of it, so that `UndeleteSecret` can bring them back. FAILED_PRECONDITION
+    with reason VERSION_PENDING for the pending version, which is discarded instead.
+    """
+    UndeleteSecret: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.UndeleteSecretRequest, _secrets_pb2.SecretSummary]
+    """Brings back a deleted secret, or single deleted versions. NOT_FOUND with reason SECRET_VERSION_DESTROYED for
+    what is destroyed.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    DestroySecret: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.DestroySecretRequest, _secrets_pb2.DestroySecretResponse]
+    """Destroys single versions for good, or a secret with all of its versions and the key they were encrypted with."""
 
 @_typing.type_check_only
 class SecretServiceAsyncStub(SecretServiceStub):
-    """Keeps secrets. A name is a path such as `prod/db`; each write adds a version."""
+    """Keeps secrets. A name is a path such as `prod/db`; each write adds a version.
+
+    A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
+    `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSecret: _aio.UnaryUnaryMultiCallable[_secrets_pb2.CreateSecretRequest, _secrets_pb2.SecretVersion]  # type: ignore[assignment]
-    """Creates a secret with its first version. ALREADY_EXISTS with reason SECRET_EXISTS.
+    """Creates a secret with its first version. ALREADY_EXISTS with reason SECRET_EXISTS. One that was deleted is
+    begun anew: what it held before stays deleted.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     UpdateSecret: _aio.UnaryUnaryMultiCallable[_secrets_pb2.UpdateSecretRequest, _secrets_pb2.SecretVersion]  # type: ignore[assignment]
-    """Adds a version to a secret. NOT_FOUND with reason SECRET_NOT_FOUND unless `allow_missing`;
-    ABORTED with reason VERSION_MISMATCH if `expected_version` is not the current one.
+    """Adds a version to a secret and makes it the current one. NOT_FOUND with reason SECRET_NOT_FOUND or
+    SECRET_DELETED unless `allow_missing`; ABORTED with reason VERSION_MISMATCH if `expected_version` is not the
+    current one.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    StageSecretVersion: _aio.UnaryUnaryMultiCallable[_secrets_pb2.StageSecretVersionRequest, _secrets_pb2.SecretVersion]  # type: ignore[assignment]
+    """Adds a pending version, which `GetSecret` serves only where it is asked for. FAILED_PRECONDITION with reason
+    VERSION_PENDING while there is another.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    PromoteSecretVersion: _aio.UnaryUnaryMultiCallable[_secrets_pb2.PromoteSecretVersionRequest, _secrets_pb2.SecretVersion]  # type: ignore[assignment]
+    """Makes the pending version the current one, and the current one the previous. Of a version that is current
+    already nothing changes. FAILED_PRECONDITION with reason VERSION_NOT_PENDING.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    DiscardSecretVersion: _aio.UnaryUnaryMultiCallable[_secrets_pb2.DiscardSecretVersionRequest, _secrets_pb2.SecretVersion]  # type: ignore[assignment]
+    """Destroys the pending version. FAILED_PRECONDITION with reason VERSION_NOT_PENDING.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    EditSecret: _aio.UnaryUnaryMultiCallable[_secrets_pb2.EditSecretRequest, _secrets_pb2.SecretSummary]  # type: ignore[assignment]
+    """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
+    reason LABELS_INVALID beyond 32 labels.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     ListSecretVersions: _aio.UnaryUnaryMultiCallable[_secrets_pb2.ListSecretVersionsRequest, _secrets_pb2.ListSecretVersionsResponse]  # type: ignore[assignment]
-    """Lists the versions of a secret, newest first, without their values."""
+    """Lists the versions of a secret, newest first, without their values; those that are deleted and destroyed too."""
     GetSecret: _aio.UnaryUnaryMultiCallable[_secrets_pb2.GetSecretRequest, _secrets_pb2.GetSecretResponse]  # type: ignore[assignment]
-    """Reads a version of a secret with its value. NOT_FOUND with reason SECRET_NOT_FOUND or
-    SECRET_VERSION_NOT_FOUND.
+    """Reads a version of a secret with its value: the current one, or the one that is named by number or by stage.
+    NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED, SECRET_VERSION_NOT_FOUND, SECRET_STAGE_NOT_FOUND,
+    SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED; FAILED_PRECONDITION with reason SECRET_VERSION_EXPIRED.
     """
     ListSecrets: _aio.UnaryUnaryMultiCallable[_secrets_pb2.ListSecretsRequest, _secrets_pb2.ListSecretsResponse]  # type: ignore[assignment]
-    """Lists secrets by name, without values: those the caller may list."""
+    """Lists secrets by name, without values: those the caller may list. Finds them by the beginning of their names,
+    folder by folder, by words and by labels.
+    """
     DeleteSecret: _aio.UnaryUnaryMultiCallable[_secrets_pb2.DeleteSecretRequest, _secrets_pb2.DeleteSecretResponse]  # type: ignore[assignment]
-    """Deletes a secret with all of its versions and destroys the key they were encrypted with."""
+    """Deletes a secret, or single versions of it, so that `UndeleteSecret` can bring them back. FAILED_PRECONDITION
+    with reason VERSION_PENDING for the pending version, which is discarded instead.
+    """
+    UndeleteSecret: _aio.UnaryUnaryMultiCallable[_secrets_pb2.UndeleteSecretRequest, _secrets_pb2.SecretSummary]  # type: ignore[assignment]
+    """Brings back a deleted secret, or single deleted versions. NOT_FOUND with reason SECRET_VERSION_DESTROYED for
+    what is destroyed.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    DestroySecret: _aio.UnaryUnaryMultiCallable[_secrets_pb2.DestroySecretRequest, _secrets_pb2.DestroySecretResponse]  # type: ignore[assignment]
+    """Destroys single versions for good, or a secret with all of its versions and the key they were encrypted with."""
 
 class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps secrets. A name is a path such as `prod/db`; each write adds a version."""
+    """Keeps secrets. A name is a path such as `prod/db`; each write adds a version.
+
+    A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
+    `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+    """
 
     @_abc_1.abstractmethod
     def CreateSecret(
@@ -91,7 +179,8 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _secrets_pb2.CreateSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_secrets_pb2.SecretVersion, _abc.Awaitable[_secrets_pb2.SecretVersion]]:
-        """Creates a secret with its first version. ALREADY_EXISTS with reason SECRET_EXISTS.
+        """Creates a secret with its first version. ALREADY_EXISTS with reason SECRET_EXISTS. One that was deleted is
+        begun anew: what it held before stays deleted.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -102,8 +191,56 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _secrets_pb2.UpdateSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_secrets_pb2.SecretVersion, _abc.Awaitable[_secrets_pb2.SecretVersion]]:
-        """Adds a version to a secret. NOT_FOUND with reason SECRET_NOT_FOUND unless `allow_missing`;
-        ABORTED with reason VERSION_MISMATCH if `expected_version` is not the current one.
+        """Adds a version to a secret and makes it the current one. NOT_FOUND with reason SECRET_NOT_FOUND or
+        SECRET_DELETED unless `allow_missing`; ABORTED with reason VERSION_MISMATCH if `expected_version` is not the
+        current one.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+
+    @_abc_1.abstractmethod
+    def StageSecretVersion(
+        self,
+        request: _secrets_pb2.StageSecretVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_pb2.SecretVersion, _abc.Awaitable[_secrets_pb2.SecretVersion]]:
+        """Adds a pending version, which `GetSecret` serves only where it is asked for. FAILED_PRECONDITION with reason
+        VERSION_PENDING while there is another.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteSecretVersion(
+        self,
+        request: _secrets_pb2.PromoteSecretVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_pb2.SecretVersion, _abc.Awaitable[_secrets_pb2.SecretVersion]]:
+        """Makes the pending version the current one, and the current one the previous. Of a version that is current
+        already nothing changes. FAILED_PRECONDITION with reason VERSION_NOT_PENDING.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+
+    @_abc_1.abstractmethod
+    def DiscardSecretVersion(
+        self,
+        request: _secrets_pb2.DiscardSecretVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_pb2.SecretVersion, _abc.Awaitable[_secrets_pb2.SecretVersion]]:
+        """Destroys the pending version. FAILED_PRECONDITION with reason VERSION_NOT_PENDING.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+
+    @_abc_1.abstractmethod
+    def EditSecret(
+        self,
+        request: _secrets_pb2.EditSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_pb2.SecretSummary, _abc.Awaitable[_secrets_pb2.SecretSummary]]:
+        """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
+        reason LABELS_INVALID beyond 32 labels.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -114,7 +251,7 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _secrets_pb2.ListSecretVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_secrets_pb2.ListSecretVersionsResponse, _abc.Awaitable[_secrets_pb2.ListSecretVersionsResponse]]:
-        """Lists the versions of a secret, newest first, without their values."""
+        """Lists the versions of a secret, newest first, without their values; those that are deleted and destroyed too."""
 
     @_abc_1.abstractmethod
     def GetSecret(
@@ -122,8 +259,9 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _secrets_pb2.GetSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_secrets_pb2.GetSecretResponse, _abc.Awaitable[_secrets_pb2.GetSecretResponse]]:
-        """Reads a version of a secret with its value. NOT_FOUND with reason SECRET_NOT_FOUND or
-        SECRET_VERSION_NOT_FOUND.
+        """Reads a version of a secret with its value: the current one, or the one that is named by number or by stage.
+        NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED, SECRET_VERSION_NOT_FOUND, SECRET_STAGE_NOT_FOUND,
+        SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED; FAILED_PRECONDITION with reason SECRET_VERSION_EXPIRED.
         """
 
     @_abc_1.abstractmethod
@@ -132,7 +270,9 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _secrets_pb2.ListSecretsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_secrets_pb2.ListSecretsResponse, _abc.Awaitable[_secrets_pb2.ListSecretsResponse]]:
-        """Lists secrets by name, without values: those the caller may list."""
+        """Lists secrets by name, without values: those the caller may list. Finds them by the beginning of their names,
+        folder by folder, by words and by labels.
+        """
 
     @_abc_1.abstractmethod
     def DeleteSecret(
@@ -140,6 +280,28 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _secrets_pb2.DeleteSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_secrets_pb2.DeleteSecretResponse, _abc.Awaitable[_secrets_pb2.DeleteSecretResponse]]:
-        """Deletes a secret with all of its versions and destroys the key they were encrypted with."""
+        """Deletes a secret, or single versions of it, so that `UndeleteSecret` can bring them back. FAILED_PRECONDITION
+        with reason VERSION_PENDING for the pending version, which is discarded instead.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteSecret(
+        self,
+        request: _secrets_pb2.UndeleteSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_pb2.SecretSummary, _abc.Awaitable[_secrets_pb2.SecretSummary]]:
+        """Brings back a deleted secret, or single deleted versions. NOT_FOUND with reason SECRET_VERSION_DESTROYED for
+        what is destroyed.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+
+    @_abc_1.abstractmethod
+    def DestroySecret(
+        self,
+        request: _secrets_pb2.DestroySecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_pb2.DestroySecretResponse, _abc.Awaitable[_secrets_pb2.DestroySecretResponse]]:
+        """Destroys single versions for good, or a secret with all of its versions and the key they were encrypted with."""
 
 def add_SecretServiceServicer_to_server(servicer: SecretServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
