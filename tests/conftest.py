@@ -1,5 +1,6 @@
 """One running Strongroom for the whole session, whatever the number of workers."""
 
+import gc
 import os
 import shutil
 import signal
@@ -32,12 +33,18 @@ def _started(config: pytest.Config) -> Stack:
         folder = Path(tempfile.mkdtemp(prefix="strongroom-"))
         config.stash[_RUNNING] = running = RunningStack(
             folder / "data",
-            measured=True,
             STRONGROOM_RATE_LIMIT="off",
             STRONGROOM_ROTATION_TARGETS="127.0.0.1:*",
         )
         config.stash[_STACK] = running.start()
     return config.stash[_STACK]
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are collected and stay: the collector of garbage need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.hookimpl(optionalhook=True)

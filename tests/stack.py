@@ -47,10 +47,9 @@ class Stack:
 class RunningStack:
     """Starts `strongroom up` and ends it with the block."""
 
-    def __init__(self, data_dir: Path, port: int | None = None, *, measured: bool = False, **environment: str) -> None:
+    def __init__(self, data_dir: Path, port: int | None = None, **environment: str) -> None:
         self.data_dir = data_dir
         # Coverage takes a quarter of a start's time; it sees the same code in the stack that all tests share.
-        self.measured = measured
         self.port = port or free_port()
         # A test asks more often than a client may; those about the limit name one.
         self.environment = {"STRONGROOM_RATE_LIMIT": "off"} | environment
@@ -60,7 +59,7 @@ class RunningStack:
     def start(self, seconds: float = 60) -> Stack:
         """Returns once /health answers 200 and all is printed that a start says."""
         command = [str(STRONGROOM), "up", "--data-dir", str(self.data_dir), "--port", str(self.port)]
-        kept = inherited(measured=self.measured)
+        kept = inherited()
         with self.output.open("ab") as output:
             said = output.tell()
             self.process = subprocess.Popen(
@@ -100,10 +99,9 @@ class RunningStack:
         self.stop()
 
 
-def inherited(*, measured: bool = False) -> dict[str, str]:
-    """The environment for a program that a test starts: nothing of Strongroom's, nor of coverage's unless measured."""
-    left_out = ("STRONGROOM_",) if measured else ("STRONGROOM_", "COV")
-    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+def inherited() -> dict[str, str]:
+    """The environment for a program that a test starts: nothing of Strongroom's, and of coverage's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("STRONGROOM_", "COV"))}
 
 
 def free_port() -> int:

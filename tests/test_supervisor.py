@@ -23,7 +23,7 @@ KEY = re.compile(r"sr_[0-9A-Za-z]{41}")
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[RunningStack]:
-    stack = RunningStack(tmp_path / "data", measured=True)
+    stack = RunningStack(tmp_path / "data")
     yield stack
     if stack.process is not None and stack.process.poll() is None:
         stack.stop()
