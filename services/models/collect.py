@@ -15,7 +15,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from ulid import ULID
 
-from services.models import access_codes, chunk_index, condemned, packs, uploads
+from services.models import access_codes, chunk_index, condemned, ml_tables, packs, uploads
 from services.models import tables as t
 from services.models.index_identity import IndexIdentity, IndexStale
 from services.models.key_client import KeyClient
@@ -156,6 +156,8 @@ class Collector:
         keys = _unknown(connection, candidates.keys, t.versions.c.data_key_id)
         keys = _unknown(connection, keys, t.versions.c.domain_key_id)
         keys = _unknown(connection, keys, t.managers.c.domain_key_id)
+        keys = _unknown(connection, keys, ml_tables.payload_keys.c.key_id)
+        keys = _unknown(connection, keys, ml_tables.payload_keys.c.key_id)
         keys = _unknown(connection, keys, t.uploads.c.domain_key_id, t.uploads.c.state == "open")
         garbage |= {condemned.name_of_key(key) for key in keys}
         condemned.condemn(connection, sorted(garbage), now)

@@ -25,6 +25,7 @@ IN_WORDS = {
     r"^(\*|[0-9A-Za-z]{0,64})$": "must be an etag as it was read, * or empty",
     r"^[a-z0-9][a-z0-9-]{0,31}$": "must be a store's name: 1 to 32 lower-case letters, digits and dashes",
     r"^([a-z0-9][a-z0-9-]{0,31})?$": "must be a store's name: 1 to 32 lower-case letters, digits and dashes, or empty",
+    r"^([0-7][0-9A-HJKMNP-TV-Z]{25})?$": "must be a ULID: 26 digits and capital letters, or empty",
     r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$": "must be a day like 2026-11-21, or empty",
 }
 
