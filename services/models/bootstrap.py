@@ -105,10 +105,10 @@ def build(settings: ModelsSettings, clock: Clock = _utc_now) -> Service:
         trail.start()
         accounts.start()
         jobs.start()
-        training.workers.start()
+        training.start()
 
     def close() -> None:
-        training.workers.close()
+        training.close()
         jobs.close()
         accounts.close()
         trust.close()

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from sqlalchemy.engine import make_url
 
+from services.models.jobs.birth import Nursery
 from services.models.jobs.configs import Configs
 from services.models.jobs.execution import Execution, Tariff
 from services.models.jobs.execution import Weights as JobWeights
@@ -38,6 +39,7 @@ class Training:
     follower: Follower
     submissions: Submissions
     workers: Workers
+    nursery: Nursery
 
     @classmethod
     def of(
@@ -46,11 +48,12 @@ class Training:
         limits = _limits(settings)
         payloads = Payloads(core.database, core.keys, core.managers)
         queue = Queue(core.database, core.clock)
-        runners = RunnerCatalog(lambda place: _described(limits, place))
+        nursery = Nursery()
+        runners = RunnerCatalog(lambda place: _described(nursery, limits, place))
         configs = Configs(core.database, runners, core.clock, new_id)
         artifacts = MlArtifacts(core.database, payloads, core.versions, core.clock, new_id)
         execution = Execution(
-            *(queue, payloads, JobWeights(weights.files, weights.reader, core.versions), limits),
+            *(queue, payloads, JobWeights(weights.files, weights.reader, core.versions), nursery, limits),
             tariff=Tariff(settings.job_prices),
             meter=meter,
             revoked=revoked,
@@ -64,7 +67,14 @@ class Training:
             wake=workers.wake,
         )
         follower = Follower(queue, time.monotonic, time.sleep)
-        return cls(runners, configs, artifacts, queue, follower, submissions, workers)
+        return cls(runners, configs, artifacts, queue, follower, submissions, workers, nursery)
+
+    def start(self) -> None:
+        self.workers.start()
+
+    def close(self) -> None:
+        self.workers.close()
+        self.nursery.close()
 
 
 def _limits(settings: ModelsSettings) -> ProcessSettings:
@@ -82,9 +92,9 @@ def _limits(settings: ModelsSettings) -> ProcessSettings:
     )
 
 
-def _described(limits: ProcessSettings, place: str) -> Mapping[str, Any]:
+def _described(nursery: Nursery, limits: ProcessSettings, place: str) -> Mapping[str, Any]:
     """The schema of a runner, which a process of its own tells. Raises RunnerUnusable."""
-    process = Process(limits, {"operation": "describe", "runner": place}, _DESCRIBE_SECONDS)
+    process = Process(nursery, limits, {"operation": "describe", "runner": place}, _DESCRIBE_SECONDS)
     try:
         answer = process.run(lambda: None)
     except Exception as error:

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from services.models.jobs import ml_artifacts
+from services.models.jobs.birth import Nursery
 from services.models.jobs.ml_artifacts import MlArtifact
 from services.models.jobs.payloads import Payloads
 from services.models.jobs.process import FolderFull, Process, ProcessKilled, ProcessSettings, ProcessTimeout
@@ -74,6 +75,7 @@ class Execution:
         queue: Queue,
         payloads: Payloads,
         weights: Weights,
+        nursery: Nursery,
         settings: ProcessSettings,
         tariff: Tariff,
         meter: Meter,
@@ -83,6 +85,7 @@ class Execution:
         self._queue = queue
         self._payloads = payloads
         self._weights = weights
+        self._nursery = nursery
         self._settings = settings
         self._tariff = tariff
         self._meter = meter
@@ -143,7 +146,7 @@ class Execution:
     def _made(self, claim: Claim, attempt: "_Attempt") -> "tuple[_Made | None, Outcome]":
         job = claim.job
         given = self._payloads.open(job.manager_id, given_name(job.id), claim.sealed)
-        process = Process(self._settings, given["task"], given["timeout_seconds"])
+        process = Process(self._nursery, self._settings, given["task"], given["timeout_seconds"])
         attempt.process = process
         version = None
         if job.kind == TRAIN:

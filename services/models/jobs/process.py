@@ -3,9 +3,6 @@
 import os
 import queue
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from services.models.jobs.birth import Nursery, NurseryLost
 from services.models.runners import frames
 from services.models.runners.frames import FrameBroken
 
@@ -28,8 +26,6 @@ _MOST_LINES = 1000
 _LINE = 4096
 # Seconds of processor time beyond the job's: the clock ends it first.
 _SPARE_SECONDS = 5
-# Numerical libraries would start a thread for each processor: a job is one slot's share of the machine.
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
 
 
 class ProcessKilled(Exception):
@@ -54,10 +50,24 @@ class ProcessSettings:
     hidden: tuple[Path, ...]
 
 
+@dataclass(frozen=True)
+class _Pipes:
+    """Our ends. Each is closed by the thread at it, once the process is gone."""
+
+    input: BinaryIO
+    output: BinaryIO
+    answers: BinaryIO
+
+    def close(self) -> None:
+        for end in (self.input, self.output, self.answers):
+            end.close()
+
+
 class Process:
     """One process. `progress` is 0 to 1, `seconds` how long it ran."""
 
-    def __init__(self, settings: ProcessSettings, task: Mapping[str, Any], timeout: float) -> None:
+    def __init__(self, nursery: Nursery, settings: ProcessSettings, task: Mapping[str, Any], timeout: float) -> None:
+        self._nursery = nursery
         self._settings = settings
         self._task = task
         self._timeout = timeout
@@ -88,22 +98,44 @@ class Process:
         folder = Path(tempfile.mkdtemp(prefix="strongroom-job-"))
         began = time.monotonic()
         try:
-            with _started(folder) as (process, answers):
+            with self._born(folder, watch) as pipes:
                 incoming: queue.Queue[tuple[bytes, bytes] | Exception] = queue.Queue(_WAITING)
                 failed: list[Exception] = []
-                assert process.stdin is not None
-                assert process.stdout is not None
-                _begin(self._feed, process.stdin, self._whole_task(folder), model, failed)
-                _begin(self._listen, process.stdout)
-                _begin(_receive, answers, incoming)
-                return self._follow(process, folder, incoming, failed, watch, sink)
+                _begin(self._feed, pipes.input, self._whole_task(folder), model, failed)
+                _begin(self._listen, pipes.output)
+                _begin(_receive, pipes.answers, incoming)
+                return self._follow(folder, incoming, failed, watch, sink)
+        except NurseryLost:
+            raise ProcessKilled from None
         finally:
             self.seconds = time.monotonic() - began
             shutil.rmtree(folder, ignore_errors=True)
 
+    @contextmanager
+    def _born(self, folder: Path, watch: Callable[[], None]) -> "Iterator[_Pipes]":
+        """The process, by what it is spoken to. It ends with the block, and so do the threads at its pipes."""
+        (their_input, our_input), (our_output, their_output), (our_answers, their_answers) = (
+            os.pipe(),
+            os.pipe(),
+            os.pipe(),
+        )
+        pipes = _Pipes(os.fdopen(our_input, "wb"), os.fdopen(our_output, "rb"), os.fdopen(our_answers, "rb"))
+        theirs = (their_input, their_output, their_answers)
+        try:
+            child = self._nursery.spawn(str(folder), theirs, watch)
+        except BaseException:
+            pipes.close()
+            raise
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        try:
+            yield pipes
+        finally:
+            self._nursery.end(child)
+
     def _follow(
         self,
-        process: "subprocess.Popen[bytes]",
         folder: Path,
         incoming: "queue.Queue[tuple[bytes, bytes] | Exception]",
         failed: list[Exception],
@@ -170,47 +202,11 @@ class Process:
             failed.append(error)
 
     def _listen(self, stream: BinaryIO) -> None:
-        for line in iter(lambda: stream.readline(_LINE), b""):
-            text = line.decode(errors="replace").rstrip()
-            if text and len(self._lines) < _MOST_LINES:
-                self._lines.append(text.replace("\0", ""))
-
-
-@contextmanager
-def _started(folder: Path) -> "Iterator[tuple[subprocess.Popen[bytes], BinaryIO]]":
-    """The process and what it answers through. Killed at the end of the block, if it is there still."""
-    read_end, write_end = os.pipe()
-    with os.fdopen(read_end, "rb") as answers:
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "services.models.runners.host", str(os.getpid()), str(write_end)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=[write_end],
-                cwd=folder,
-                env=_environment(folder),
-                start_new_session=True,
-            )
-        finally:
-            os.close(write_end)
-        try:
-            yield process, answers
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """All that it sees of an environment: nothing of this process's own."""
-    return {
-        **dict.fromkeys(("HOME", "TMPDIR"), str(folder)),
-        **dict.fromkeys(_ONE_THREAD, "1"),
-        "PATH": "/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "JOBLIB_MULTIPROCESSING": "0",
-    }
+        with stream:
+            for line in iter(lambda: stream.readline(_LINE), b""):
+                text = line.decode(errors="replace").rstrip()
+                if text and len(self._lines) < _MOST_LINES:
+                    self._lines.append(text.replace("\0", ""))
 
 
 def _begin(target: Callable[..., None], *arguments: Any) -> None:
@@ -219,13 +215,14 @@ def _begin(target: Callable[..., None], *arguments: Any) -> None:
 
 def _receive(stream: BinaryIO, incoming: "queue.Queue[tuple[bytes, bytes] | Exception]") -> None:
     kind = b""
-    while kind not in (frames.END, frames.RESULT):
-        try:
-            kind, body = frames.read(stream)
-        except (FrameBroken, ValueError, OSError) as error:
-            incoming.put(error if isinstance(error, FrameBroken) else ProcessKilled())
-            return
-        incoming.put((kind, body))
+    with stream:
+        while kind not in (frames.END, frames.RESULT):
+            try:
+                kind, body = frames.read(stream)
+            except FrameBroken as error:
+                incoming.put(error)
+                return
+            incoming.put((kind, body))
 
 
 def _size(folder: Path) -> int:

@@ -1,7 +1,6 @@
-"""`python -m services.models.runners.host`: the process of one job, from its task to its result.
+"""The process of one job, from its task to its result.
 
-It reads the task from standard input and writes frames to the descriptor that it is told; what a runner prints goes
-into the job's log. A runner's code is imported only once the process is shut in.
+What a runner prints goes into the job's log. A runner's code is imported only once the process is shut in.
 """
 
 import importlib
@@ -19,15 +18,15 @@ from strongroom.runners import Runner, Table, Task
 _TOLD = 900
 
 
-def main() -> None:
-    parent, descriptor = int(sys.argv[1]), int(sys.argv[2])
-    sandbox.die_with_parent(parent)
-    source, answers = sys.stdin.buffer, os.fdopen(descriptor, "wb")
+def serve(source_descriptor: int, answers_descriptor: int) -> None:
+    """Does what the task says that comes in, and answers."""
+    source, answers = os.fdopen(source_descriptor, "rb"), os.fdopen(answers_descriptor, "wb")
     task = _task(source)
     try:
         frames.write_json(answers, frames.RESULT, _work(task, source, answers))
-    except BrokenPipeError:
-        os._exit(1)  # whom it concerned is gone
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def _task(source: BinaryIO) -> dict[str, Any]:
@@ -158,7 +157,3 @@ def _print_error() -> None:
 
     traceback.print_exc()
     sys.stderr.flush()
-
-
-if __name__ == "__main__":
-    main()
