@@ -1,6 +1,7 @@
 """The nursery of a service: started when the first job needs it, and again if it is gone."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -93,7 +94,7 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "services.models.runners.nursery", str(theirs.fileno())],
+                [sys.executable, "-P", "-s", "-m", "services.models.runners.nursery", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -126,6 +127,7 @@ def _environment() -> dict[str, str]:
     """All that jobs see of an environment: nothing of this process's own."""
     return {
         **dict.fromkeys(_ONE_THREAD, "1"),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "PATH": "/usr/bin:/bin",
         "HOME": tempfile.gettempdir(),
         "LANG": "C.UTF-8",

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -75,10 +75,15 @@ class RunnerCatalog:
 
     def place(self, name: str) -> str:
         """Where its code is: `module:name`. Raises RunnerNotFound."""
-        places = _places()
-        if name not in places:
-            raise RunnerNotFound(f"There is no runner '{name}'. There are: {', '.join(sorted(places))}.", runner=name)
-        return places[name]
+        if name not in self._places:
+            there = ", ".join(sorted(self._places))
+            raise RunnerNotFound(f"There is no runner '{name}'. There are: {there}.", runner=name)
+        return self._places[name]
+
+    @cached_property
+    def _places(self) -> Mapping[str, str]:
+        installed = {point.name: f"{point.module}:{point.attr}" for point in entry_points(group=GROUP)}
+        return installed | _PLACES
 
     def schema(self, name: str = "") -> Mapping[str, Any]:
         """The JSON schema of a config's data. Raises RunnerNotFound."""
@@ -118,9 +123,3 @@ def _with_own(name: str, theirs: Mapping[str, Any]) -> Mapping[str, Any]:
     schema["additionalProperties"] = False
     Draft202012Validator.check_schema(schema)
     return schema
-
-
-@cache
-def _places() -> Mapping[str, str]:
-    installed = {point.name: f"{point.module}:{point.attr}" for point in entry_points(group=GROUP)}
-    return installed | _PLACES
