@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf import json_format
 from ulid import ULID
@@ -275,7 +276,9 @@ def test_a_job_is_followed_live(stack: Stack, admin: Caller, model: dict[str, An
     assert states[-1] == "completed"
     assert states == sorted(states, key=("pending", "running", "completed").index)
     request = jobs_pb2.WatchJobRequest(id=submitted["job_id"])
-    [last] = admin.grpc(JobServiceStub, "WatchJob", request)
+    with grpc.insecure_channel(stack.target) as channel:
+        metadata = [("x-api-key", stack.admin_key)]
+        [last] = JobServiceStub(channel).WatchJob(request, metadata=metadata, timeout=20)
     assert last.job.status == "completed"
     assert admin.rest("GET", f"/api/v1/jobs/{submitted['job_id']}/log") == (200, {"lines": []})
     assert admin.rest("GET", f"/api/v1/jobs/{ULID()}/$stream")[1]["reason"] == "JOB_NOT_FOUND"
@@ -349,11 +352,9 @@ def test_lists_show_what_the_caller_may_see(stack: Stack, admin: Caller, model: 
         ("jobs", model["job_id"]),
         ("artifacts", model["model_artifact_id"]),
     ):
-        found, token = [], ""
-        status, page = narrow.rest("GET", f"/api/v1/{path}?page_size=1000")
-        found += page
+        status, found = narrow.rest("GET", f"/api/v1/{path}?page_size=1000")
         assert status == 200
-        assert [item["id"] for item in found] in ([shown], []), token
+        assert [item["id"] for item in found] == [shown]
     assert narrow.rest("GET", f"/api/v1/jobs/{ULID()}")[0] == 403
 
 
@@ -368,9 +369,7 @@ def test_jobs_are_in_log_ledger_and_audit_trail(stack: Stack, admin: Caller, mod
     [line] = [json.loads(line) for line in log if '"ml_operation"' in line and submitted["job_id"] in line]
     assert (line["operation"], line["state"], line["principal"]) == ("train", "completed", job["created_by"])
     assert line["key_prefix"]
-    assert (
-        line["key_prefix"] == trainer.credential[: len(line["key_prefix"])] or line["key_prefix"] in trainer.credential
-    )
+    assert line["key_prefix"] in trainer.credential
     assert not any(str(value) in json.dumps(line) for value in ("100.5", "rainfall"))
     deadline = time.monotonic() + 10
     while True:

@@ -94,7 +94,7 @@ def _limits(settings: ModelsSettings) -> ProcessSettings:
 
 def _described(nursery: Nursery, limits: ProcessSettings, place: str) -> Mapping[str, Any]:
     """The schema of a runner, which a process of its own tells. Raises RunnerUnusable."""
-    process = Process(nursery, limits, {"operation": "describe", "runner": place}, _DESCRIBE_SECONDS)
+    process = Process(nursery, limits, {"operation": "describe", "runner": place}, _DESCRIBE_SECONDS, load=False)
     try:
         answer = process.run(lambda: None)
     except Exception as error:

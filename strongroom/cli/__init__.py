@@ -12,12 +12,15 @@ from strongroom.cli import (
     admin,
     audit,
     catalog,
+    configs,
+    jobs,
     keys,
     managers,
     models,
     rotate,
     secrets,
     serve,
+    train,
     up,
     usage,
     users,
@@ -37,6 +40,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     *(models.push, models.pull, models.ls, models.show, models.verify, models.rm),
     rotate.rotate,
     *(catalog.alias, catalog.stage, catalog.tag, catalog.card, catalog.lineage, catalog.search),
+    *(train.train, train.predict),
     *(account.login, account.logout, account.passwd, account.whoami, account.status),
 )
 for command in _COMMANDS:
@@ -44,6 +48,9 @@ for command in _COMMANDS:
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(managers.app, name="managers")
+app.add_typer(configs.app, name="configs")
+app.add_typer(jobs.jobs, name="jobs")
+app.add_typer(jobs.artifacts, name="artifacts")
 app.add_typer(users.app, name="users")
 app.add_typer(audit.app, name="audit")
 app.add_typer(access.app, name="access")

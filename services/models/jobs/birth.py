@@ -32,13 +32,16 @@ class Nursery:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
-    def spawn(self, folder: str, descriptors: Sequence[int], watch: Callable[[], None]) -> "Child":
-        """A process with its input, output and answers. Raises NurseryLost, and what `watch` raises meanwhile."""
+    def spawn(self, folder: str, descriptors: Sequence[int], watch: Callable[[], None], *, load: bool) -> "Child":
+        """A process with its input, output and answers; with `load` it has scikit-learn.
+
+        Raises NurseryLost, and what `watch` raises meanwhile.
+        """
         with self._mine(watch):
             if self._process is None or self._process.poll() is not None or self._control is None:
                 self._start()
             assert self._process is not None
-            answer = self._ask({"spawn": folder}, descriptors, watch)
+            answer = self._ask({"spawn": folder, "load": load}, descriptors, watch)
             return Child(int(answer["pid"]), self._process)
 
     def end(self, child: "Child") -> int | None:

@@ -17,6 +17,7 @@ from services.models.jobs.ml_artifacts import MlArtifact
 from services.models.jobs.payloads import Payloads
 from services.models.jobs.process import FolderFull, Process, ProcessKilled, ProcessSettings, ProcessTimeout
 from services.models.jobs.queue import COMPLETED, FAILED, TRAIN, Claim, Job, LeaseLost, Outcome, Queue
+from services.models.jobs.runner_catalog import is_built_in
 from services.models.reads import Reader
 from services.models.receive import FileReceiver, FileTarget
 from services.models.runners.frames import FrameBroken
@@ -146,7 +147,10 @@ class Execution:
     def _made(self, claim: Claim, attempt: "_Attempt") -> "tuple[_Made | None, Outcome]":
         job = claim.job
         given = self._payloads.open(job.manager_id, given_name(job.id), claim.sealed)
-        process = Process(self._nursery, self._settings, given["task"], given["timeout_seconds"])
+        process = Process(
+            *(self._nursery, self._settings, given["task"], given["timeout_seconds"]),
+            load=is_built_in(given["task"]["runner"]),
+        )
         attempt.process = process
         version = None
         if job.kind == TRAIN:

@@ -64,9 +64,12 @@ class _Pipes:
 
 
 class Process:
-    """One process. `progress` is 0 to 1, `seconds` how long it ran."""
+    """One process. `progress` is 0 to 1, `seconds` how long it ran. With `load` it is born with scikit-learn."""
 
-    def __init__(self, nursery: Nursery, settings: ProcessSettings, task: Mapping[str, Any], timeout: float) -> None:
+    def __init__(
+        self, nursery: Nursery, settings: ProcessSettings, task: Mapping[str, Any], timeout: float, *, load: bool
+    ) -> None:
+        self._load = load
         self._nursery = nursery
         self._settings = settings
         self._task = task
@@ -122,7 +125,7 @@ class Process:
         pipes = _Pipes(os.fdopen(our_input, "wb"), os.fdopen(our_output, "rb"), os.fdopen(our_answers, "rb"))
         theirs = (their_input, their_output, their_answers)
         try:
-            child = self._nursery.spawn(str(folder), theirs, watch)
+            child = self._nursery.spawn(str(folder), theirs, watch, load=self._load)
         except BaseException:
             pipes.close()
             raise

@@ -109,6 +109,11 @@ class RunnerCatalog:
             raise ConfigInvalid(f"{path}: {error.message[:300]}.", path=path)
 
 
+def is_built_in(place: str) -> bool:
+    """Whether that place is the built-in runner's."""
+    return place == _PLACES[BUILT_IN]
+
+
 def _with_own(name: str, theirs: Mapping[str, Any]) -> Mapping[str, Any]:
     """A runner's schema with what Strongroom reads, and nothing beyond."""
     schema: dict[str, Any] = json.loads(json.dumps(theirs))

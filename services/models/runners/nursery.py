@@ -1,11 +1,11 @@
 """`python -m services.models.runners.nursery`: where jobs' processes are born.
 
-To load scikit-learn takes seconds, which each job would spend. This process loads it once and forks for each job: it
-has one thread, no secret, a clean environment, and does nothing else. A child shuts itself in (`sandbox`) before it
-reads what its job is. The service asks over a socket, one request and one answer at a time:
+To load scikit-learn takes seconds, which each job would spend. This process loads it once, for the first job that needs
+it, and forks for each: it has one thread, no secret, a clean environment, and does nothing else. A child shuts itself
+in (`sandbox`) before it runs anybody's code. The service asks over a socket, one request and one answer at a time:
 
-    {"spawn": FOLDER} with three descriptors: its input, its output, its answers  →  {"pid": PID}
-    {"end": PID}                                                                  →  {"status": STATUS}
+    {"spawn": FOLDER, "load": BOOLEAN} with three descriptors: input, output, answers  →  {"pid": PID}
+    {"end": PID}                                                                       →  {"status": STATUS}
 
 A child is waited for only by `end`, so until then its number is nobody else's. It dies with this process, and this
 process ends with the service: then nobody is at the other end of the socket.
@@ -28,7 +28,6 @@ _DESCRIPTORS = 3
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _load()
     while True:
         try:
             message, descriptors, _, _ = socket.recv_fds(control, MESSAGE, _DESCRIPTORS)
@@ -37,14 +36,21 @@ def main() -> None:
         if not message:
             return
         request = json.loads(message)
-        answer = {"status": _end(request["end"])} if "end" in request else {"pid": _fork(request["spawn"], descriptors)}
+        if "end" in request:
+            answer = {"status": _end(request["end"])}
+        else:
+            if request["load"]:
+                _load()
+            answer = {"pid": _fork(request["spawn"], descriptors)}
         for descriptor in descriptors:
             os.close(descriptor)
         control.send(json.dumps(answer).encode())
 
 
 def _load() -> None:
-    """What every job would load."""
+    """What every job of the built-in runner would load; a second time does nothing."""
+    if "skops.io" in sys.modules:
+        return
     from services.models.runners import scikit  # noqa: F401
 
     with suppress(ImportError):
