@@ -1,4 +1,5 @@
-"""A thousand jobs on two services over PostgreSQL, whose processes are killed at random: each ends once, none is lost."""
+"""A thousand jobs on two services over PostgreSQL, whose processes are killed at random: each ends once, none is
+lost."""
 
 import os
 import random

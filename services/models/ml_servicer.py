@@ -4,11 +4,14 @@ from typing import Any
 
 import grpc
 
-from services.models.jobs.data_tables import DataTable
+from services.models.jobs.data_tables import DataTable, TableTooLarge
 from services.models.jobs.submission import Submissions
 from services.shared.call import caller
 from strongroom.models.v1 import ml_pb2 as pb
 from strongroom.models.v1 import ml_pb2_grpc
+
+# As many as the gateway takes over REST.
+_MAX_BYTES = 16 << 20
 
 
 class MlServicer(ml_pb2_grpc.MlServiceServicer):
@@ -39,6 +42,9 @@ class MlServicer(ml_pb2_grpc.MlServiceServicer):
 
 
 def _table(message: pb.Table) -> DataTable:
+    # Decoded it takes thirty times its size.
+    if message.ByteSize() > _MAX_BYTES:
+        raise TableTooLarge(f"A table has at most {_MAX_BYTES >> 20} MiB as a message: send fewer rows or columns.")
     # Iterating a ListValue gives plain values; lists and objects in it stay messages, which no table takes.
     rows: list[list[Any]] = [list(row) for row in message.data]
     return DataTable(list(message.columns), rows)

@@ -41,7 +41,20 @@ class Nursery:
             if self._process is None or self._process.poll() is not None or self._control is None:
                 self._start()
             assert self._process is not None
-            answer = self._ask({"spawn": folder, "load": load}, descriptors, watch)
+            interrupted: list[BaseException] = []
+
+            def look() -> None:
+                # The answer is waited for all the same: it would come to the next who asks.
+                if not interrupted:
+                    try:
+                        watch()
+                    except BaseException as error:
+                        interrupted.append(error)
+
+            answer = self._ask({"spawn": folder, "load": load}, descriptors, look)
+            if interrupted:
+                self._ask({"end": answer["pid"]}, (), lambda: None)
+                raise interrupted[0]
             return Child(int(answer["pid"]), self._process)
 
     def end(self, child: "Child") -> int | None:
@@ -76,10 +89,6 @@ class Nursery:
                 break
         except OSError:
             pass
-        except BaseException:
-            # Its answer would come to the next who asks.
-            self._forget()
-            raise
         self._forget()
         raise NurseryLost
 

@@ -20,6 +20,12 @@ class TableInvalid(InvalidArgument):
     reason = "TABLE_INVALID"
 
 
+class TableTooLarge(InvalidArgument):
+    """A table of this size is no JSON document."""
+
+    reason = "TABLE_TOO_LARGE"
+
+
 class ColumnsMissing(InvalidArgument):
     """The table lacks columns; `columns` names them, with commas between."""
 

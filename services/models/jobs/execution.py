@@ -1,7 +1,5 @@
 """Runs one claimed job: from what it was given, through its process, to what it makes."""
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -12,15 +10,16 @@ from typing import Any
 import structlog
 
 from services.models.jobs import ml_artifacts
+from services.models.jobs.answers import CredentialRevoked, failure, model_data, predictions, refusal
 from services.models.jobs.birth import Nursery
 from services.models.jobs.ml_artifacts import MlArtifact
+from services.models.jobs.model_stream import ModelStream
 from services.models.jobs.payloads import Payloads
-from services.models.jobs.process import FolderFull, Process, ProcessKilled, ProcessSettings, ProcessTimeout
-from services.models.jobs.queue import COMPLETED, FAILED, TRAIN, Claim, Job, LeaseLost, Outcome, Queue
+from services.models.jobs.process import Process, ProcessKilled, ProcessSettings
+from services.models.jobs.queue import COMPLETED, TRAIN, Claim, Job, LeaseLost, Outcome, Queue
 from services.models.jobs.runner_catalog import is_built_in
 from services.models.reads import Reader
 from services.models.receive import FileReceiver, FileTarget
-from services.models.runners.frames import FrameBroken
 from services.models.versions import Version, Versions
 from services.shared.errors import DomainError, NotFound, Unavailable
 from services.shared.metering import Meter
@@ -29,15 +28,10 @@ MODEL_FILE = "model.skops"
 # Seconds between two looks at whether the job is still wanted, and between two renewals of the lease.
 _LOOK_SECONDS = 0.25
 _RENEW_SECONDS = 2.0
-# Pieces of a trained model that wait to be stored: of a megabyte.
-_WAITING = 4
 _DONE = {TRAIN: "Training completed successfully", "predict": "Prediction completed successfully"}
 
+
 _log = structlog.get_logger()
-
-
-class CredentialRevoked(Exception):
-    """Whoever submitted the job has lost the right to it."""
 
 
 class ServiceStopping(Exception):
@@ -99,16 +93,15 @@ class Execution:
         crashed = ended = None
         try:
             ended = self._made(claim, attempt)
-        except LeaseLost:
-            ended = None, Outcome("canceled", "Canceled")
-        except (ProcessKilled, ServiceStopping) as error:
+        except (LeaseLost, ProcessKilled, ServiceStopping) as error:
+            # Where it was to be canceled, it is by being given back.
             crashed = isinstance(error, ProcessKilled)
         except Unavailable as error:
             _log.warning("a job waits for what it needs", job=claim.job.id, error=error.message)
             crashed = False
             stopping_or_pause(stopping)
         except Exception as error:
-            ended = None, _failure(error, claim.job.id)
+            ended = None, failure(error, claim.job.id)
         self._finish(claim, attempt, ended, crashed=bool(crashed))
 
     def _finish(
@@ -137,12 +130,15 @@ class Execution:
             if made is None:
                 return self._queue.end(claim, outcome, *spent, lines)
             artifact, sealed = made.artifact, made.sealed
-            return self._queue.end(
+            job = self._queue.end(
                 *(claim, outcome, *spent, lines),
                 within=lambda connection: ml_artifacts.insert(connection, artifact, sealed, claim.job.created_by),
             )
         except DomainError as error:  # the model that was predicted with is gone
-            return self._queue.end(claim, _failure(error, claim.job.id), *spent, lines)
+            job = self._queue.end(claim, failure(error, claim.job.id), *spent, lines)
+        if artifact.version and job.state != COMPLETED:
+            self._forget(FileTarget(artifact.manager_id, artifact.model_name, artifact.version, MODEL_FILE))
+        return job
 
     def _made(self, claim: Claim, attempt: "_Attempt") -> "tuple[_Made | None, Outcome]":
         job = claim.job
@@ -157,9 +153,9 @@ class Execution:
             answer, version = self._train(claim, process, given, attempt)
         else:
             answer = process.run(attempt.watch, self._model(given["model"]))
-        if reason := answer.get("failed"):
-            return None, Outcome(FAILED, str(answer.get("message", ""))[:1000], str(reason)[:64])
-        data = _model_data(answer, given, self._clock()) if version else {"predictions": _predictions(answer, given)}
+        if "failed" in answer:
+            return None, refusal(answer)
+        data = model_data(answer, given, self._clock()) if version else {"predictions": predictions(answer, given)}
         now = self._clock()
         artifact = MlArtifact(
             id=job.artifact_id,
@@ -182,9 +178,8 @@ class Execution:
         """The process's answer, and the version that it is stored as unless it failed."""
         job = claim.job
         target = FileTarget(job.manager_id, given["model_name"], job.artifact_id, MODEL_FILE)
-        if job.attempts > 1:
-            self._forget(target)
-        storing = _Storing(lambda body, check: self._weights.files.store(job.created_by, target, body, check)[0])
+        self._forget(target)
+        storing = ModelStream(lambda body, check: self._weights.files.store(job.created_by, target, body, check)[0])
         try:
             answer = process.run(attempt.watch, sink=storing.put)
             if "failed" in answer:
@@ -196,11 +191,11 @@ class Execution:
             raise
 
     def _forget(self, target: FileTarget) -> None:
-        """What an attempt stored before its service was killed."""
-        try:
-            self._weights.versions.delete(target.manager_id, target.model_name, target.version)
-        except NotFound:
-            return
+        """Deletes what an attempt has stored that came to nothing, such as one whose service was killed."""
+        names = (target.manager_id, target.model_name, target.version)
+        with suppress(NotFound):
+            self._weights.versions.find(*names)
+            self._weights.versions.delete(*names)
 
     def _model(self, model: Mapping[str, str]) -> Iterator[memoryview]:
         opened = self._weights.reader.open(
@@ -253,66 +248,6 @@ class _Attempt:
             self._queue.renew(self._claim, self.process.progress, self.process.take_lines())
 
 
-class _Storing:
-    """Stores a model while it comes out of its process: in a thread of its own, which the first piece starts."""
-
-    def __init__(self, store: Callable[[Iterator[bytes], Callable[[], None]], Version]) -> None:
-        self._pieces: queue.Queue[bytes | None] = queue.Queue(_WAITING)
-        self._aborted = False
-        self._check: Callable[[], None] = lambda: None
-        self._version: Version | None = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(store,), name="job-model", daemon=True)
-
-    def put(self, piece: bytes) -> None:
-        """Raises what storing raised."""
-        if self._thread.ident is None:
-            self._thread.start()
-        while True:
-            if self._error is not None:
-                raise self._error
-            try:
-                return self._pieces.put(piece, timeout=1.0)
-            except queue.Full:
-                continue
-
-    def finish(self, check: Callable[[], None]) -> Version:
-        """The version, if `check` does not raise at the last moment. Raises what storing raised."""
-        if self._thread.ident is None:
-            raise FrameBroken("no model")
-        self._check = check
-        self._put_end()
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        assert self._version is not None
-        return self._version
-
-    def abort(self) -> None:
-        """Nothing of it is kept; a second time does nothing."""
-        self._aborted = True
-        if self._thread.is_alive():
-            self._put_end()
-            self._thread.join()
-
-    def _put_end(self) -> None:
-        while self._thread.is_alive():
-            with suppress(queue.Full):
-                self._pieces.put(None, timeout=0.1)
-                return
-
-    def _run(self, store: Callable[[Iterator[bytes], Callable[[], None]], Version]) -> None:
-        def still_wanted() -> None:
-            if self._aborted:
-                raise LeaseLost
-            self._check()
-
-        try:
-            self._version = store(iter(self._pieces.get, None), still_wanted)
-        except BaseException as error:
-            self._error = error
-
-
 def given_name(job_id: str) -> str:
     """What the input of a job is sealed under."""
     return f"jobs/{job_id}"
@@ -322,42 +257,6 @@ def stopping_or_pause(stopping: Callable[[], bool]) -> None:
     """Waits a second for what does not answer, unless the service ends."""
     if not stopping():
         time.sleep(1.0)
-
-
-def _failure(error: Exception, job_id: str) -> Outcome:
-    match error:
-        case ProcessTimeout():
-            return Outcome(
-                FAILED, "The job took longer than it may. A config's `timeout_seconds` says how long.", "JOB_TIMEOUT"
-            )
-        case FolderFull():
-            return Outcome(FAILED, "The job wrote more files than it may.", "FOLDER_FULL")
-        case FrameBroken():
-            return Outcome(FAILED, "The runner disturbed the answer of its process.", "RUNNER_BROKEN")
-        case CredentialRevoked():
-            return Outcome(FAILED, "The credential that submitted the job was revoked.", "CREDENTIAL_REVOKED")
-        case DomainError():
-            return Outcome(FAILED, error.message, error.error_reason)
-        case _:
-            _log.exception("a job failed here", job=job_id)
-            return Outcome(FAILED, "Internal error. The service's log has the details under the job's id.", "INTERNAL")
-
-
-def _model_data(answer: Mapping[str, Any], given: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """What the artifact of a trained model says."""
-    trained_at = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {"model_type": str(answer.get("model_type", ""))[:256], "trained_at": trained_at, **given["lineage"]}
-
-
-def _predictions(answer: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The table that the process answered. Raises FrameBroken if it is none."""
-    columns, rows = answer.get("columns"), answer.get("data")
-    if not isinstance(columns, list) or not isinstance(rows, list) or not all(isinstance(n, str) for n in columns):
-        raise FrameBroken("no table")
-    width, expected = len(columns), len(given["task"]["future"]["data"])
-    if len(rows) != expected or not all(isinstance(row, list) and len(row) == width for row in rows):
-        raise FrameBroken("another table")
-    return {"columns": columns, "data": rows}
 
 
 def _tell(job: Job, seconds: float, cost: float) -> None:

@@ -33,7 +33,7 @@ class Table(_message.Message):
 
     @_builtins.property
     def data(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.ListValue]:
-        """The rows; at most a million, and as a whole what one request may hold: 16 MiB over REST, 64 over gRPC."""
+        """The rows; at most a million, and the table 16 MiB as a message: else INVALID_ARGUMENT with reason TABLE_TOO_LARGE."""
 
     def __init__(
         self,
