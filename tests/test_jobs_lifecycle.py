@@ -19,8 +19,9 @@ from services.shared.database import Database
 from services.shared.identity import Principal
 from services.shared.ids import new_id
 from strongroom.models.v1 import maintenance_pb2
-from tests.ml_jobs import Ml, table, with_hostile_runner
+from tests.ml_jobs import CASES, WEATHER, Ml, table, with_hostile_runner
 from tests.models_installation import Installation, refused
+from tests.mortal import mortal
 
 pytestmark = pytest.mark.row("S1.3")
 SLEEPER = {"runner": "hostile", "act": "sleep", "number": 60}
@@ -118,6 +119,22 @@ def test_what_waits_when_its_service_ends_is_taken_by_another(tmp_path: Path) ->
         for job_id in jobs:
             job = ml.wait(job_id)
             assert (job.status, job.reason) == ("completed", "")
+
+
+@pytest.mark.slow
+def test_what_runs_when_its_service_is_killed_is_run_again(tmp_path: Path) -> None:
+    with mortal(tmp_path) as service:
+        ml = Ml(service.installation, channel=service.channel)
+        slow = {"estimator": "RandomForestRegressor", "parameters": {"n_estimators": 3000}}
+        job_id = ml.train(ml.config(slow), table(WEATHER, CASES)).job_id
+        ml.wait(job_id, "running")
+        service.kill()
+        service.start()
+        ml = Ml(service.installation, channel=service.channel)
+        assert ml.job(job_id).status == "running"
+        job = ml.wait(job_id, "completed", seconds=90)
+        assert job.attempts == 2
+        assert ml.data(job.artifact_id)["model_type"] == "sklearn.ensemble.RandomForestRegressor"
 
 
 def test_data_is_gone_when_the_job_ends_and_never_in_the_database(made: Installation, ml: Ml) -> None:

@@ -358,6 +358,20 @@ def test_lists_show_what_the_caller_may_see(stack: Stack, admin: Caller, model: 
     assert narrow.rest("GET", f"/api/v1/jobs/{ULID()}")[0] == 403
 
 
+@pytest.mark.row("S1.3")
+def test_a_job_loses_the_credential_that_is_revoked(stack: Stack, admin: Caller) -> None:
+    status, made = admin.rest("POST", "/api-keys", {"name": fresh("revoked"), "permission_set": "full_access"})
+    assert status == 201
+    trainer = Caller(stack, made["key"])
+    slow = {"estimator": "RandomForestRegressor", "parameters": {"n_estimators": 10_000}}
+    body = {"config_id": config(admin, slow), "data": TRAINING}
+    _, submitted = trainer.rest("POST", "/api/v1/ml/$train", body)
+    assert admin.rest("POST", f"/api-keys/{made['id']}/revoke", {})[0] == 200
+    job = ended(admin, submitted["job_id"])
+    assert (job["status"], job["reason"]) == ("failed", "CREDENTIAL_REVOKED")
+    assert admin.rest("GET", f"/api/v1/artifacts/{submitted['model_artifact_id']}")[0] == 404
+
+
 @pytest.mark.row("S1.9")
 def test_jobs_are_in_log_ledger_and_audit_trail(stack: Stack, admin: Caller, model: dict[str, Any]) -> None:
     trainer = with_set(stack, "train")

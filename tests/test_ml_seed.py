@@ -13,9 +13,8 @@ import pytest
 
 from tests.stack import RunningStack, Stack
 
-KEYS = "trainer:train:sk_ml_train_abc123,predictor:predict:sk_ml_predict_xyz789"
 # The guide's keys are bare: both may use the product.
-BARE_KEYS = "sk_ml_train_abc123,sk_ml_predict_xyz789"
+KEYS = "sk_ml_train_abc123,sk_ml_predict_xyz789"
 GUIDE_ORIGIN = "http://127.0.0.1:8000"
 # The commands of the guide in its order, word for word; what its server made up is in braces.
 HEALTH = "curl http://127.0.0.1:8000/health"
@@ -80,14 +79,10 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
-@pytest.fixture(scope="module", params=[KEYS, BARE_KEYS], ids=["named keys", "bare keys"])
-def guide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One that is started with the guide's keys, under the guide's name for them."""
-    folder = tmp_path_factory.mktemp("guide")
-    keys = request.param
-    if keys is KEYS:
-        keys = keys.replace(":train:", ":training_pipeline:")
-    with RunningStack(folder / "data", CHAPKIT_API_KEYS=keys) as stack:
+    with RunningStack(tmp_path_factory.mktemp("guide") / "data", CHAPKIT_API_KEYS=KEYS) as stack:
         yield stack
 
 
