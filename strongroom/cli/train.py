@@ -2,6 +2,7 @@
 
 import csv
 import json as json_module
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,8 @@ Data = Annotated[
     typer.Argument(metavar="FILE", help="CSV with a header, or JSON: columns and data; - is CSV from standard input."),
 ]
 Follow = Annotated[bool, typer.Option("--follow", help="Wait for the end, and show what the job says.")]
+
+_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
 def train(
@@ -126,14 +129,11 @@ def _cell(text: str) -> float | str | None:
 
 def _config_id(client: "Client", config: str) -> str:
     """A config by its id, or by a name that only one has."""
-    from strongroom.errors import NotFound, PermissionDenied
-
-    try:
-        return client.configs.get(config).id
-    except (NotFound, PermissionDenied):
-        named = [found.id for found in client.configs.list() if found.name == config]
-    if len(named) != 1:
-        fail(
-            f"there is no config '{config}'" if not named else f"{len(named)} configs are called '{config}': name an id"
-        )
+    if _ULID.fullmatch(config):
+        return config
+    named = [found.id for found in client.configs.list() if found.name == config]
+    if not named:
+        fail(f"there is no config '{config}'")
+    if len(named) > 1:
+        fail(f"{len(named)} configs are called '{config}': name an id")
     return named[0]
