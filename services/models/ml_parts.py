@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Self
 
 from sqlalchemy.engine import make_url
@@ -47,7 +48,7 @@ class Training:
     ) -> Self:
         limits = _limits(settings)
         payloads = Payloads(core.database, core.keys, core.managers)
-        queue = Queue(core.database, core.clock)
+        queue = Queue(core.database, core.clock, timedelta(seconds=settings.job_lease_seconds))
         nursery = Nursery()
         runners = RunnerCatalog(lambda place: _described(nursery, limits, place))
         configs = Configs(core.database, runners, core.clock, new_id)
