@@ -287,8 +287,9 @@ def test_a_prediction_leads_to_its_model_its_config_and_its_data(admin: Caller) 
         "parameters": {"alpha": 0.5},
         "target": "disease_cases",
     }
-    data = json.dumps(TRAINING, separators=(",", ":")).encode()
-    assert model["data"]["data_sha256"] == hashlib.sha256(data).hexdigest()
+    data = {"columns": WEATHER, "data": [list(map(float, row)) for row in CASES]}
+    digest = hashlib.sha256(json.dumps(data, separators=(",", ":")).encode()).hexdigest()
+    assert model["data"]["data_sha256"] == digest
     assert (model["data"]["rows"], model["data"]["features"]) == (8, WEATHER[:2])
     get = ml_artifacts_pb2.GetMlArtifactRequest(id=prediction["parent_id"])
     over_grpc = admin.grpc(MlArtifactServiceStub, "GetMlArtifact", get)
