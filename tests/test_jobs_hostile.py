@@ -1,6 +1,8 @@
 """What a job's process may not do, whoever wrote its runner (docs/training.md says what this does not cover)."""
 
 import os
+import platform
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +76,17 @@ def test_files_outside_its_folder_are_neither_read_nor_written(made: Installatio
     assert achieved(ml, "write", at=str(program)) == ""
 
 
+@pytest.mark.parametrize("act", ["mode", "touch", "own", "cut", "attribute", "remove", "move"])
+def test_a_file_elsewhere_stays_as_it_is(made: Installation, ml: Ml, act: str) -> None:
+    """Also what the owner of a file may do without opening it."""
+    for file in (made.folder / "db" / "strongroom-models.db", made.folder / "keys" / "models.pem"):
+        before = file.stat()
+        assert achieved(ml, act, at=str(file)) == "", file
+        after = file.stat()
+        assert (after.st_mode, after.st_size > 0) == (before.st_mode, True)
+        assert after.st_mtime_ns >= before.st_mtime_ns
+
+
 def test_no_process_and_no_program_is_started(ml: Ml) -> None:
     assert achieved(ml, "fork") == ""
     assert achieved(ml, "run") == ""
@@ -83,8 +96,17 @@ def test_nothing_is_reached_over_the_network(made: Installation, ml: Ml) -> None
     assert achieved(ml, "connect", number=int(made.address.rpartition(":")[2])) == ""
 
 
-def test_no_other_process_is_signalled(ml: Ml) -> None:
-    assert achieved(ml, "kill", number=os.getpid()) == ""
+@pytest.mark.parametrize("act", ["kill", "tgkill", "limit_other", "pin_other"])
+def test_no_other_process_is_signalled_or_changed(ml: Ml, act: str) -> None:
+    if act == "tgkill" and platform.machine() != "x86_64":
+        pytest.skip("the number of this system call is that of x86-64")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE), os.sched_getaffinity(0)
+    assert achieved(ml, act, number=os.getpid()) == ""
+    assert before == (resource.getrlimit(resource.RLIMIT_NOFILE), os.sched_getaffinity(0))
+
+
+def test_a_runner_may_use_threads(ml: Ml) -> None:
+    assert achieved(ml, "threads") == "0,1,2,3"
 
 
 def test_limits_are_not_raised_again(ml: Ml) -> None:
