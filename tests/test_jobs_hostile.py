@@ -32,8 +32,9 @@ def achieved(ml: Ml, act: str, **config: Any) -> str:
     """What the act achieved; the empty text if the system refused it."""
     job = ml.trained({"runner": "hostile", "act": act, **config})
     assert job.status == "completed", job
+    if any(line.startswith("refused: ") for line in ml.log(job.id)):
+        return ""
     [answer] = ml.predicted(job.artifact_id, ["x"], [[1]])
-    assert (answer == "") == any(line.startswith("refused: ") for line in ml.log(job.id))
     return str(answer)
 
 
@@ -79,12 +80,10 @@ def test_files_outside_its_folder_are_neither_read_nor_written(made: Installatio
 @pytest.mark.parametrize("act", ["mode", "touch", "own", "cut", "attribute", "remove", "move"])
 def test_a_file_elsewhere_stays_as_it_is(made: Installation, ml: Ml, act: str) -> None:
     """Also what the owner of a file may do without opening it."""
-    for file in (made.folder / "db" / "strongroom-models.db", made.folder / "keys" / "models.pem"):
-        before = file.stat()
-        assert achieved(ml, act, at=str(file)) == "", file
-        after = file.stat()
-        assert (after.st_mode, after.st_size > 0) == (before.st_mode, True)
-        assert after.st_mtime_ns >= before.st_mtime_ns
+    file = made.folder / "keys" / "models.pem"
+    before = file.stat()
+    assert achieved(ml, act, at=str(file)) == ""
+    assert file.stat() == before
 
 
 def test_no_process_and_no_program_is_started(ml: Ml) -> None:
