@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import calls, finetuned, folders, growth, keys, memory, peers, secret_reads, start, tensors, transfer
+from bench import calls, finetuned, folders, growth, jobs, keys, memory, peers, secret_reads, start, tensors, transfer
 from bench.figures import Row, table
 
-_ALL = "P1,P2,P3,P4,P5,P6,P7,P8,P9,P10,P11"
+_ALL = "P1,P2,P3,P4,P5,P6,P7,P8,P9,P10,P11,J"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -53,6 +53,8 @@ def main() -> None:
             rows += growth.measure(Path(name), options.runs)
         if "P11" in wanted:
             rows += start.measure(Path(name), options.runs)
+        if "J" in wanted:
+            rows += jobs.measure(Path(name), options.runs)
     report = _report(rows, options)
     options.output.write_text(report)
     print(report)

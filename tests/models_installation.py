@@ -220,6 +220,8 @@ class Installation:
     secrets_address: str = field(init=False)
     # The file that says where weights are kept; one folder if None.
     stores: Path | None = None
+    # Further settings of the models service.
+    options: dict[str, Any] = field(default_factory=dict)
 
     def start_secrets(self, listen: str) -> None:
         """Runs the secrets service until `secrets` is closed."""
@@ -255,6 +257,7 @@ class Installation:
             stores=self.stores,
             sync_seconds=0.05,
             bulk_socket=bulk_socket,
+            **self.options,
         )
         with serving(self.build, settings) as address:
             yield address
@@ -279,19 +282,23 @@ class Installation:
         return sorted(path for path in files if path.relative_to(root).parts[0] not in ("index", "checks"))
 
 
-def make_installation_files(folder: Path, database_url: str = "", stores: Path | None = None) -> Installation:
+def make_installation_files(
+    folder: Path, database_url: str = "", stores: Path | None = None, **options: Any
+) -> Installation:
     """An installation with its keys, of which no service runs yet."""
     root_key = folder / "root.key"
     root_key.touch(mode=0o600)
     root_key.write_text(base64.b64encode(os.urandom(32)).decode())
     make_identities(folder / "keys")
-    return Installation(folder, database_url=database_url, stores=stores)
+    return Installation(folder, database_url=database_url, stores=stores, options=options)
 
 
 @contextmanager
-def installation(folder: Path, database_url: str = "", stores: Path | None = None) -> Iterator[Installation]:
+def installation(
+    folder: Path, database_url: str = "", stores: Path | None = None, **options: Any
+) -> Iterator[Installation]:
     with ExitStack() as stack:
-        made = make_installation_files(folder, database_url, stores)
+        made = make_installation_files(folder, database_url, stores, **options)
         made.start_secrets("127.0.0.1:0")
         stack.callback(lambda: made.secrets.close())
         made.address = stack.enter_context(made.models())

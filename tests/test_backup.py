@@ -44,6 +44,12 @@ class Made:
         with Client(stack.url, api_key=stack.admin_key, direct=False) as client:
             client.secrets.put("backup/db", {"password": PLANTED})
             client.models.push("backup", folder / "weights.bin", version="v1")
+            config = client.configs.create(f"backup-{stack.data_dir.name}", {})
+            trained = client.ml.train(config.id, ["x", "y"], [[1, 2], [2, 4]])
+            assert client.jobs.wait(trained.job_id).status == "completed"
+            predicted = client.ml.predict(trained.model_artifact_id, ["x"], [[3]])
+            assert client.jobs.wait(predicted.job_id).status == "completed"
+        self.prediction = predicted.prediction_artifact_id
 
     @property
     def environment(self) -> dict[str, str]:
@@ -58,6 +64,8 @@ class Made:
             assert dict(client.secrets.get("backup/db").data) == {"password": PLANTED}
             client.models.pull("backup", folder / "pulled", version="v1")
             assert client.models.verify("backup", "v1").is_valid
+            [[_, made]] = client.ml.predictions(self.prediction)["data"]
+            assert made == pytest.approx(6)
         assert next(
             path for path in [folder / "pulled", *(folder / "pulled").glob("*")] if path.is_file()
         ).read_bytes() == (self.weights)

@@ -72,6 +72,14 @@ local function apply_hints(handle, headers)
   end
 end
 
+-- RFC 9110, section 15.3.5: a 204 has no body. The transcoder writes the empty message as one.
+local function leave_out_body(handle)
+  handle:body(true):setBytes("")
+  local headers = handle:headers()
+  headers:remove("content-length")
+  headers:remove("content-type")
+end
+
 function envoy_on_response(handle)
   local headers = handle:headers()
   local origin = request.recall(handle).origin
@@ -86,6 +94,7 @@ function envoy_on_response(handle)
   if not headers:get("cache-control") then headers:add("cache-control", "no-store") end
   local status = tonumber(headers:get(":status"))
   if status == 200 then apply_hints(handle, headers) end
+  if headers:get(":status") == "204" then leave_out_body(handle) end
   for _, name in ipairs(INSIDE) do headers:remove(name) end
   if status >= 400 then problem.answer(handle, headers, status) end
 end

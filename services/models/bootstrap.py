@@ -13,7 +13,9 @@ from services.models.artifact_graph import ArtifactGraph
 from services.models.artifact_servicer import ArtifactServicer
 from services.models.artifacts import Artifacts
 from services.models.catalog_servicer import CatalogServicer
+from services.models.config_servicer import ConfigServicer
 from services.models.file_servicer import FileServicer
+from services.models.job_servicer import JobServicer
 from services.models.key_client import KeyClient
 from services.models.lineage import Lineage
 from services.models.maintenance_servicer import MaintenanceServicer
@@ -23,6 +25,9 @@ from services.models.manager_removal import ManagerRemoval
 from services.models.manager_saves import ManagerSaves
 from services.models.manager_servicer import ManagerServicer
 from services.models.metrics import Metrics
+from services.models.ml_artifact_servicer import MlArtifactServicer
+from services.models.ml_parts import Training
+from services.models.ml_servicer import MlServicer
 from services.models.model_servicer import ModelServicer
 from services.models.parts import Clock, Core, Jobs, Weights
 from services.models.path_index import PathIndex
@@ -33,6 +38,7 @@ from services.models.search import Search
 from services.models.settings import ModelsSettings
 from services.models.store_overview import StoreOverview
 from services.models.store_servicer import StoreServicer
+from services.models.system_servicer import SystemServicer
 from services.models.tables import audit_events
 from services.models.weights_servicer import WeightsServicer
 from services.shared.accounts import accounts_for
@@ -50,11 +56,16 @@ from strongroom.audit.v1 import audit_log_pb2_grpc
 from strongroom.models.v1 import (
     artifacts_pb2_grpc,
     catalog_pb2_grpc,
+    configs_pb2_grpc,
+    jobs_pb2_grpc,
     maintenance_pb2_grpc,
     managers_pb2_grpc,
+    ml_artifacts_pb2_grpc,
+    ml_pb2_grpc,
     models_pb2_grpc,
     rotation_pb2_grpc,
     stores_pb2_grpc,
+    system_pb2_grpc,
 )
 
 _NAME = "models"
@@ -62,6 +73,7 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICES = (
     *("ModelService", "WeightsService", "FileService", "MaintenanceService", "ManagerService", "RotationService"),
     *("CatalogService", "ArtifactService", "StoreService"),
+    *("ConfigService", "MlService", "JobService", "MlArtifactService", "SystemService"),
 )
 # What passes the gateway by: streams that cost it much.
 _BULK = frozenset(f"/strongroom.models.v1.WeightsService/{name}" for name in ("WriteChunks", "ReadFile"))
@@ -82,12 +94,14 @@ def build(settings: ModelsSettings, clock: Clock = _utc_now) -> Service:
     core = Core.of(settings, database, KeyClient(secrets), clock)
     weights = Weights.of(core)
     jobs = Jobs.of(core, weights, settings)
+    training = Training.of(core, weights, settings, accounts.meter, trust.revoked)
     bulk_socket = PrivateSocket(settings.bulk_socket, _BULK) if settings.bulk_socket else None
 
     def register(server: grpc.Server) -> None:
         _weights(core, weights, bulk_socket)(server)
         _managers(core, weights, jobs)(server)
         _operations(core, jobs)(server)
+        _training(training, clock)(server)
         audit_log_pb2_grpc.add_AuditLogServiceServicer_to_server(AuditLogServicer(trail), server)
 
     def start() -> None:
@@ -96,8 +110,10 @@ def build(settings: ModelsSettings, clock: Clock = _utc_now) -> Service:
         trail.start()
         accounts.start()
         jobs.start()
+        training.start()
 
     def close() -> None:
+        training.close()
         jobs.close()
         accounts.close()
         trust.close()
@@ -179,5 +195,18 @@ def _operations(core: Core, jobs: Jobs) -> _Registration:
     def register(server: grpc.Server) -> None:
         maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(MaintenanceServicer(jobs.collector), server)
         stores_pb2_grpc.add_StoreServiceServicer_to_server(StoreServicer(overview, jobs.index, rebuilder), server)
+
+    return register
+
+
+def _training(training: Training, clock: Clock) -> _Registration:
+    """Configs, jobs and what they make."""
+
+    def register(server: grpc.Server) -> None:
+        configs_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigServicer(training.configs, training.runners), server)
+        ml_pb2_grpc.add_MlServiceServicer_to_server(MlServicer(training.submissions), server)
+        jobs_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(training.queue, training.follower), server)
+        ml_artifacts_pb2_grpc.add_MlArtifactServiceServicer_to_server(MlArtifactServicer(training.artifacts), server)
+        system_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(clock), server)
 
     return register

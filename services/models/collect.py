@@ -15,7 +15,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from ulid import ULID
 
-from services.models import chunk_index, condemned, guesses, manifests, packs, uploads
+from services.models import chunk_index, condemned, guesses, manifests, ml_tables, packs, uploads
 from services.models import tables as t
 from services.models.index_identity import IndexIdentity, IndexStale
 from services.models.key_client import KeyClient
@@ -192,6 +192,7 @@ def unused_keys(connection: sa.Connection, keys: Collection[str]) -> set[str]:
     keys = _unknown(connection, keys, t.versions.c.data_key_id)
     keys = _unknown(connection, keys, t.versions.c.domain_key_id)
     keys = _unknown(connection, keys, t.managers.c.domain_key_id)
+    keys = _unknown(connection, keys, ml_tables.payload_keys.c.key_id)
     return _unknown(connection, keys, t.uploads.c.domain_key_id, t.uploads.c.state == "open")
 
 

@@ -42,6 +42,7 @@ NOT_RESTORED = (
     "lineage and artifacts",
     "logical paths",
     "settings of managers",
+    "configs, jobs and predictions",
 )
 
 _log = structlog.get_logger()

@@ -31,6 +31,7 @@ IN_WORDS = {
     ),
     r"^[A-Za-z0-9*,/# -]*$": "must be a schedule as in cron, like 0 3 * * SUN, or empty",
     r"^[A-Za-z0-9_+/-]*$": "must be a time zone like Europe/Vienna, or empty",
+    r"^([0-7][0-9A-HJKMNP-TV-Z]{25})?$": "must be a ULID: 26 digits and capital letters, or empty",
     r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$": "must be a day like 2026-11-21, or empty",
 }
 

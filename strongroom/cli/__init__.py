@@ -13,6 +13,8 @@ from strongroom.cli import (
     artifacts,
     audit,
     catalog,
+    configs,
+    jobs,
     keys,
     managers,
     models,
@@ -21,6 +23,7 @@ from strongroom.cli import (
     secret_rotation,
     secrets,
     serve,
+    train,
     up,
     usage,
     users,
@@ -40,6 +43,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     *(models.push, models.pull, models.ls, models.show, models.verify, models.rm),
     rotate.rotate,
     *(catalog.alias, catalog.stage, catalog.tag, catalog.card, catalog.lineage, catalog.search),
+    *(train.train, train.predict),
     *(account.login, account.logout, account.passwd, account.whoami, account.status),
 )
 for command in _COMMANDS:
@@ -52,6 +56,8 @@ app.command(context_settings={"ignore_unknown_options": True, "allow_intersperse
 app.add_typer(keys.app, name="keys")
 app.add_typer(managers.app, name="managers")
 app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(configs.app, name="configs")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(users.app, name="users")
 app.add_typer(audit.app, name="audit")
 app.add_typer(access.app, name="access")

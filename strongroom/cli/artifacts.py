@@ -1,10 +1,11 @@
-"""`strongroom artifacts`: list, search, show, create, update, delete, lineage, cost."""
+"""`strongroom artifacts`: list, search, show, create, update, delete, lineage, cost; made and tree of `made.py`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from strongroom.cli.made import made, tree
 from strongroom.cli.markdown import read_markdown
 from strongroom.cli.session import (
     Json,
@@ -22,10 +23,17 @@ from strongroom.cli.session import (
 if TYPE_CHECKING:
     from strongroom.models.v1.artifacts_pb2 import Artifact
 
-app = typer.Typer(help="The registry of models, datasets and code by their addresses.", no_args_is_help=True)
+app = typer.Typer(
+    help="The registry of models, datasets and code by their addresses, and what jobs made.", no_args_is_help=True
+)
+app.command()(made)
+app.command()(tree)
 
 Type = Annotated[str, typer.Argument(metavar="TYPE", help="model, dataset or code.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The artifact's id.")]
+# Without a type it is one that a job made.
+TypeOrId = Annotated[str, typer.Argument(metavar="[TYPE]", help="model, dataset or code; none if a job made it.")]
+IdAfter = Annotated[str, typer.Argument(metavar="ID", help="The artifact's id.", show_default=False)]
 Types = Annotated[list[str] | None, typer.Option("--type", metavar="TYPE", help="Of this type; may be repeated.")]
 Size = Annotated[int | None, typer.Option("--size-bytes", min=0, help="How large it is, if it is not stored here.")]
 Readme = Annotated[Path | None, typer.Option("--readme", help="A Markdown file of at most 64 KiB.")]
@@ -55,9 +63,12 @@ def search(
 
 
 @app.command()
-def show(artifact_type: Type, artifact_id: Id, json: Json = False) -> None:
-    """Show an artifact."""
+def show(artifact_type: TypeOrId, artifact_id: IdAfter = "", json: Json = False) -> None:
+    """Show an artifact; one that a job made with its data, as JSON."""
     with connected() as client:
+        if not artifact_id:
+            print_json(as_json(client.ml.get(artifact_type)))
+            return
         shown = client.artifacts.get(artifact_type, artifact_id)
 
     def for_people() -> None:
@@ -124,12 +135,15 @@ def update(
 
 @app.command()
 def delete(
-    artifact_type: Type,
-    artifact_id: Id,
+    artifact_type: TypeOrId,
+    artifact_id: IdAfter = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove an artifact from the registry; what it stood for stays."""
+    """Remove an artifact from the registry; what it stood for stays. What a job made goes for good."""
+    if not artifact_id:
+        _delete_made(artifact_type, yes=yes)
+        return
     confirmed(f"Remove the {artifact_type} {artifact_id} from the registry?", yes=yes)
     with connected() as client:
         gone = client.artifacts.unregister(artifact_type, artifact_id)
@@ -163,6 +177,13 @@ def cost(
         print_json(costs)
     else:
         print_table(["id", "MB"], [[id_, f"{item['total_cost']:g}"] for id_, item in costs.items()])
+
+
+def _delete_made(artifact_id: str, *, yes: bool) -> None:
+    confirmed(f"Delete the artifact {artifact_id} for good, with the version of a trained model?", yes=yes)
+    with connected() as client:
+        client.ml.delete(artifact_id)
+    say(f"{artifact_id} deleted")
 
 
 def _found(*, json: bool, **wanted: Any) -> None:

@@ -23,8 +23,11 @@ from strongroom.client.aliases import Aliases
 from strongroom.client.artifacts import Artifacts
 from strongroom.client.audit import Audit
 from strongroom.client.catalog import Catalog
+from strongroom.client.configs import Configs
+from strongroom.client.jobs import Jobs
 from strongroom.client.keys import Keys
 from strongroom.client.managers import Managers
+from strongroom.client.ml import Ml
 from strongroom.client.models import Models
 from strongroom.client.providers import Providers
 from strongroom.client.root_key import RootKey
@@ -67,6 +70,9 @@ class Client:
         self.aliases = Aliases(self._connection)
         self.catalog = Catalog(self._connection)
         self.artifacts = Artifacts(self._connection)
+        self.configs = Configs(self._connection)
+        self.jobs = Jobs(self._connection)
+        self.ml = Ml(self._connection)
         self.managers = Managers(self._connection)
         self.rotation = Rotation(self._connection)
         self.secrets = Secrets(self._connection)

@@ -1,0 +1,77 @@
+"""What a job's process answers, and how a job ends that came to nothing. What it answers anybody may have written."""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from services.models.jobs.process import FolderFull, ProcessTimeout
+from services.models.jobs.queue import FAILED, Outcome
+from services.models.runners.frames import FrameBroken
+from services.shared.errors import DomainError
+from strongroom.runners import Cell
+
+# What a process may give as the reason of its failure.
+_REASON = re.compile(r"[A-Z_]{1,64}")
+
+_log = structlog.get_logger()
+
+
+class CredentialRevoked(Exception):
+    """Whoever submitted the job has lost the right to it."""
+
+
+def refusal(answer: Mapping[str, Any]) -> Outcome:
+    """How a job ends whose process says that it failed."""
+    reason = str(answer["failed"])
+    known = reason if _REASON.fullmatch(reason) else "RUNNER_FAILED"
+    return Outcome(FAILED, str(answer.get("message", ""))[:1000], known)
+
+
+def failure(error: Exception, job_id: str) -> Outcome:
+    """How a job ends that could not be run to its end."""
+    match error:
+        case ProcessTimeout():
+            return Outcome(
+                FAILED, "The job took longer than it may. A config's `timeout_seconds` says how long.", "JOB_TIMEOUT"
+            )
+        case FolderFull():
+            return Outcome(FAILED, "The job wrote more files than it may.", "FOLDER_FULL")
+        case FrameBroken():
+            return Outcome(FAILED, "The runner disturbed the answer of its process.", "RUNNER_BROKEN")
+        case CredentialRevoked():
+            return Outcome(FAILED, "The credential that submitted the job was revoked.", "CREDENTIAL_REVOKED")
+        case DomainError():
+            return Outcome(FAILED, error.message, error.error_reason)
+        case _:
+            _log.exception("a job failed here", job=job_id)
+            return Outcome(FAILED, "Internal error. The service's log has the details under the job's id.", "INTERNAL")
+
+
+def model_data(answer: Mapping[str, Any], given: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """What the artifact of a trained model says."""
+    trained_at = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"model_type": str(answer.get("model_type", ""))[:256], "trained_at": trained_at, **given["lineage"]}
+
+
+def predictions(answer: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The table that the process answered. Raises FrameBroken if it is none."""
+    columns, rows = answer.get("columns"), answer.get("data")
+    if not isinstance(columns, list) or not isinstance(rows, list) or not all(isinstance(n, str) for n in columns):
+        raise FrameBroken("no table")
+    width, expected = len(columns), len(given["task"]["future"]["data"])
+    if len(rows) != expected or not all(isinstance(row, list) and len(row) == width for row in rows):
+        raise FrameBroken("another table")
+    return {"columns": columns, "data": [list(map(_cell, row)) for row in rows]}
+
+
+def _cell(value: object) -> Cell:
+    """A value of a table; JSON has no infinity and no NaN, which are null. Raises FrameBroken."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise FrameBroken("no table")

@@ -1,0 +1,106 @@
+"""Training and prediction, wired."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Self
+
+from sqlalchemy.engine import make_url
+
+from services.models.jobs.birth import Nursery
+from services.models.jobs.configs import Configs
+from services.models.jobs.execution import Execution, Tariff
+from services.models.jobs.execution import Weights as JobWeights
+from services.models.jobs.following import Follower
+from services.models.jobs.ml_artifacts import MlArtifacts
+from services.models.jobs.payloads import Payloads
+from services.models.jobs.process import Process, ProcessSettings
+from services.models.jobs.queue import Queue
+from services.models.jobs.runner_catalog import RunnerCatalog, RunnerUnusable
+from services.models.jobs.submission import Submissions
+from services.models.jobs.workers import Workers
+from services.models.parts import Core, Weights
+from services.models.settings import ModelsSettings
+from services.shared.ids import new_id
+from services.shared.metering import Meter
+
+# Seconds that a runner may take to say what it is.
+_DESCRIBE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """What servicers of configs, jobs and artifacts ask, and what runs jobs."""
+
+    runners: RunnerCatalog
+    configs: Configs
+    artifacts: MlArtifacts
+    queue: Queue
+    follower: Follower
+    submissions: Submissions
+    workers: Workers
+    nursery: Nursery
+
+    @classmethod
+    def of(
+        cls, core: Core, weights: Weights, settings: ModelsSettings, meter: Meter, revoked: Callable[[str], bool]
+    ) -> Self:
+        limits = _limits(settings)
+        payloads = Payloads(core.database, core.keys, core.managers)
+        queue = Queue(core.database, core.clock, timedelta(seconds=settings.job_lease_seconds))
+        nursery = Nursery()
+        runners = RunnerCatalog(lambda place: _described(nursery, limits, place))
+        configs = Configs(core.database, runners, core.clock, new_id)
+        artifacts = MlArtifacts(core.database, payloads, core.versions, core.clock, new_id)
+        execution = Execution(
+            *(queue, payloads, JobWeights(weights.files, weights.reader, core.versions), nursery, limits),
+            tariff=Tariff(settings.job_prices),
+            meter=meter,
+            revoked=revoked,
+            clock=core.clock,
+        )
+        workers = Workers(queue, execution, settings.slots, new_id)
+        submissions = Submissions(
+            *(configs, artifacts, core.versions, payloads, queue, runners),
+            timeout=settings.job_timeout_seconds,
+            new_id=new_id,
+            wake=workers.wake,
+        )
+        follower = Follower(queue, time.monotonic, time.sleep)
+        return cls(runners, configs, artifacts, queue, follower, submissions, workers, nursery)
+
+    def start(self) -> None:
+        self.workers.start()
+
+    def close(self) -> None:
+        self.workers.close()
+        self.nursery.close()
+
+
+def _limits(settings: ModelsSettings) -> ProcessSettings:
+    """What jobs may use. Hidden from them is where this installation keeps anything."""
+    database = make_url(settings.database_url.get_secret_value())
+    folders = [settings.data_dir, settings.identity_dir, *([settings.stores.parent] if settings.stores else [])]
+    folders += [store.path for store in settings.stores_configuration().stores.values() if hasattr(store, "path")]
+    if database.get_backend_name() == "sqlite" and database.database:
+        folders.append(type(settings.data_dir)(database.database).parent)
+    return ProcessSettings(
+        memory=settings.job_memory_mb << 20,
+        folder_bytes=settings.job_folder_mb << 20,
+        isolated=settings.job_isolation == "full",
+        hidden=tuple(dict.fromkeys(folder.absolute() for folder in folders)),
+    )
+
+
+def _described(nursery: Nursery, limits: ProcessSettings, place: str) -> Mapping[str, Any]:
+    """The schema of a runner, which a process of its own tells. Raises RunnerUnusable."""
+    process = Process(nursery, limits, {"operation": "describe", "runner": place}, _DESCRIBE_SECONDS, load=False)
+    try:
+        answer = process.run(lambda: None)
+    except Exception as error:
+        raise RunnerUnusable(place, type(error).__name__) from None
+    if not isinstance(answer.get("schema"), dict):
+        raise RunnerUnusable(place, str(answer.get("message", "it says nothing")))
+    schema: dict[str, Any] = answer["schema"]
+    return schema
