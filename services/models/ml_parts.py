@@ -7,16 +7,18 @@ from typing import Any, Self
 
 from sqlalchemy.engine import make_url
 
-from services.models.jobs.birth import Nursery
 from services.models.jobs.configs import Configs
 from services.models.jobs.execution import Execution, Tariff
 from services.models.jobs.execution import Weights as JobWeights
 from services.models.jobs.following import Follower
+from services.models.jobs.links import Place, ProcessSettings
+from services.models.jobs.local_processes import LocalProcesses
 from services.models.jobs.ml_artifacts import MlArtifacts
 from services.models.jobs.payloads import Payloads
-from services.models.jobs.process import Process, ProcessSettings
+from services.models.jobs.process import Process
 from services.models.jobs.queue import Queue
 from services.models.jobs.runner_catalog import RunnerCatalog, RunnerUnusable
+from services.models.jobs.stored_tables import Footers, StoredTables
 from services.models.jobs.submission import Submissions
 from services.models.jobs.workers import Workers
 from services.models.parts import Core, Weights
@@ -39,7 +41,7 @@ class Training:
     follower: Follower
     submissions: Submissions
     workers: Workers
-    nursery: Nursery
+    place: Place
 
     @classmethod
     def of(
@@ -48,12 +50,13 @@ class Training:
         limits = _limits(settings)
         payloads = Payloads(core.database, core.keys, core.managers)
         queue = Queue(core.database, core.clock)
-        nursery = Nursery()
-        runners = RunnerCatalog(lambda place: _described(nursery, limits, place))
+        place = LocalProcesses(limits)
+        runners = RunnerCatalog(lambda runner: _described(place, runner))
+        tables = StoredTables(weights.reader, core.versions, core.manifests, Footers(place).describe)
         configs = Configs(core.database, runners, core.clock, new_id)
         artifacts = MlArtifacts(core.database, payloads, core.versions, core.clock, new_id)
         execution = Execution(
-            *(queue, payloads, JobWeights(weights.files, weights.reader, core.versions), nursery, limits),
+            *(queue, payloads, JobWeights(weights.files, weights.reader, core.versions), tables, place),
             tariff=Tariff(settings.job_prices),
             meter=meter,
             revoked=revoked,
@@ -61,20 +64,20 @@ class Training:
         )
         workers = Workers(queue, execution, settings.slots, new_id)
         submissions = Submissions(
-            *(configs, artifacts, core.versions, payloads, queue, runners),
+            *(configs, artifacts, core.versions, payloads, queue, runners, tables),
             timeout=settings.job_timeout_seconds,
             new_id=new_id,
             wake=workers.wake,
         )
         follower = Follower(queue, time.monotonic, time.sleep)
-        return cls(runners, configs, artifacts, queue, follower, submissions, workers, nursery)
+        return cls(runners, configs, artifacts, queue, follower, submissions, workers, place)
 
     def start(self) -> None:
         self.workers.start()
 
     def close(self) -> None:
         self.workers.close()
-        self.nursery.close()
+        self.place.close()
 
 
 def _limits(settings: ModelsSettings) -> ProcessSettings:
@@ -92,14 +95,14 @@ def _limits(settings: ModelsSettings) -> ProcessSettings:
     )
 
 
-def _described(nursery: Nursery, limits: ProcessSettings, place: str) -> Mapping[str, Any]:
+def _described(place: Place, runner: str) -> Mapping[str, Any]:
     """The schema of a runner, which a process of its own tells. Raises RunnerUnusable."""
-    process = Process(nursery, limits, {"operation": "describe", "runner": place}, _DESCRIBE_SECONDS, load=False)
+    process = Process(place, {"operation": "describe", "runner": runner}, _DESCRIBE_SECONDS, load=False)
     try:
         answer = process.run(lambda: None)
     except Exception as error:
-        raise RunnerUnusable(place, type(error).__name__) from None
+        raise RunnerUnusable(runner, type(error).__name__) from None
     if not isinstance(answer.get("schema"), dict):
-        raise RunnerUnusable(place, str(answer.get("message", "it says nothing")))
+        raise RunnerUnusable(runner, str(answer.get("message", "it says nothing")))
     schema: dict[str, Any] = answer["schema"]
     return schema

@@ -4,20 +4,28 @@ What a file says of itself is asked in a job's process, which sees its footer al
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.models.jobs.data_tables import TableInvalid, require
+from services.models.jobs.links import FolderFull, Place, ProcessKilled
+from services.models.jobs.process import Process, ProcessTimeout
 from services.models.manifest_store import ManifestStore
 from services.models.manifests import ManifestFile
 from services.models.reads import FileNotFound, OpenRange, Reader, within
+from services.models.runners.frames import FrameBroken
 from services.models.versions import Versions
 from services.shared.errors import FailedPrecondition, InvalidArgument, PermissionMissing
 from services.shared.identity import Principal
 
-_ADDRESS = re.compile(r"strongroom://([A-Za-z0-9._-]{1,128})/([A-Za-z0-9._-]{1,128})(?:/([A-Za-z0-9._-]{1,128})(?:/(.+))?)?")
+_ADDRESS = re.compile(
+    r"strongroom://([A-Za-z0-9._-]{1,128})/([A-Za-z0-9._-]{1,128})(?:/([A-Za-z0-9._-]{1,128})(?:/(.+))?)?"
+)
 _MOST_COLUMNS, _LONGEST_NAME = 1000, 256
+# Looks at files at a time, and seconds of one.
+_LOOKS, _LOOK_SECONDS = 2, 60.0
 _KINDS = ("number", "text", "boolean", "null")
 
 
@@ -162,6 +170,24 @@ class OpenTable:
         """What lies there; nothing behind the end. Raises DataLoss, VersionNotFound."""
         end = min(self._opened.length, offset + length)
         return self._reader.read(within(self._opened, offset, end)) if offset < end else iter(())
+
+
+class Footers:
+    """Has processes look at files: a few at a time, for each takes its memory."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._free = threading.BoundedSemaphore(_LOOKS)
+
+    def describe(self, size: int, table: OpenTable) -> Mapping[str, Any]:
+        """What a file of that size says of itself, or how that failed. Raises what reading it raises."""
+        # Born with what jobs need, Arrow among it: the same process would otherwise load it each time.
+        process = Process(self._place, {"operation": "look", "bytes": size}, _LOOK_SECONDS, load=True)
+        with self._free:
+            try:
+                return process.run(lambda: None, ranges=lambda _name, offset, length: table.read(offset, length))
+            except (ProcessKilled, ProcessTimeout, FolderFull, FrameBroken) as error:
+                return {"failed": "LOOK_FAILED", "message": f"it ends its reader ({type(error).__name__})."}
 
 
 def _told(answer: Mapping[str, Any], where: str) -> tuple[list[str], list[str], int]:

@@ -44,7 +44,7 @@ class ParquetTable(Table):
         self.types: list[pa.DataType]
 
     @property
-    def rows(self) -> Sequence[Sequence[Cell]]:  # type: ignore[override]  # it is read each time
+    def rows(self) -> Sequence[Sequence[Cell]]:  # it is read each time
         return [row for batch in self.batches() for row in batch.rows]
 
     def column(self, name: str) -> list[Cell]:
@@ -83,7 +83,7 @@ class Batch(Table):
         self.arrow: pa.RecordBatch
 
     @property
-    def rows(self) -> Sequence[Sequence[Cell]]:  # type: ignore[override]  # it is made each time
+    def rows(self) -> Sequence[Sequence[Cell]]:  # it is made each time
         return list(zip(*(column.to_pylist() for column in self.arrow.columns), strict=True))
 
     def column(self, name: str) -> list[Cell]:
@@ -117,7 +117,7 @@ class _Mapped(Table):
         self._change: Callable[[Table], Table]
 
     @property
-    def rows(self) -> Sequence[Sequence[Cell]]:  # type: ignore[override]  # it is made each time
+    def rows(self) -> Sequence[Sequence[Cell]]:  # it is made each time
         return [row for batch in self.batches() for row in batch.rows]
 
     def column(self, name: str) -> list[Cell]:
