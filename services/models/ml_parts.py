@@ -23,6 +23,7 @@ from services.models.jobs.submission import Submissions
 from services.models.jobs.workers import Workers
 from services.models.parts import Core, Weights
 from services.models.settings import ModelsSettings
+from services.shared.configuration import ConfigurationError
 from services.shared.ids import new_id
 from services.shared.metering import Meter
 
@@ -41,7 +42,7 @@ class Training:
     follower: Follower
     submissions: Submissions
     workers: Workers
-    place: Place
+    places: tuple[Place, ...]
 
     @classmethod
     def of(
@@ -50,9 +51,10 @@ class Training:
         limits = _limits(settings)
         payloads = Payloads(core.database, core.keys, core.managers)
         queue = Queue(core.database, core.clock)
-        place = LocalProcesses(limits)
-        runners = RunnerCatalog(lambda runner: _described(place, runner))
-        tables = StoredTables(weights.reader, core.versions, core.manifests, Footers(place).describe)
+        local = LocalProcesses(limits)
+        place = _cluster(settings.ray_address, limits) if settings.ray_address else local
+        runners = RunnerCatalog(lambda runner: _described(local, runner))
+        tables = StoredTables(weights.reader, core.versions, core.manifests, Footers(local).describe)
         configs = Configs(core.database, runners, core.clock, new_id)
         artifacts = MlArtifacts(core.database, payloads, core.versions, core.clock, new_id)
         execution = Execution(
@@ -70,14 +72,25 @@ class Training:
             wake=workers.wake,
         )
         follower = Follower(queue, time.monotonic, time.sleep)
-        return cls(runners, configs, artifacts, queue, follower, submissions, workers, place)
+        return cls(runners, configs, artifacts, queue, follower, submissions, workers, (place, local))
 
     def start(self) -> None:
         self.workers.start()
 
     def close(self) -> None:
         self.workers.close()
-        self.place.close()
+        for place in self.places:
+            place.close()
+
+
+def _cluster(address: str, limits: ProcessSettings) -> Place:
+    """Raises ConfigurationError."""
+    try:
+        from services.models.jobs.ray_processes import RayProcesses
+    except ImportError:
+        message = "STRONGROOM_RAY_ADDRESS needs an SDK that is missing: pip install 'strongroom[ray]'"
+        raise ConfigurationError(message) from None
+    return RayProcesses(address, limits)
 
 
 def _limits(settings: ModelsSettings) -> ProcessSettings:
