@@ -48,6 +48,8 @@ class RayProcesses:
         host = self._taken()
         try:
             around = _answer(host.begin.remote(seconds, load), watch)
+        except ProcessKilled:  # before it could do anything for the job
+            raise ClusterUnavailable("The node that was to run the job is gone: another one is asked for.") from None
         except BaseException:
             _kill(host)  # it may never have been placed
             raise
