@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from strongroom.models.v1 import jobs_pb2, ml_pb2
-from tests.ml_jobs import Ml, table
-from tests.models_installation import Installation, installation, principal, refused
+from tests.ml_jobs import Ml, table, with_hostile_runner
+from tests.models_installation import Installation, principal, refused
 
 pytestmark = pytest.mark.row("S1.2")
 ROWS = 150_000
@@ -35,7 +35,7 @@ def big(rows: int = ROWS) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    with installation(tmp_path_factory.mktemp("parquet"), job_slots=2, job_memory_mb=2048) as made:
+    with with_hostile_runner(tmp_path_factory.mktemp("parquet"), job_slots=2, job_memory_mb=2048) as made:
         made.admin.put("big", "train.parquet", [parquet(big())], model="datasets")
         future = {name: column[:100_000] for name, column in big().items() if name != "y"}
         made.admin.put("future", "future.parquet", [parquet(future)], model="datasets")
@@ -223,3 +223,21 @@ def test_a_table_that_is_deleted_meanwhile_fails_its_job(made: Installation, ml:
     assert (ended.status, ended.reason) in (("failed", "VERSION_NOT_FOUND"), ("completed", ""))
     for job in at_work:
         ml.wait(job)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        '{"table": "data", "offset": 0, "length": 10}',  # it has one, which is in its request
+        '{"table": "model", "offset": 0, "length": 10}',
+        '{"table": "../keys", "offset": 0, "length": 10}',
+        '{"table": "data", "offset": -1, "length": 10}',
+        '{"table": "data", "offset": 0, "length": 1e9}',
+        '{"table": "data", "offset": 0, "length": 8388609}',
+        "{}",
+        "[",
+    ],
+)
+def test_a_runner_gets_no_bytes_but_those_of_its_tables(ml: Ml, words: str) -> None:
+    job = ml.trained({"runner": "hostile", "act": "ask", "at": words})
+    assert (job.status, job.reason) == ("failed", "RUNNER_BROKEN")

@@ -59,17 +59,15 @@ class Process:
         Raises ProcessKilled, ProcessTimeout, FolderFull, FrameBroken, and what `watch`, `model`, `sink` or `ranges`
         raises.
         """
-        began = time.monotonic()
-        try:
-            with self._place.start(watch, int(self._timeout) + _SPARE_SECONDS, load=self._load) as link:
-                self._link = link
-                feed = _Feed(link, {**self._task, **link.around}, model, ranges)
-                try:
-                    return self._follow(link, feed, watch, sink)
-                finally:
-                    feed.close()
-        finally:
-            self.seconds = time.monotonic() - began
+        with self._place.start(watch, int(self._timeout) + _SPARE_SECONDS, load=self._load) as link:
+            self._link = link
+            began = time.monotonic()
+            feed = _Feed(link, {**self._task, **link.around}, model, ranges)
+            try:
+                return self._follow(link, feed, watch, sink)
+            finally:
+                feed.close()
+                self.seconds = time.monotonic() - began
 
     def _follow(
         self, link: Link, feed: "_Feed", watch: Callable[[], None], sink: Callable[[bytes], None]
