@@ -35,6 +35,7 @@ def _started(config: pytest.Config) -> Stack:
             measured=True,
             STRONGROOM_RATE_LIMIT="off",
             STRONGROOM_ROTATION_TARGETS="127.0.0.1:*",
+            STRONGROOM_JOB_PRICES='{"train": 3600, "predict": 1800}',
         )
         config.stash[_STACK] = running.start()
     return config.stash[_STACK]

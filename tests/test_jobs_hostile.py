@@ -17,7 +17,7 @@ pytestmark = pytest.mark.row("S1.3")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     folder = tmp_path_factory.mktemp("checkout")
-    with with_hostile_runner(folder, job_memory_mb=2048, job_folder_mb=64, job_slots=4) as made:
+    with with_hostile_runner(folder, job_memory_mb=512, job_folder_mb=64, job_slots=4) as made:
         yield made
 
 

@@ -123,7 +123,7 @@ def test_what_waits_when_its_service_ends_is_taken_by_another(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_what_runs_when_its_service_is_killed_is_run_again(tmp_path: Path) -> None:
-    with mortal(tmp_path) as service:
+    with mortal(tmp_path, job_lease_seconds=5) as service:
         ml = Ml(service.installation, channel=service.channel)
         slow = {"estimator": "RandomForestRegressor", "parameters": {"n_estimators": 100}}
         job_id = ml.train(ml.config(slow), table(WEATHER, CASES)).job_id

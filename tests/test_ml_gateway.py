@@ -1,8 +1,8 @@
 """Training and prediction through the gateway, over REST and over gRPC."""
 
+import hashlib
 import http.client
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 from google.protobuf import json_format
 from ulid import ULID
 
-from strongroom.auth.v1 import api_keys_pb2, api_keys_pb2_grpc
 from strongroom.models.v1 import configs_pb2, jobs_pb2, ml_artifacts_pb2, ml_pb2, system_pb2
 from strongroom.models.v1.configs_pb2_grpc import ConfigServiceStub
 from strongroom.models.v1.jobs_pb2_grpc import JobServiceStub
@@ -19,11 +18,10 @@ from strongroom.models.v1.ml_artifacts_pb2_grpc import MlArtifactServiceStub
 from strongroom.models.v1.ml_pb2_grpc import MlServiceStub
 from strongroom.models.v1.system_pb2_grpc import SystemServiceStub
 from tests.callers import Caller, administrator
-from tests.catalog import caller, fresh
-from tests.ml_jobs import CASES, ENDED, WEATHER, table
+from tests.catalog import fresh
+from tests.ml_callers import TRAINING, config, ended, trained
+from tests.ml_jobs import CASES, WEATHER, table
 from tests.stack import Stack
-
-TRAINING = {"columns": WEATHER, "data": CASES}
 
 
 @pytest.fixture(scope="module")
@@ -31,39 +29,9 @@ def admin(stack: Stack) -> Caller:
     return administrator(stack)
 
 
-def with_set(stack: Stack, permission_set: str) -> Caller:
-    """Somebody whose key has a permission set."""
-    request = api_keys_pb2.CreateApiKeyRequest(name=fresh("key"), permission_set=permission_set)
-    made = administrator(stack).grpc(api_keys_pb2_grpc.ApiKeyServiceStub, "CreateApiKey", request)
-    return Caller(stack, made.key)
-
-
-def config(admin: Caller, data: dict[str, Any] | None = None, **fields: str) -> str:
-    status, made = admin.rest("POST", "/api/v1/configs", {"name": fresh("config"), "data": data or {}, **fields})
-    assert status == 201, made
-    return str(made["id"])
-
-
-def ended(admin: Caller, job_id: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 90
-    while True:
-        status, job = admin.rest("GET", f"/api/v1/jobs/{job_id}")
-        assert status == 200, job
-        if job["status"] in ENDED:
-            shown: dict[str, Any] = job
-            return shown
-        assert time.monotonic() < deadline, job
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def model(admin: Caller) -> dict[str, Any]:
-    """A trained model: what `$train` answered, and its config."""
-    config_id = config(admin, {"target": "disease_cases"})
-    status, submitted = admin.rest("POST", "/api/v1/ml/$train", {"config_id": config_id, "data": TRAINING})
-    assert status == 202
-    assert ended(admin, submitted["job_id"])["status"] == "completed"
-    return {**submitted, "config_id": config_id}
+    return trained(admin, {"target": "disease_cases"})
 
 
 @pytest.mark.row("S1.1")
@@ -284,6 +252,49 @@ def test_a_job_is_followed_live(stack: Stack, admin: Caller, model: dict[str, An
     assert admin.rest("GET", f"/api/v1/jobs/{ULID()}/$stream")[1]["reason"] == "JOB_NOT_FOUND"
 
 
+@pytest.mark.row("S1.3")
+def test_a_running_job_is_canceled_and_its_followers_see_it(stack: Stack, admin: Caller) -> None:
+    slow = {"estimator": "RandomForestRegressor", "parameters": {"n_estimators": 10_000}}
+    _, submitted = admin.rest("POST", "/api/v1/ml/$train", {"config_id": config(admin, slow), "data": TRAINING})
+    path, states = f"/api/v1/jobs/{submitted['job_id']}", []
+    for kind, _, data in events(stack, f"{path}/$stream"):
+        assert kind == "status"
+        if data["status"] == "running" and "running" not in states:
+            assert admin.rest("DELETE", path) == (204, None)
+        states.append(data["status"])
+    assert states[-1] == "canceled"
+    _, job = admin.rest("GET", path)
+    assert (job["result"], job["artifact_id"]) == ("Canceled", submitted["model_artifact_id"])
+    assert admin.rest("GET", f"/api/v1/artifacts/{submitted['model_artifact_id']}")[0] == 404
+
+
+@pytest.mark.row("S1.4")
+def test_a_prediction_leads_to_its_model_its_config_and_its_data(admin: Caller) -> None:
+    made = trained(admin, {"estimator": "Ridge", "parameters": {"alpha": 0.5}, "target": "disease_cases"})
+    # Whoever changes or deletes the config afterwards does not change what the model was made of.
+    config_path = f"/api/v1/configs/{made['config_id']}"
+    assert admin.rest("PUT", config_path, {"name": "another", "data": {"estimator": "Lasso"}})[0] == 200
+    body = {"model_artifact_id": made["model_artifact_id"], "future": {"columns": WEATHER[:2], "data": [[110, 26]]}}
+    _, submitted = admin.rest("POST", "/api/v1/ml/$predict", body)
+    assert ended(admin, submitted["job_id"])["model_artifact_id"] == made["model_artifact_id"]
+    _, prediction = admin.rest("GET", f"/api/v1/artifacts/{submitted['prediction_artifact_id']}")
+    assert prediction["job_id"] == submitted["job_id"]
+    _, model = admin.rest("GET", f"/api/v1/artifacts/{prediction['parent_id']}")
+    assert (model["id"], model["job_id"]) == (made["model_artifact_id"], made["job_id"])
+    assert model["config_id"] == model["data"]["config_id"] == made["config_id"]
+    assert model["data"]["config"] == {
+        "estimator": "Ridge",
+        "parameters": {"alpha": 0.5},
+        "target": "disease_cases",
+    }
+    data = json.dumps(TRAINING, separators=(",", ":")).encode()
+    assert model["data"]["data_sha256"] == hashlib.sha256(data).hexdigest()
+    assert (model["data"]["rows"], model["data"]["features"]) == (8, WEATHER[:2])
+    get = ml_artifacts_pb2.GetMlArtifactRequest(id=prediction["parent_id"])
+    over_grpc = admin.grpc(MlArtifactServiceStub, "GetMlArtifact", get)
+    assert over_grpc.config_id == admin.rest("GET", config_path)[1]["id"]
+
+
 @pytest.mark.row("S1.5")
 def test_the_system(admin: Caller) -> None:
     status, shown = admin.rest("GET", "/api/v1/system")
@@ -291,71 +302,6 @@ def test_the_system(admin: Caller) -> None:
     assert set(shown) == {"current_time", "timezone", "python_version", "platform", "hostname"}
     answer = admin.grpc(SystemServiceStub, "GetSystem", system_pb2.GetSystemRequest())
     assert answer.hostname == shown["hostname"]
-
-
-@pytest.mark.row("S1.8")
-def test_keys_for_training_do_not_predict_and_the_other_way_round(
-    stack: Stack, admin: Caller, model: dict[str, Any]
-) -> None:
-    trainer, predictor = with_set(stack, "train"), with_set(stack, "predict")
-    train = {"config_id": model["config_id"], "data": TRAINING}
-    predict = {
-        "model_artifact_id": model["model_artifact_id"],
-        "future": {"columns": WEATHER[:2], "data": [[110.0, 26.0]]},
-    }
-    status, problem = predictor.rest("POST", "/api/v1/ml/$train", train)
-    assert (status, problem["reason"]) == (403, "PERMISSION_MISSING")
-    assert "ml.train" in problem["detail"]
-    status, problem = trainer.rest("POST", "/api/v1/ml/$predict", predict)
-    assert (status, problem["reason"]) == (403, "PERMISSION_MISSING")
-    assert "ml.predict" in problem["detail"]
-    status, submitted = predictor.rest("POST", "/api/v1/ml/$predict", predict)
-    assert status == 202
-    assert ended(predictor, submitted["job_id"])["status"] == "completed"
-    assert predictor.rest("GET", f"/api/v1/artifacts/{submitted['prediction_artifact_id']}")[0] == 200
-    status, submitted = trainer.rest("POST", "/api/v1/ml/$train", train)
-    assert status == 202
-    assert ended(trainer, submitted["job_id"])["status"] == "completed"
-
-
-@pytest.mark.row("S1.8")
-def test_a_model_is_trained_and_used_by_whoever_may_write_and_read_it(stack: Stack, admin: Caller) -> None:
-    name = fresh("scoped")
-    config_id = config(admin, {"model_name": name})
-    everything = ("ml.*", "configs.*", "artifacts.*", "jobs.*")
-    elsewhere = caller(stack, ("allow", everything, ["**"]), ("allow", ["models.*"], ["managers/default/models/other"]))
-    status, problem = elsewhere.rest("POST", "/api/v1/ml/$train", {"config_id": config_id, "data": TRAINING})
-    assert (status, problem["reason"]) == (403, "PERMISSION_MISSING")
-    assert f"models.write on managers/default/models/{name}" in problem["detail"]
-    _, submitted = admin.rest("POST", "/api/v1/ml/$train", {"config_id": config_id, "data": TRAINING})
-    ended(admin, submitted["job_id"])
-    artifact = submitted["model_artifact_id"]
-    body = {"model_artifact_id": artifact, "future": {"columns": WEATHER[:2], "data": []}}
-    status, problem = elsewhere.rest("POST", "/api/v1/ml/$predict", body)
-    assert (status, problem["reason"]) == (403, "PERMISSION_MISSING")
-    status, problem = elsewhere.rest("DELETE", f"/api/v1/artifacts/{artifact}")
-    assert (status, problem["reason"]) == (403, "PERMISSION_MISSING")
-    # What somebody says about an artifact makes no model of it.
-    about = {"model_type": "x", "features": WEATHER[:2], "runner": "sklearn", "config": {}, "target": "y"}
-    _, forged = elsewhere.rest("POST", "/api/v1/artifacts", {"data": about})
-    body["model_artifact_id"] = forged["id"]
-    assert elsewhere.rest("POST", "/api/v1/ml/$predict", body)[1]["reason"] == "ARTIFACT_NO_MODEL"
-
-
-@pytest.mark.row("S1.8")
-def test_lists_show_what_the_caller_may_see(stack: Stack, admin: Caller, model: dict[str, Any]) -> None:
-    reads = ("configs.read", "jobs.read", "artifacts.read")
-    seen = [f"configs/{model['config_id']}", f"jobs/{model['job_id']}", f"artifacts/ml/{model['model_artifact_id']}"]
-    narrow = caller(stack, ("allow", reads, seen))
-    for path, shown in (
-        ("configs", model["config_id"]),
-        ("jobs", model["job_id"]),
-        ("artifacts", model["model_artifact_id"]),
-    ):
-        status, found = narrow.rest("GET", f"/api/v1/{path}?page_size=1000")
-        assert status == 200
-        assert [item["id"] for item in found] == [shown]
-    assert narrow.rest("GET", f"/api/v1/jobs/{ULID()}")[0] == 403
 
 
 @pytest.mark.row("S1.3")
@@ -370,48 +316,3 @@ def test_a_job_loses_the_credential_that_is_revoked(stack: Stack, admin: Caller)
     job = ended(admin, submitted["job_id"])
     assert (job["status"], job["reason"]) == ("failed", "CREDENTIAL_REVOKED")
     assert admin.rest("GET", f"/api/v1/artifacts/{submitted['model_artifact_id']}")[0] == 404
-
-
-@pytest.mark.row("S1.9")
-def test_jobs_are_in_log_ledger_and_audit_trail(stack: Stack, admin: Caller, model: dict[str, Any]) -> None:
-    trainer = with_set(stack, "train")
-    body = {"config_id": model["config_id"], "data": TRAINING}
-    _, submitted = trainer.rest("POST", "/api/v1/ml/$train", body)
-    job = ended(trainer, submitted["job_id"])
-    assert job["seconds"] > 0
-    log = (stack.data_dir / "logs" / "models.log").read_text().splitlines()
-    [line] = [json.loads(line) for line in log if '"ml_operation"' in line and submitted["job_id"] in line]
-    assert (line["operation"], line["state"], line["principal"]) == ("train", "completed", job["created_by"])
-    assert line["key_prefix"]
-    assert line["key_prefix"] in trainer.credential
-    assert not any(str(value) in json.dumps(line) for value in ("100.5", "rainfall"))
-    deadline = time.monotonic() + 10
-    while True:
-        _, used = trainer.rest("GET", "/api/v1/usage?principal=self")
-        [trained] = [use for use in used["usage"] if use["usage_class"] == "train"] or [{}]
-        if trained.get("job_seconds", 0) > 0:
-            assert trained["requests"] == 1
-            break
-        assert time.monotonic() < deadline, used
-        time.sleep(0.2)
-    _, events_ = admin.rest("GET", f"/api/v1/audit/events?principal={job['created_by']}")
-    assert any(event["method"].endswith("MlService/Train") for event in events_["events"])
-
-
-@pytest.mark.row("S1.9")
-def test_quotas_of_training_and_prediction_are_apart(stack: Stack, admin: Caller, model: dict[str, Any]) -> None:
-    request = {
-        "name": fresh("quota"),
-        "permission_set": "full_access",
-        "quotas": [{"usage_class": "train", "requests": 1, "per": "day"}],
-    }
-    status, made = admin.rest("POST", "/api-keys", request)
-    assert status == 201, made
-    limited = Caller(stack, made["key"])
-    body = {"config_id": model["config_id"], "data": TRAINING}
-    assert limited.rest("POST", "/api/v1/ml/$train", body)[0] == 202
-    status, problem = limited.rest("POST", "/api/v1/ml/$train", body)
-    assert (status, problem["reason"]) == (429, "QUOTA_EXHAUSTED")
-    future = {"columns": WEATHER[:2], "data": [[1, 2]]}
-    body = {"model_artifact_id": model["model_artifact_id"], "future": future}
-    assert limited.rest("POST", "/api/v1/ml/$predict", body)[0] == 202

@@ -79,11 +79,12 @@ def stored_key(database: Database, key_id: str = "K1", owner: str = "user:ann") 
 @pytest.mark.row("S1.9")
 def test_a_line_is_the_sum_of_its_reports(database: Database) -> None:
     ledger = Ledger(database, now)
-    ledger.record(report(use(requests=3, errors=1, bytes_received=2**40, job_milliseconds=1500)))
-    ledger.record(report(use(name="renamed", bytes_sent=7), use(usage_class="other")))
+    first = use(requests=3, errors=1, bytes_received=2**40, job_milliseconds=1500, cost_micros=42_500_000)
+    ledger.record(report(first))
+    ledger.record(report(use(name="renamed", bytes_sent=7, cost_micros=1), use(usage_class="other")))
     assert lines(database) == [
         use(usage_class="other"),
-        use(name="renamed", requests=4, errors=1, bytes_received=2**40, bytes_sent=7, job_milliseconds=1500),
+        replace(first, name="renamed", requests=4, bytes_sent=7, cost_micros=42_500_001),
     ]
 
 
@@ -389,12 +390,13 @@ def test_a_name_that_a_spreadsheet_would_compute_begins_with_an_apostrophe(name:
 
 @pytest.mark.parametrize("count", [0, 1, 1000, 1001, 2000])
 def test_both_forms_have_all_lines(count: int) -> None:
-    uses = [use(f"key:{number}", requests=number, job_milliseconds=1500) for number in range(count)]
+    uses = [use(f"key:{number}", requests=number, job_milliseconds=1500, cost_micros=2500) for number in range(count)]
     parsed = json.loads(b"".join(ledger_files.pieces("json", uses)))
     rows = list(csv.DictReader(io.StringIO(b"".join(ledger_files.pieces("csv", uses)).decode(), newline="")))
     assert [line["principal"] for line in parsed] == [row["principal"] for row in rows] == [u.principal for u in uses]
     assert all(line["requests"] == int(row["requests"]) for line, row in zip(parsed, rows, strict=True))
-    assert all(line["job_seconds"] == float(row["job_seconds"]) == 1.5 for line, row in zip(parsed, rows, strict=True))
+    for name, value in {"job_seconds": 1.5, "cost_estimate": 0.0025}.items():
+        assert all(line[name] == float(row[name]) == value for line, row in zip(parsed, rows, strict=True))
 
 
 def test_texts_of_a_json_are_as_they_are() -> None:

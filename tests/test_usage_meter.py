@@ -179,8 +179,9 @@ def test_seconds_of_jobs_are_counted_to_the_millisecond() -> None:
     auth = Auth()
     meter = Meter(auth.record, Clock())
     for _ in range(10):
-        meter.count_job(CI, "train", 0.1)
+        meter.count_job(CI, "train", 0.1, 0.0000105)
     meter.close()
+    assert auth.totals("cost_micros") == {("2026-11-21", "key:ci", "train"): 100}
     assert auth.totals("job_milliseconds") == {("2026-11-21", "key:ci", "train"): 1000}
 
 

@@ -141,6 +141,7 @@ def test_a_repeated_report_counts_once_at_whichever_replica(replicas: list[Auth]
     at, name = Timestamp(), f"key:{key.id}"
     at.GetCurrentTime()
     use = usage_pb2.Use(principal=name, name="n", day="2026-11-21", usage_class="train", requests=3, job_seconds=1.25)
+    use.cost_estimate = 42.5
     use.day = at.ToDatetime().date().isoformat()
     last = usage_pb2.LastUse(credential_id=replicas[0].credential(key.key), at=at, requests=3)
     request = usage_pb2.RecordUseRequest(batch_id=str(ULID()), usage=[use], last_uses=[last])
@@ -149,14 +150,20 @@ def test_a_repeated_report_counts_once_at_whichever_replica(replicas: list[Auth]
         with service_channel(auth.address, "auth", identity) as channel:
             usage_pb2_grpc.UsageServiceStub(channel).RecordUse(request, timeout=5)
     found = lines(replicas[0], name)["train"]
-    assert (found.requests, found.job_seconds) == (3, 1.25)
+    assert (found.requests, found.job_seconds, found.cost_estimate) == (3, 1.25, 42.5)
     shown = replicas[0].get(key.id)
     assert (shown.usage_count, shown.last_used_at, shown.versions[0].last_used_at) == (3, at, at)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"requests": -1}, {"requests": float("nan")}, {"bytes_sent": float("inf")}, {"job_seconds": -0.001}],
+    [
+        {"requests": -1},
+        {"requests": float("nan")},
+        {"bytes_sent": float("inf")},
+        {"job_seconds": -0.001},
+        {"cost_estimate": -1},
+    ],
     ids=str,
 )
 def test_use_that_cannot_be_is_refused_for_good(replicas: list[Auth], installed: Installation, wrong: dict) -> None:

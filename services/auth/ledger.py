@@ -24,7 +24,7 @@ from services.shared.metering import LastUse, Report, Use
 # than clocks differ.
 _OLDEST = timedelta(days=1)
 _REMEMBERED = timedelta(days=2)
-_SUMS = ("requests", "errors", "bytes_received", "bytes_sent", "job_milliseconds")
+_SUMS = ("requests", "errors", "bytes_received", "bytes_sent", "job_milliseconds", "cost_micros")
 # Lines read at a time for an export.
 _BATCH = 1000
 

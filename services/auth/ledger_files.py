@@ -11,9 +11,8 @@ from services.shared.metering import Use
 CSV, JSON = "csv", "json"
 CONTENT_TYPES = {CSV: "text/csv; charset=utf-8; header=present", JSON: "application/json"}
 
-_COLUMNS = (
-    *("day", "principal", "name", "usage_class", "requests", "errors", "bytes_received", "bytes_sent", "job_seconds"),
-)
+_COLUMNS = ("day", "principal", "name", "usage_class", "requests", "errors", "bytes_received", "bytes_sent")
+_COMPUTED = ("job_seconds", "cost_estimate")
 # Of one piece.
 _LINES = 1000
 # What a spreadsheet takes for the beginning of a formula, full-width forms too.
@@ -28,7 +27,7 @@ def pieces(form: str, lines: Iterable[Use]) -> Iterator[bytes]:
 
 def _csv(lines: Iterable[Use]) -> Iterator[bytes]:
     """RFC 4180. Texts that a spreadsheet would compute begin with an apostrophe, which it shows as text."""
-    rest, head = iter(lines), [_COLUMNS]
+    rest, head = iter(lines), [_COLUMNS + _COMPUTED]
     while some := [*head, *(_cells(line) for line in islice(rest, _LINES))]:
         text = io.StringIO()
         csv.writer(text).writerows(some)
@@ -46,8 +45,8 @@ def _json(lines: Iterable[Use]) -> Iterator[bytes]:
 
 
 def _fields(line: Use) -> dict[str, str | int | float]:
-    fields = {name: getattr(line, name) for name in _COLUMNS[:-1]}
-    return fields | {"job_seconds": line.job_milliseconds / 1000}
+    fields = {name: getattr(line, name) for name in _COLUMNS}
+    return fields | {"job_seconds": line.job_milliseconds / 1000, "cost_estimate": line.cost_micros / 1_000_000}
 
 
 def _cells(line: Use) -> tuple[str | int | float, ...]:

@@ -77,6 +77,7 @@ def _use(message: pb.Use) -> Use:
         bytes_received=_whole(message.bytes_received),
         bytes_sent=_whole(message.bytes_sent),
         job_milliseconds=_whole(message.job_seconds * 1000),
+        cost_micros=_whole(message.cost_estimate * 1_000_000),
     )
 
 

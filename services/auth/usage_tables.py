@@ -19,6 +19,7 @@ use_lines = sa.Table(
     sa.Column("bytes_received", sa.BigInteger, nullable=False),
     sa.Column("bytes_sent", sa.BigInteger, nullable=False),
     sa.Column("job_milliseconds", sa.BigInteger, nullable=False),
+    sa.Column("cost_micros", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 # Reports that are in the lines above.

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Self
 
 from sqlalchemy.engine import make_url
@@ -50,7 +51,7 @@ class Training:
     ) -> Self:
         limits = _limits(settings)
         payloads = Payloads(core.database, core.keys, core.managers)
-        queue = Queue(core.database, core.clock)
+        queue = Queue(core.database, core.clock, timedelta(seconds=settings.job_lease_seconds))
         local = LocalProcesses(limits)
         place = _cluster(settings.ray_address, limits) if settings.ray_address else local
         runners = RunnerCatalog(lambda runner: _described(local, runner))

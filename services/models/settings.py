@@ -30,13 +30,15 @@ class ModelsSettings(ServiceSettings):
     job_memory_mb: Annotated[int, Field(ge=256)] = 4096
     job_folder_mb: Annotated[int, Field(ge=1)] = 1024
     job_timeout_seconds: Annotated[int, Field(ge=1)] = 3600
+    # Seconds after which the jobs of a service that was killed, and says nothing more of them, are run by another.
+    job_lease_seconds: Annotated[int, Field(ge=5, le=3600)] = 15
     # `full`: no network, no files but the program's, no processes (docs/training.md). `limits`: only the limits above,
     # for systems that cannot isolate, and for runners that are trusted like the service itself.
     job_isolation: Literal["full", "limits"] = "full"
     # The Ray cluster on whose nodes jobs run, as Ray writes it (docs/training-at-scale.md); on this machine if empty.
     ray_address: Annotated[str, Field(max_length=256)] = ""
     # What an hour of a job costs, by its kind, as JSON: {"train": 2.5, "predict": 0.5}.
-    job_prices: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    job_prices: dict[Literal["train", "predict"], Annotated[float, Field(ge=0, le=1e6)]] = Field(default_factory=dict)
 
     @property
     def slots(self) -> int:

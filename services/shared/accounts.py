@@ -123,4 +123,5 @@ def use_message(use: Use) -> pb.Use:
         bytes_received=use.bytes_received,
         bytes_sent=use.bytes_sent,
         job_seconds=use.job_milliseconds / 1000,
+        cost_estimate=use.cost_micros / 1_000_000,
     )

@@ -50,6 +50,8 @@ class Use:
     bytes_received: int = 0
     bytes_sent: int = 0
     job_milliseconds: int = 0
+    # What these cost by the prices of jobs, in millionths: sums of them are exact.
+    cost_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class _Totals:
     bytes_received: int = 0
     bytes_sent: int = 0
     job_milliseconds: int = 0
+    cost_micros: int = 0
 
 
 @dataclass(slots=True)
@@ -177,12 +180,13 @@ class Meter:
                 _, before = last_uses.get(used, (now, 0))
                 last_uses[used] = (now, before + requests)
 
-    def count_job(self, principal: Principal, usage_class: str, seconds: float) -> None:
-        """Counts time that a job of a principal ran."""
+    def count_job(self, principal: Principal, usage_class: str, seconds: float, cost: float = 0.0) -> None:
+        """Counts time that a job of a principal ran, and what it cost."""
         with self._lock:
             totals = self._totals(principal, usage_class, self._clock())
             if totals is not None:
                 totals.job_milliseconds += round(seconds * 1000)
+                totals.cost_micros += round(cost * 1_000_000)
 
     def flush(self) -> bool:
         """Reports what was counted. False if auth did not take it, which then is reported the next time."""

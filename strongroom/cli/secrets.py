@@ -1,4 +1,4 @@
-"""`strongroom secrets`: put, patch, get, list, search, history, label."""
+"""`strongroom secrets`: put, patch, get, list, search, ages, history, label."""
 
 import json as jsonlib
 from collections.abc import Callable, Iterable
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom.cli import providers, secret_files, secret_life
+from strongroom.cli.secret_ages import ages
 from strongroom.cli.secret_files import written
 from strongroom.cli.secret_values import Expires, Fields, Labels, Name, Provider, expiry, given, labels_given, plain
 from strongroom.cli.session import (
@@ -234,7 +235,7 @@ def label(
 _MORE: tuple[Callable[..., None], ...] = (
     *(secret_life.promote, secret_life.discard, secret_life.rollback),
     *(secret_life.rm, secret_life.undelete, secret_life.destroy),
-    *(providers.providers, providers.sync, providers.drift),
+    *(ages, providers.providers, providers.sync, providers.drift),
 )
 for command in _MORE:
     app.command()(command)

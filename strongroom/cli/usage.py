@@ -60,10 +60,11 @@ def list_usage(principal: Principal = "", from_day: FromDay = "", to_day: ToDay 
             human_size(line.bytes_received),
             human_size(line.bytes_sent),
             f"{line.job_seconds:.0f}",
+            f"{line.cost_estimate:.2f}",
         ]
         for line in lines
     ]
-    print_table(["day", "who", "class", "requests", "failed", "received", "sent", "job seconds"], rows)
+    print_table(["day", "who", "class", "requests", "failed", "received", "sent", "job seconds", "cost"], rows)
 
 
 @app.command()

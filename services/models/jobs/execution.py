@@ -130,7 +130,7 @@ class Execution:
         except LeaseLost:
             return  # it was deleted, or is somebody else's by now
         finally:
-            self._meter.count_job(claim.job.caller, claim.job.kind, seconds)
+            self._meter.count_job(claim.job.caller, claim.job.kind, seconds, cost)
         _tell(job, seconds, cost)
 
     def _end(

@@ -123,11 +123,16 @@ class Line:
 
 
 class Queue:
-    """Jobs as rows."""
+    """Jobs as rows.
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    Args:
+        lease: for how long a holder that says nothing more is taken for alive.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], datetime], lease: timedelta = LEASE) -> None:
         self._database = database
         self._clock = clock
+        self._lease = lease
 
     def submit(self, job: Submission, caller: Principal) -> Job:
         """Queues a job. Raises ManagerNotFound, QueueFull."""
@@ -190,7 +195,7 @@ class Queue:
                 job = Job(*row[:-1])
                 outcome = _hopeless(job)
                 if outcome is None:
-                    begun = {"state": RUNNING, "holder": holder, "leased_until": now + LEASE}
+                    begun = {"state": RUNNING, "holder": holder, "leased_until": now + self._lease}
                     begun |= {"attempts": job.attempts + 1, "started_at": job.started_at or now, "updated_at": now}
                     connection.execute(sa.update(m.jobs).where(_c.id == job.id).values(begun))
                     return Claim(_find(connection, job.id), holder, row.sealed)
@@ -205,7 +210,7 @@ class Queue:
             job = _held(connection, claim)
             if job.state == CANCELING:
                 raise LeaseLost
-            values: dict[str, Any] = {"leased_until": now + LEASE}
+            values: dict[str, Any] = {"leased_until": now + self._lease}
             if lines or progress != job.progress:
                 values |= {"progress": progress, "updated_at": now}
                 _write_lines(connection, job.id, lines, now)

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estrongroom/auth/v1/usage.proto\x12\x12strongroom.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#strongroom/options/v1/options.proto\"\xd1\x01\n\x03Use\x12\x1b\n\tprincipal\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x02\x12\x16\n\x04name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x14\n\x03\x64\x61y\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\n\x12\x1c\n\x0busage_class\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x10\x12\x10\n\x08requests\x18\x05 \x01(\x01\x12\x0e\n\x06\x65rrors\x18\x06 \x01(\x01\x12\x16\n\x0e\x62ytes_received\x18\x07 \x01(\x01\x12\x12\n\nbytes_sent\x18\x08 \x01(\x01\x12\x13\n\x0bjob_seconds\x18\t \x01(\x01\"\xdc\x01\n\x10ListUsageRequest\x12\x1b\n\tprincipal\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x02\x12\x38\n\x08\x66rom_day\x18\x02 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\x12\x36\n\x06to_day\x18\x03 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\x12\x1b\n\tpage_size\x18\x04 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"T\n\x11ListUsageResponse\x12&\n\x05usage\x18\x01 \x03(\x0b\x32\x17.strongroom.auth.v1.Use\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc7\x01\n\x12\x45xportUsageRequest\x12\x1b\n\tprincipal\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x02\x12\x38\n\x08\x66rom_day\x18\x02 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\x12\x36\n\x06to_day\x18\x03 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\x12\"\n\x06\x66ormat\x18\x04 \x01(\tB\x12\xbaH\x0fr\rR\x00R\x03\x63svR\x04json\"\x9c\x01\n\x10RecordUseRequest\x12\x1a\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x98\x01\x1a\x12\x31\n\x05usage\x18\x02 \x03(\x0b\x32\x17.strongroom.auth.v1.UseB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12\x39\n\tlast_uses\x18\x03 \x03(\x0b\x32\x1b.strongroom.auth.v1.LastUseB\t\xbaH\x06\x92\x01\x03\x10\x90N\"d\n\x07LastUse\x12\x1f\n\rcredential_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x02\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08requests\x18\x03 \x01(\r\"\x13\n\x11RecordUseResponse\"\x93\x01\n\x13ReserveQuotaRequest\x12\x1d\n\tprincipal\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x02\x12\x1c\n\x0busage_class\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x10\x12\x10\n\x08requests\x18\x03 \x01(\r\x12\x14\n\x03per\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x10\x12\x17\n\x06wanted\x18\x05 \x01(\rB\x07\xbaH\x04*\x02(\x01\"i\n\x14ReserveQuotaResponse\x12\x0f\n\x07granted\x18\x01 \x01(\r\x12-\n\tresets_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tremaining\x18\x03 \x01(\r2\x97\x04\n\x0cUsageService\x12u\n\tListUsage\x12$.strongroom.auth.v1.ListUsageRequest\x1a%.strongroom.auth.v1.ListUsageResponse\"\x1b\xaa\xbb\x18\x02 \x01\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/usage\x12q\n\x0b\x45xportUsage\x12&.strongroom.auth.v1.ExportUsageRequest\x1a\x14.google.api.HttpBody\"\"\xaa\xbb\x18\x02 \x01\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/usage:export0\x01\x12\x88\x01\n\tRecordUse\x12$.strongroom.auth.v1.RecordUseRequest\x1a%.strongroom.auth.v1.RecordUseResponse\".\xaa\xbb\x18\x11*\x06models*\x07secrets\xb2\xbb\x18\x15\x62\x65tween services only\x12\x91\x01\n\x0cReserveQuota\x12\'.strongroom.auth.v1.ReserveQuotaRequest\x1a(.strongroom.auth.v1.ReserveQuotaResponse\".\xaa\xbb\x18\x11*\x06models*\x07secrets\xb2\xbb\x18\x15\x62\x65tween services onlyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estrongroom/auth/v1/usage.proto\x12\x12strongroom.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#strongroom/options/v1/options.proto\"\xe8\x01\n\x03Use\x12\x1b\n\tprincipal\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x02\x12\x16\n\x04name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x14\n\x03\x64\x61y\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\n\x12\x1c\n\x0busage_class\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x10\x12\x10\n\x08requests\x18\x05 \x01(\x01\x12\x0e\n\x06\x65rrors\x18\x06 \x01(\x01\x12\x16\n\x0e\x62ytes_received\x18\x07 \x01(\x01\x12\x12\n\nbytes_sent\x18\x08 \x01(\x01\x12\x13\n\x0bjob_seconds\x18\t \x01(\x01\x12\x15\n\rcost_estimate\x18\n \x01(\x01\"\xdc\x01\n\x10ListUsageRequest\x12\x1b\n\tprincipal\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x02\x12\x38\n\x08\x66rom_day\x18\x02 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\x12\x36\n\x06to_day\x18\x03 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\x12\x1b\n\tpage_size\x18\x04 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"T\n\x11ListUsageResponse\x12&\n\x05usage\x18\x01 \x03(\x0b\x32\x17.strongroom.auth.v1.Use\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc7\x01\n\x12\x45xportUsageRequest\x12\x1b\n\tprincipal\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x02\x12\x38\n\x08\x66rom_day\x18\x02 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\x12\x36\n\x06to_day\x18\x03 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$\x12\"\n\x06\x66ormat\x18\x04 \x01(\tB\x12\xbaH\x0fr\rR\x00R\x03\x63svR\x04json\"\x9c\x01\n\x10RecordUseRequest\x12\x1a\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x98\x01\x1a\x12\x31\n\x05usage\x18\x02 \x03(\x0b\x32\x17.strongroom.auth.v1.UseB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12\x39\n\tlast_uses\x18\x03 \x03(\x0b\x32\x1b.strongroom.auth.v1.LastUseB\t\xbaH\x06\x92\x01\x03\x10\x90N\"d\n\x07LastUse\x12\x1f\n\rcredential_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x02\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08requests\x18\x03 \x01(\r\"\x13\n\x11RecordUseResponse\"\x93\x01\n\x13ReserveQuotaRequest\x12\x1d\n\tprincipal\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x02\x12\x1c\n\x0busage_class\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x10\x12\x10\n\x08requests\x18\x03 \x01(\r\x12\x14\n\x03per\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x10\x12\x17\n\x06wanted\x18\x05 \x01(\rB\x07\xbaH\x04*\x02(\x01\"i\n\x14ReserveQuotaResponse\x12\x0f\n\x07granted\x18\x01 \x01(\r\x12-\n\tresets_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tremaining\x18\x03 \x01(\r2\x97\x04\n\x0cUsageService\x12u\n\tListUsage\x12$.strongroom.auth.v1.ListUsageRequest\x1a%.strongroom.auth.v1.ListUsageResponse\"\x1b\xaa\xbb\x18\x02 \x01\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/usage\x12q\n\x0b\x45xportUsage\x12&.strongroom.auth.v1.ExportUsageRequest\x1a\x14.google.api.HttpBody\"\"\xaa\xbb\x18\x02 \x01\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/usage:export0\x01\x12\x88\x01\n\tRecordUse\x12$.strongroom.auth.v1.RecordUseRequest\x1a%.strongroom.auth.v1.RecordUseResponse\".\xaa\xbb\x18\x11*\x06models*\x07secrets\xb2\xbb\x18\x15\x62\x65tween services only\x12\x91\x01\n\x0cReserveQuota\x12\'.strongroom.auth.v1.ReserveQuotaRequest\x1a(.strongroom.auth.v1.ReserveQuotaResponse\".\xaa\xbb\x18\x11*\x06models*\x07secrets\xb2\xbb\x18\x15\x62\x65tween services onlyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -87,23 +87,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGESERVICE'].methods_by_name['ReserveQuota']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['ReserveQuota']._serialized_options = b'\252\273\030\021*\006models*\007secrets\262\273\030\025between services only'
   _globals['_USE']._serialized_start=211
-  _globals['_USE']._serialized_end=420
-  _globals['_LISTUSAGEREQUEST']._serialized_start=423
-  _globals['_LISTUSAGEREQUEST']._serialized_end=643
-  _globals['_LISTUSAGERESPONSE']._serialized_start=645
-  _globals['_LISTUSAGERESPONSE']._serialized_end=729
-  _globals['_EXPORTUSAGEREQUEST']._serialized_start=732
-  _globals['_EXPORTUSAGEREQUEST']._serialized_end=931
-  _globals['_RECORDUSEREQUEST']._serialized_start=934
-  _globals['_RECORDUSEREQUEST']._serialized_end=1090
-  _globals['_LASTUSE']._serialized_start=1092
-  _globals['_LASTUSE']._serialized_end=1192
-  _globals['_RECORDUSERESPONSE']._serialized_start=1194
-  _globals['_RECORDUSERESPONSE']._serialized_end=1213
-  _globals['_RESERVEQUOTAREQUEST']._serialized_start=1216
-  _globals['_RESERVEQUOTAREQUEST']._serialized_end=1363
-  _globals['_RESERVEQUOTARESPONSE']._serialized_start=1365
-  _globals['_RESERVEQUOTARESPONSE']._serialized_end=1470
-  _globals['_USAGESERVICE']._serialized_start=1473
-  _globals['_USAGESERVICE']._serialized_end=2008
+  _globals['_USE']._serialized_end=443
+  _globals['_LISTUSAGEREQUEST']._serialized_start=446
+  _globals['_LISTUSAGEREQUEST']._serialized_end=666
+  _globals['_LISTUSAGERESPONSE']._serialized_start=668
+  _globals['_LISTUSAGERESPONSE']._serialized_end=752
+  _globals['_EXPORTUSAGEREQUEST']._serialized_start=755
+  _globals['_EXPORTUSAGEREQUEST']._serialized_end=954
+  _globals['_RECORDUSEREQUEST']._serialized_start=957
+  _globals['_RECORDUSEREQUEST']._serialized_end=1113
+  _globals['_LASTUSE']._serialized_start=1115
+  _globals['_LASTUSE']._serialized_end=1215
+  _globals['_RECORDUSERESPONSE']._serialized_start=1217
+  _globals['_RECORDUSERESPONSE']._serialized_end=1236
+  _globals['_RESERVEQUOTAREQUEST']._serialized_start=1239
+  _globals['_RESERVEQUOTAREQUEST']._serialized_end=1386
+  _globals['_RESERVEQUOTARESPONSE']._serialized_start=1388
+  _globals['_RESERVEQUOTARESPONSE']._serialized_end=1493
+  _globals['_USAGESERVICE']._serialized_start=1496
+  _globals['_USAGESERVICE']._serialized_end=2031
 # @@protoc_insertion_point(module_scope)

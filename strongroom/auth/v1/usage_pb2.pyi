@@ -34,6 +34,7 @@ class Use(_message.Message):
     BYTES_RECEIVED_FIELD_NUMBER: _builtins.int
     BYTES_SENT_FIELD_NUMBER: _builtins.int
     JOB_SECONDS_FIELD_NUMBER: _builtins.int
+    COST_ESTIMATE_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
     """For example `key:01J…`."""
     name: _builtins.str
@@ -50,6 +51,8 @@ class Use(_message.Message):
     bytes_sent: _builtins.float
     job_seconds: _builtins.float
     """Seconds that jobs ran."""
+    cost_estimate: _builtins.float
+    """What these seconds cost by the prices that the operator has set (STRONGROOM_JOB_PRICES), in their currency."""
     def __init__(
         self,
         *,
@@ -62,10 +65,11 @@ class Use(_message.Message):
         bytes_received: _builtins.float = ...,
         bytes_sent: _builtins.float = ...,
         job_seconds: _builtins.float = ...,
+        cost_estimate: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "day", b"day", "errors", b"errors", "job_seconds", b"job_seconds", "name", b"name", "principal", b"principal", "requests", b"requests", "usage_class", b"usage_class"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "cost_estimate", b"cost_estimate", "day", b"day", "errors", b"errors", "job_seconds", b"job_seconds", "name", b"name", "principal", b"principal", "requests", b"requests", "usage_class", b"usage_class"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
