@@ -40,6 +40,7 @@ class RayProcesses:
     def __init__(self, address: str, settings: ProcessSettings) -> None:
         self._address = address
         self._settings = settings
+        self._actor = ray.remote(_Host).options(num_cpus=1, max_concurrency=_CALLS)
         self._lock = threading.Lock()
         self._idle: list[Any] = []
 
@@ -78,7 +79,7 @@ class RayProcesses:
                         log_to_driver=False,
                         configure_logging=False,
                     )
-                return ray.remote(_Host).options(num_cpus=1, max_concurrency=_CALLS).remote(self._settings)
+                return self._actor.remote(self._settings)
             except (RayError, OSError, RuntimeError) as error:  # ConnectionError is an OSError
                 message = f"The Ray cluster does not answer ({type(error).__name__}): is it running?"
                 raise ClusterUnavailable(message) from None

@@ -25,7 +25,7 @@ _ADDRESS = re.compile(
 )
 _MOST_COLUMNS, _LONGEST_NAME = 1000, 256
 # Looks at files at a time, and seconds of one.
-_LOOKS, _LOOK_SECONDS = 2, 60.0
+_LOOKS, _LOOK_SECONDS = 2, 20.0
 _KINDS = ("number", "text", "boolean", "null")
 
 

@@ -18,6 +18,8 @@ _BUFFER = 4 << 20
 # A footer names each column chunk: what a sensible file of thousands of row groups has.
 _MOST_FOOTER = 64 << 20
 
+_MOST_COLUMNS = 1000
+
 NUMBER, TEXT, BOOLEAN, NULL = "number", "text", "boolean", "null"
 
 # Arrow's own allocators reserve address space far beyond what they use, and of that a job has a limit.
@@ -27,6 +29,8 @@ pa.set_memory_pool(pa.system_memory_pool())
 def described(file: RangeFile) -> dict[str, Any]:
     """Columns with their kinds, and how many rows, told by the file's footer alone. Raises ValueError."""
     metadata = _opened(file).metadata
+    if metadata.num_columns > _MOST_COLUMNS:
+        raise ValueError(f"It has more than {_MOST_COLUMNS} columns.")
     schema = metadata.schema.to_arrow_schema()
     columns = [{"name": field.name, "kind": _kind(field.type)} for field in schema]
     return {"columns": columns, "rows": metadata.num_rows, "row_groups": metadata.num_row_groups}
