@@ -181,8 +181,8 @@ class Footers:
 
     def describe(self, size: int, table: OpenTable) -> Mapping[str, Any]:
         """What a file of that size says of itself, or how that failed. Raises what reading it raises."""
-        # Born with what jobs need, Arrow among it: the same process would otherwise load it each time.
-        process = Process(self._place, {"operation": "look", "bytes": size}, _LOOK_SECONDS, load=True)
+        # Born without scikit-learn: nobody waits for that who only submits.
+        process = Process(self._place, {"operation": "look", "bytes": size}, _LOOK_SECONDS, load=False)
         with self._free:
             try:
                 return process.run(lambda: None, ranges=lambda _name, offset, length: table.read(offset, length))

@@ -20,6 +20,7 @@ class ScikitRunner:
 
     schema: ClassVar[Mapping[str, Any]] = allowed.SCHEMA
     trusted: ClassVar[Sequence[str]] = (
+        "numpy.dtype",  # of what SimpleImputer was fitted with
         "sklearn.tree._tree.Tree",
         "sklearn.neighbors._kd_tree.KDTree",
         "sklearn.neighbors._ball_tree.BallTree",
