@@ -7,6 +7,7 @@ environment are none of its business. An actor dies with the service that it bel
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -43,10 +44,12 @@ class RayProcesses:
         self._actor = ray.remote(_Host).options(num_cpus=1, max_concurrency=_CALLS)
         self._lock = threading.Lock()
         self._idle: list[Any] = []
+        self._connecting = ThreadPoolExecutor(1, "ray-connect")
+        self._connected: Future[None] | None = None
 
     @contextmanager
     def start(self, watch: Callable[[], None], seconds: int, *, load: bool) -> Iterator["RayLink"]:
-        host = self._taken()
+        host = self._taken(watch)
         try:
             around = _answer(host.begin.remote(seconds, load), watch)
         except ProcessKilled:  # before it could do anything for the job
@@ -65,24 +68,31 @@ class RayProcesses:
             left, self._idle = self._idle, []
         for host in left:
             _kill(host)
+        self._connecting.shutdown(wait=False, cancel_futures=True)
 
-    def _taken(self) -> Any:
-        """An actor that does nothing now. Raises ClusterUnavailable."""
+    def _taken(self, watch: Callable[[], None]) -> Any:
+        """An actor that does nothing now. Raises ClusterUnavailable, and what `watch` raises meanwhile."""
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-            try:
-                if not ray.is_initialized():
-                    ray.init(
-                        address=self._address,
-                        namespace="strongroom",
-                        log_to_driver=False,
-                        configure_logging=False,
-                    )
-                return self._actor.remote(self._settings)
-            except (RayError, OSError, RuntimeError) as error:  # ConnectionError is an OSError
-                message = f"The Ray cluster does not answer ({type(error).__name__}): is it running?"
-                raise ClusterUnavailable(message) from None
+            if self._connected is None or (self._connected.done() and self._connected.exception()):
+                # In a thread: it may take long, and whoever waits keeps a lease meanwhile.
+                self._connected = self._connecting.submit(self._connect)
+            connected = self._connected
+        while not connected.done():
+            wait([connected], _TICK)
+            watch()
+        if error := connected.exception():
+            message = f"The Ray cluster does not answer ({type(error).__name__}): is it running?"
+            raise ClusterUnavailable(message) from None
+        try:
+            return self._actor.remote(self._settings)
+        except RayError as error:
+            raise ClusterUnavailable(f"The Ray cluster takes no actor ({type(error).__name__}).") from None
+
+    def _connect(self) -> None:
+        if not ray.is_initialized():
+            ray.init(self._address, namespace="strongroom", log_to_driver=False, configure_logging=False)
 
     def _leave(self, host: Any, link: "RayLink") -> None:
         """Ends the process; the actor goes with it if it does not say that it has."""
