@@ -151,17 +151,19 @@ def test_columns_are_checked_before_anything_is_queued(made: Installation, ml: M
     assert jobs_count(ml) == before
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(b"PAR1", b"rainfall,cases\n1,2\n", b"\0" * 64 + b"\xff\xff\xff\x7fPAR1"),
-        b"\xff" * 5000 + b"\x88\x13\0\0PAR1",
-        b"PAR1" + b"\x15\x04" * 200 + b"\x90\x01\0\0PAR1",
-    ],
-)
-def test_what_is_no_parquet_file_is_refused(made: Installation, ml: Ml, content: bytes) -> None:
-    version = f"broken-{abs(hash(content))}"
-    made.admin.put(version, "x.parquet", [content], model="datasets")
+BROKEN = {
+    "magic alone": b"PAR1",
+    "text": b"rainfall,cases\n1,2\n",
+    "endless footer": bytes(64) + b"\xff\xff\xff\x7fPAR1",
+    "no footer": b"\xff" * 5000 + b"\x88\x13\0\0PAR1",
+    "deep footer": b"PAR1" + b"\x15\x04" * 200 + b"\x90\x01\0\0PAR1",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_parquet_file_is_refused(made: Installation, ml: Ml, name: str) -> None:
+    version = name.replace(" ", "-")
+    made.admin.put(version, "x.parquet", [BROKEN[name]], model="datasets")
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "TABLE_INVALID"):
         ml.train(ml.config({}), by_reference(f"strongroom://default/datasets/{version}"))
 
