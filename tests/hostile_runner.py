@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -96,6 +97,71 @@ def _connect(config: Mapping[str, Any]) -> str:
 def _kill(config: Mapping[str, Any]) -> str:
     os.kill(int(config["number"]), signal.SIGKILL)
     return "killed"
+
+
+def _tgkill(config: Mapping[str, Any]) -> str:
+    other = int(config["number"])
+    return _called(234, other, other, signal.SIGKILL)
+
+
+def _limit_other(config: Mapping[str, Any]) -> str:
+    import resource
+
+    resource.prlimit(int(config["number"]), resource.RLIMIT_NOFILE, (0, 0))
+    return "limited"
+
+
+def _pin_other(config: Mapping[str, Any]) -> str:
+    os.sched_setaffinity(int(config["number"]), {0})
+    return "pinned"
+
+
+def _mode(config: Mapping[str, Any]) -> str:
+    Path(config["at"]).chmod(0o777)
+    return "opened to all"
+
+
+def _touch(config: Mapping[str, Any]) -> str:
+    os.utime(config["at"], (0, 0))
+    return "touched"
+
+
+def _own(config: Mapping[str, Any]) -> str:
+    os.chown(config["at"], os.getuid(), os.getgid())
+    return "owned"
+
+
+def _cut(config: Mapping[str, Any]) -> str:
+    os.truncate(config["at"], 0)
+    return "cut"
+
+
+def _attribute(config: Mapping[str, Any]) -> str:
+    os.setxattr(config["at"], "user.a", b"b")
+    return "attributed"
+
+
+def _remove(config: Mapping[str, Any]) -> str:
+    Path(config["at"]).unlink()
+    return "removed"
+
+
+def _move(config: Mapping[str, Any]) -> str:
+    Path(config["at"]).rename("moved")
+    return "moved"
+
+
+def _called(number: int, *arguments: int) -> str:
+    """A system call by its number on x86-64."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(number, *arguments) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+    return "called"
+
+
+def _threads(config: Mapping[str, Any]) -> str:
+    with ThreadPoolExecutor(4) as threads:
+        return ",".join(threads.map(str, range(4)))
 
 
 def _environment(config: Mapping[str, Any]) -> str:

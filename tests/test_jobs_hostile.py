@@ -1,6 +1,8 @@
 """What a job's process may not do, whoever wrote its runner (docs/training.md says what this does not cover)."""
 
 import os
+import platform
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +32,9 @@ def achieved(ml: Ml, act: str, **config: Any) -> str:
     """What the act achieved; the empty text if the system refused it."""
     job = ml.trained({"runner": "hostile", "act": act, **config})
     assert job.status == "completed", job
+    if any(line.startswith("refused: ") for line in ml.log(job.id)):
+        return ""
     [answer] = ml.predicted(job.artifact_id, ["x"], [[1]])
-    assert (answer == "") == any(line.startswith("refused: ") for line in ml.log(job.id))
     return str(answer)
 
 
@@ -74,6 +77,15 @@ def test_files_outside_its_folder_are_neither_read_nor_written(made: Installatio
     assert achieved(ml, "write", at=str(program)) == ""
 
 
+@pytest.mark.parametrize("act", ["mode", "touch", "own", "cut", "attribute", "remove", "move"])
+def test_a_file_elsewhere_stays_as_it_is(made: Installation, ml: Ml, act: str) -> None:
+    """Also what the owner of a file may do without opening it."""
+    file = made.folder / "keys" / "models.pem"
+    before = file.stat()
+    assert achieved(ml, act, at=str(file)) == ""
+    assert file.stat() == before
+
+
 def test_no_process_and_no_program_is_started(ml: Ml) -> None:
     assert achieved(ml, "fork") == ""
     assert achieved(ml, "run") == ""
@@ -83,8 +95,17 @@ def test_nothing_is_reached_over_the_network(made: Installation, ml: Ml) -> None
     assert achieved(ml, "connect", number=int(made.address.rpartition(":")[2])) == ""
 
 
-def test_no_other_process_is_signalled(ml: Ml) -> None:
-    assert achieved(ml, "kill", number=os.getpid()) == ""
+@pytest.mark.parametrize("act", ["kill", "tgkill", "limit_other", "pin_other"])
+def test_no_other_process_is_signalled_or_changed(ml: Ml, act: str) -> None:
+    if act == "tgkill" and platform.machine() != "x86_64":
+        pytest.skip("the number of this system call is that of x86-64")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE), os.sched_getaffinity(0)
+    assert achieved(ml, act, number=os.getpid()) == ""
+    assert before == (resource.getrlimit(resource.RLIMIT_NOFILE), os.sched_getaffinity(0))
+
+
+def test_a_runner_may_use_threads(ml: Ml) -> None:
+    assert achieved(ml, "threads") == "0,1,2,3"
 
 
 def test_limits_are_not_raised_again(ml: Ml) -> None:

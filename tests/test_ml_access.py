@@ -5,8 +5,10 @@ import time
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from ulid import ULID
 
+from services.models.settings import ModelsSettings
 from strongroom.auth.v1 import usage_pb2, usage_pb2_grpc
 from strongroom.models.v1 import ml_pb2
 from strongroom.models.v1.ml_pb2_grpc import MlServiceStub
@@ -127,6 +129,13 @@ def test_a_job_is_in_log_ledger_and_audit_trail_with_its_cost(
     assert over_rest["cost_estimate"] == used.cost_estimate
     _, trail = admin.rest("GET", f"/api/v1/audit/events?principal={job['created_by']}")
     assert any(event["method"].endswith(f"MlService/{kind.capitalize()}") for event in trail["events"])
+
+
+@pytest.mark.row("S1.9")
+@pytest.mark.parametrize("prices", [{"trian": 1}, {"train": -1}, {"train": float("nan")}, {"predict": float("inf")}])
+def test_a_price_that_is_none_is_refused_at_the_start(prices: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        ModelsSettings(job_prices=prices)
 
 
 def ledger(who: Caller, kind: str) -> usage_pb2.Use:

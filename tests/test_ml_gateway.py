@@ -287,12 +287,30 @@ def test_a_prediction_leads_to_its_model_its_config_and_its_data(admin: Caller) 
         "parameters": {"alpha": 0.5},
         "target": "disease_cases",
     }
-    data = json.dumps(TRAINING, separators=(",", ":")).encode()
-    assert model["data"]["data_sha256"] == hashlib.sha256(data).hexdigest()
+    data = {"columns": WEATHER, "data": [list(map(float, row)) for row in CASES]}
+    digest = hashlib.sha256(json.dumps(data, separators=(",", ":")).encode()).hexdigest()
+    assert model["data"]["data_sha256"] == digest
     assert (model["data"]["rows"], model["data"]["features"]) == (8, WEATHER[:2])
     get = ml_artifacts_pb2.GetMlArtifactRequest(id=prediction["parent_id"])
     over_grpc = admin.grpc(MlArtifactServiceStub, "GetMlArtifact", get)
     assert over_grpc.config_id == admin.rest("GET", config_path)[1]["id"]
+
+
+@pytest.mark.row("S1.4")
+@pytest.mark.row("S0.7")
+def test_what_jobs_made_outlives_a_rotation_and_goes_with_its_manager(admin: Caller) -> None:
+    request = {"model_path": fresh("rotated"), "task_type": "regression"}
+    manager = admin.rest("POST", "/api/managers", request)[1]["details"]["manager_id"]
+    made = trained(admin, {"manager_id": manager})
+    assert admin.rest("POST", f"/api/managers/{manager}/rotate-key", {})[0] == 200
+    body = {"model_artifact_id": made["model_artifact_id"], "future": {"columns": WEATHER[:2], "data": [[110, 26]]}}
+    _, submitted = admin.rest("POST", "/api/v1/ml/$predict", body)
+    assert ended(admin, submitted["job_id"])["status"] == "completed"
+    paths = [f"artifacts/{submitted['prediction_artifact_id']}", f"artifacts/{made['model_artifact_id']}"]
+    paths += [f"jobs/{submitted['job_id']}"]
+    assert [admin.rest("GET", f"/api/v1/{path}")[0] for path in paths] == [200, 200, 200]
+    assert admin.rest("DELETE", f"/api/managers/{manager}")[0] == 200
+    assert [admin.rest("GET", f"/api/v1/{path}")[0] for path in paths] == [404, 404, 404]
 
 
 @pytest.mark.row("S1.5")

@@ -10,6 +10,8 @@ from services.models.stores import configuration
 from services.models.stores.configuration import StoresConfiguration
 from services.shared.settings import ServiceSettings
 
+_JobKind = Annotated[str, StringConstraints(pattern="^(train|predict)$")]
+
 
 class ModelsSettings(ServiceSettings):
     """What the models service needs beyond every service's settings."""
@@ -38,7 +40,7 @@ class ModelsSettings(ServiceSettings):
     # The Ray cluster on whose nodes jobs run, as Ray writes it (docs/training-at-scale.md); on this machine if empty.
     ray_address: Annotated[str, Field(max_length=256)] = ""
     # What an hour of a job costs, by its kind, as JSON: {"train": 2.5, "predict": 0.5}.
-    job_prices: dict[Literal["train", "predict"], Annotated[float, Field(ge=0, le=1e6)]] = Field(default_factory=dict)
+    job_prices: dict[_JobKind, Annotated[float, Field(ge=0, le=1e6)]] = Field(default_factory=dict)
 
     @property
     def slots(self) -> int:

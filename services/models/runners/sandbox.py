@@ -4,7 +4,8 @@
 - Landlock (https://docs.kernel.org/userspace-api/landlock.html): no file but those of the program may be read, only the
   job's own folder may be written, no program may be executed, no other process may be signalled or looked into.
 - Seccomp (https://docs.kernel.org/userspace-api/seccomp_filter.html): no further process, no socket, no ptrace, and
-  nothing by which these come back. Threads are allowed: RLIMIT_AS bounds them by their stacks.
+  nothing by which these come back; nothing that changes another process of this user, or, what Landlock leaves to
+  their owner, modes, owners, times and attributes of files. Threads are allowed: RLIMIT_AS bounds them by their stacks.
 - Capabilities: none, so that root cannot raise the limits again.
 """
 
@@ -169,6 +170,13 @@ _REFUSED = {
         "request_key": 249, "setsid": 112, "setpgid": 109, "init_module": 175, "finit_module": 313,
         "open_by_handle_at": 304, "memfd_create": 319, "shmget": 29, "msgget": 68, "semget": 64, "mq_open": 240,
         "setpriority": 141, "sched_setscheduler": 144, "move_mount": 429, "open_tree": 428, "fsopen": 430,
+        "sched_setaffinity": 203, "sched_setparam": 142, "sched_setattr": 314, "ioprio_set": 251,
+        "migrate_pages": 256, "move_pages": 279, "process_madvise": 440, "kcmp": 312, "truncate": 76, "chmod": 90,
+        "fchmod": 91, "fchmodat": 268, "fchmodat2": 452, "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260,
+        "utime": 132, "utimes": 235, "futimesat": 261, "utimensat": 280, "setxattr": 188, "lsetxattr": 189,
+        "fsetxattr": 190, "setxattrat": 463, "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199,
+        "removexattrat": 466, "file_setattr": 469, "shmat": 30, "shmctl": 31, "msgsnd": 69, "msgrcv": 70,
+        "msgctl": 71, "semop": 65, "semctl": 66, "semtimedop": 220, "mq_unlink": 241,
     },
     "aarch64": {
         "execve": 221, "execveat": 281, "socket": 198, "socketpair": 199, "connect": 203, "bind": 200, "kill": 129,
@@ -179,10 +187,19 @@ _REFUSED = {
         "userfaultfd": 282, "keyctl": 219, "add_key": 217, "request_key": 218, "setsid": 157, "setpgid": 154,
         "init_module": 105, "finit_module": 273, "open_by_handle_at": 265, "memfd_create": 279, "shmget": 194,
         "msgget": 186, "semget": 190, "mq_open": 180, "setpriority": 140, "sched_setscheduler": 119,
-        "move_mount": 429, "open_tree": 428, "fsopen": 430,
+        "move_mount": 429, "open_tree": 428, "fsopen": 430, "sched_setaffinity": 122, "sched_setparam": 118,
+        "sched_setattr": 274, "ioprio_set": 30, "migrate_pages": 238, "move_pages": 239, "process_madvise": 440,
+        "kcmp": 272, "truncate": 45, "fchmod": 52, "fchmodat": 53, "fchmodat2": 452, "fchown": 55, "fchownat": 54,
+        "utimensat": 88, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "setxattrat": 463, "removexattr": 14,
+        "lremovexattr": 15, "fremovexattr": 16, "removexattrat": 466, "file_setattr": 469, "shmat": 196,
+        "shmctl": 195, "msgsnd": 189, "msgrcv": 188, "msgctl": 187, "semop": 193, "semctl": 191, "semtimedop": 192,
+        "mq_unlink": 181,
     },
 }
 # fmt: on
+# Limits of a process, and signals to a thread: of this process alone, which its libraries ask for.
+_PRLIMIT = {"x86_64": 302, "aarch64": 261}
+_TGKILL = {"x86_64": 234, "aarch64": 131}
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE3, _CLONE_THREAD = 435, 0x10000
 # x86_64 has the same calls a second time, from this number on.
@@ -220,6 +237,14 @@ def _filter(machine: str) -> list[tuple[int, int, int, int]]:
     ]
     for number in sorted(_REFUSED[machine].values()):
         steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | _EPERM)]
+    for number, own in ((_PRLIMIT[machine], 0), (_TGKILL[machine], os.getpid())):
+        steps += [
+            (_EQUAL, 0, 4, number),
+            (_LOAD, 0, 0, _FIRST_ARGUMENT),
+            (_EQUAL, 0, 1, own),
+            (_RETURN, 0, 0, _ALLOW),
+            (_RETURN, 0, 0, _ERRNO | _EPERM),
+        ]
     return [
         *steps,
         (_EQUAL, 0, 3, _CLONE[machine]),
