@@ -70,7 +70,7 @@ def test_json_answers(secrets: Terminal) -> None:
     written = secrets("secrets", "put", "cli/json", "k=v", "--json").json
     assert (written["name"], written["version"]) == ("cli/json", 1)
     assert secrets("secrets", "get", "cli/json", "--json").json.keys() == {
-        "name", "version", "data", "created_at", "created_by", "stage",
+        "name", "version", "data", "created_at", "created_by", "stage", "provider", "revision",
     }  # fmt: skip
     listed = secrets("secrets", "list", "cli/json", "--json").json
     assert [secret["name"] for secret in listed["secrets"]] == ["cli/json"]

@@ -192,8 +192,10 @@ def history(name: Name, provider: Provider = "", json: Json = False) -> None:
     """List the versions of a secret, without values."""
     with connected() as client:
         versions = client.providers.at(provider).history(name) if provider else client.secrets.history(name)
+        about = {"name": name} if provider or not json else message_as_json(client.secrets.about(name))
     if json:
-        print_json({"versions": [message_as_json(version) for version in versions]})
+        listed = [message_as_json(version) for version in versions]
+        print_json({"versions": listed, "next_page_token": "", "secret": about})
     else:
         rows = [
             [
@@ -245,7 +247,7 @@ app.command("export")(secret_files.export_secrets)
 
 def _show(secrets: Iterable["SecretSummary"], *, json: bool) -> None:
     if json:
-        print_json({"secrets": [message_as_json(secret) for secret in secrets], "next_page_token": ""})
+        print_json({"secrets": [message_as_json(secret) for secret in secrets], "next_page_token": "", "folders": []})
         return
     rows = [
         [
