@@ -60,7 +60,7 @@ class Training:
         artifacts = MlArtifacts(core.database, payloads, core.versions, core.clock, new_id)
         execution = Execution(
             *(queue, payloads, JobWeights(weights.files, weights.reader, core.versions), tables, place),
-            tariff=Tariff({**settings.job_prices}),
+            tariff=Tariff(dict[str, float](settings.job_prices.items())),
             meter=meter,
             revoked=revoked,
             clock=core.clock,
