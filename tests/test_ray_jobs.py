@@ -39,12 +39,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", os.urandom(32).hex())
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Seconds: on a machine that does other things as well.
+        patch.setenv("RAY_raylet_start_wait_time_s", "240")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path(__file__).parents[1])]))
         ray = Path(sys.executable).with_name("ray")
         command = [ray, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false"]
         command += [f"--port={port}", "--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
         with subprocess.Popen([*command, f"--temp-dir={session}"], stdout=subprocess.DEVNULL) as cluster:
             try:
+                until((session / "session_latest" / "sockets" / "raylet").exists)
                 options = {"ray_address": f"127.0.0.1:{port}", "job_memory_mb": 2048, "job_slots": 2}
                 with with_hostile_runner(folder, **options) as made:
                     yield made
@@ -83,7 +86,7 @@ def command_line(process: psutil.Process) -> list[str]:
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
