@@ -1,5 +1,6 @@
 """Training and prediction, wired."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from services.shared.metering import Meter
 
 # Seconds that a runner may take to say what it is.
 _DESCRIBE_SECONDS = 60.0
+_FOR_GOOD = 10 * 365 * 86_400
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ class Training:
 
 def _cluster(address: str, limits: ProcessSettings) -> Place:
     """Raises ConfigurationError."""
+    # Ray ends the process of whoever has not reached the cluster for a minute, and this one does more than to run jobs
+    # (https://github.com/ray-project/ray/issues/45570). Read when Ray is loaded.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(_FOR_GOOD))
     try:
         from services.models.jobs.ray_processes import RayProcesses
     except ImportError:
