@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -52,10 +53,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
                 with with_hostile_runner(folder, **options) as made:
                     yield made
             finally:
+                # Before its node goes: Ray ends a process that loses it.
+                import_module("ray").shutdown()
                 end(psutil.Process(cluster.pid))
-                import ray as ray_module
-
-                ray_module.shutdown()
 
 
 def end(process: psutil.Process) -> None:
