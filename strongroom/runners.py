@@ -8,7 +8,8 @@ program's (docs/training.md). A runner is made without arguments in that process
 which opens plain data, numpy arrays and scikit-learn's own types; a runner names its other types in `trusted`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -17,7 +18,11 @@ Cell = float | int | str | bool | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of values, each as long as `columns`."""
+    """Rows of values, each as long as `columns`.
+
+    One that is kept in a file is read when it is asked: `batches` and `map` hold a part of it at a time, `column` one
+    column, and only `rows` all of it.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]] = field(repr=False)
@@ -31,6 +36,26 @@ class Table:
         """The table with one more column. Raises ValueError unless there is one value for each row."""
         rows = [[*row, value] for row, value in zip(self.rows, values, strict=True)]
         return Table([*self.columns, name], rows)
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self.rows)
+
+    def has_text(self, name: str) -> bool:
+        """Whether any value of a column is text. Raises as `column`."""
+        return any(isinstance(value, str) for value in self.column(name))
+
+    def numbers(self, name: str) -> Sequence[float]:
+        """A column without text as floats, null as NaN. Raises as `column`."""
+        return [math.nan if value is None else float(value) for value in self.column(name)]
+
+    def batches(self) -> Iterator["Table"]:
+        """Its rows in order, some at a time."""
+        yield self
+
+    def map(self, change: Callable[["Table"], "Table"]) -> "Table":
+        """What `change` makes of the batches: for predictions that need one row at a time and no other."""
+        return change(self)
 
 
 @dataclass(frozen=True)

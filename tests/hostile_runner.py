@@ -188,6 +188,14 @@ def _disturb(config: Mapping[str, Any]) -> str:
     return "answered"
 
 
+def _ask(config: Mapping[str, Any]) -> str:
+    """For a range of a file, in these words."""
+    body = config["at"].encode()
+    os.write(3, b"W" + len(body).to_bytes(8, "big") + body)
+    time.sleep(5)
+    return "asked"
+
+
 def _chatter(config: Mapping[str, Any]) -> str:
     for number in range(50_000):
         sys.stderr.write(f"line {number} \x00\x1b[2J\n")

@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from services.models.jobs.data_tables import DataTable, TableTooLarge
+from services.models.jobs.data_tables import DataTable, TableInvalid, TableTooLarge
 from services.models.jobs.submission import Submissions
 from services.shared.call import caller
 from strongroom.models.v1 import ml_pb2 as pb
@@ -31,7 +31,8 @@ class MlServicer(ml_pb2_grpc.MlServiceServicer):
 
     def Predict(self, request: pb.PredictRequest, context: grpc.ServicerContext) -> pb.PredictResponse:
         job = self._submissions.predict(
-            caller(context), request.model_artifact_id, _table(request.historic), _table(request.future)
+            *(caller(context), request.model_artifact_id, _table(request.historic), _table(request.future)),
+            output=request.output,
         )
         return pb.PredictResponse(
             job_id=job.id,
@@ -41,7 +42,12 @@ class MlServicer(ml_pb2_grpc.MlServiceServicer):
         )
 
 
-def _table(message: pb.Table) -> DataTable:
+def _table(message: pb.Table) -> DataTable | str:
+    """The table, or the address of one that is kept in a file."""
+    if message.url:
+        if message.columns or message.data:
+            raise TableInvalid("A table has a `url`, or columns and data, not both.")
+        return message.url
     # Decoded it takes thirty times its size.
     if message.ByteSize() > _MAX_BYTES:
         raise TableTooLarge(f"A table has at most {_MAX_BYTES >> 20} MiB as a message: send fewer rows or columns.")

@@ -250,6 +250,18 @@ def slices(file: ManifestFile, start: int, end: int) -> list[Slice]:
     return parts
 
 
+def within(opened: OpenRange, start: int, end: int) -> OpenRange:
+    """The bytes from `start` to `end` of an open range, for which no manifest is read and no key asked for again."""
+    parts = []
+    position = 0
+    for part in opened.slices:
+        first, last = part.start + max(start - position, 0), part.start + min(end - position, part.end - part.start)
+        if first < last:
+            parts.append(Slice(part.chunk, first, last))
+        position += part.end - part.start
+    return replace(opened, length=min(end, position) - start, slices=parts)
+
+
 def _decrypted(domain: Domain, chunk: ChunkRef, row: ChunkRow, store: Store) -> bytes:
     stored = packs.read_blob(store, row.pack_id, row.offset, row.stored_length)
     return packs.decrypt(domain, chunk.chunk_id, chunk.salt, chunk.blob_id, stored, chunk.codec)

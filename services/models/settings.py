@@ -37,6 +37,8 @@ class ModelsSettings(ServiceSettings):
     # `full`: no network, no files but the program's, no processes (docs/training.md). `limits`: only the limits above,
     # for systems that cannot isolate, and for runners that are trusted like the service itself.
     job_isolation: Literal["full", "limits"] = "full"
+    # The Ray cluster on whose nodes jobs run, as Ray writes it (docs/training-at-scale.md); on this machine if empty.
+    ray_address: Annotated[str, Field(max_length=256)] = ""
     # What an hour of a job costs, by its kind, as JSON: {"train": 2.5, "predict": 0.5}.
     job_prices: dict[_JobKind, Annotated[float, Field(ge=0, le=1e6)]] = Field(default_factory=dict)
 

@@ -1,11 +1,16 @@
-"""`train` and `predict`: data from CSV or JSON files, followed until the job has ended."""
+"""`train` and `predict`: data from CSV, JSON or Parquet files, followed until the job has ended.
+
+Rows of CSV and JSON go with the request. A Parquet file is pushed as a version's, and the request names it.
+"""
 
 import csv
 import json as json_module
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -17,10 +22,15 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     Path,
-    typer.Argument(metavar="FILE", help="CSV with a header, or JSON: columns and data; - is CSV from standard input."),
+    typer.Argument(
+        metavar="FILE", help="CSV with a header, JSON with columns and data, or Parquet; - is CSV from standard input."
+    ),
 ]
 Follow = Annotated[bool, typer.Option("--follow", help="Wait for the end, and show what the job says.")]
 
+# Of which models Parquet files are versions, sent and made.
+_SENT, _MADE = "datasets", "predictions"
+_PARQUET = ".parquet"
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
@@ -30,13 +40,17 @@ def train(
     follow: Follow = False,
     json: Json = False,
 ) -> None:
-    """Train a model.
+    """Train a model. A Parquet file is pushed first, as a version of "datasets" beside the model.
 
     Example: strongroom train data.csv --config disease --follow
     """
-    columns, rows = read_table(data)
     with connected() as client:
-        submitted = client.ml.train(_config_id(client, config), columns, rows)
+        config_id = _config_id(client, config)
+        if data.suffix == _PARQUET:
+            manager = as_json(client.configs.get(config_id))["data"].get("manager_id", "default")
+            submitted = client.ml.train(config_id, url=_pushed(client, data, manager))
+        else:
+            submitted = client.ml.train(config_id, *read_table(data))
         if not follow:
             print_message(
                 submitted,
@@ -53,24 +67,40 @@ def predict(
     data: Data,
     historic: Annotated[Path | None, typer.Option(metavar="FILE", help="What is known of the past.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A CSV file; standard output if not given.")
+        Path | None,
+        typer.Option("--output", "--out", "-o", help="A CSV or Parquet file; CSV on standard output if not given."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Predict with a trained model, and print the table with its column sample_0 as CSV.
+    """Predict with a trained model: the table with its column sample_0. Parquet files are pushed and pulled as versions
+    of "datasets" and "predictions" beside the model.
 
     Example: strongroom predict 01J… future.csv -o predicted.csv
     """
-    columns, rows = read_table(data)
-    past = read_table(historic) if historic else None
+    to_file = output is not None and output.suffix == _PARQUET
     with connected() as client:
-        submitted = client.ml.predict(model, columns, rows, historic=past)
+        manager = urlsplit(client.ml.get(model).url).netloc
+        columns, rows, url = _given(client, data, manager)
+        past = _given(client, historic, manager) if historic else None
+        submitted = client.ml.predict(
+            *(model, columns, rows),
+            url=url,
+            historic=past and (past[2] or past[:2]),
+            output=f"strongroom://{manager}/{_MADE}" if to_file else "",
+        )
         followed(client, submitted.job_id)
         artifact = client.ml.get(submitted.prediction_artifact_id)
+        if to_file and output is not None:
+            client.models.pull(_MADE, output, version=artifact.id, manager=manager)
         table = client.ml.predictions(submitted.prediction_artifact_id)
     if json:
         print_json(as_json(artifact))
-        return
+    elif not to_file:
+        _print(table, output)
+
+
+def _print(table: Mapping[str, Any], output: Path | None) -> None:
+    """As CSV."""
     try:
         target = output.open("w", newline="") if output else sys.stdout
         writer = csv.writer(target)
@@ -80,6 +110,21 @@ def predict(
             target.close()
     except OSError as error:
         fail(f"{output} can't be written: {error.strerror}")
+
+
+def _given(client: "Client", data: Path, manager: str) -> tuple[list[str], list[list[Any]], str]:
+    """Columns and rows that go with a request, or the address of a Parquet file once it is pushed."""
+    if data.suffix == _PARQUET:
+        return [], [], _pushed(client, data, manager)
+    return *read_table(data), ""
+
+
+def _pushed(client: "Client", data: Path, manager: str) -> str:
+    """Pushes a file, of which only what is new is sent; where it is then."""
+    if not data.is_file():
+        misused(f"{data} can't be read: there is no such file")
+    version = client.models.push(_SENT, data, manager=manager).version.version
+    return f"strongroom://{manager}/{_SENT}/{version}"
 
 
 def followed(client: "Client", job_id: str) -> "Job":

@@ -30,27 +30,44 @@ class Ml:
         self._ml = ml_pb2_grpc.MlServiceStub(connection.channel)
         self._artifacts = ml_artifacts_pb2_grpc.MlArtifactServiceStub(connection.channel)
 
-    def train(self, config_id: str, columns: Sequence[str], rows: Rows) -> ml_pb2.TrainResponse:
-        """Queues a training. Raises NotFound, InvalidArgument."""
-        request = ml_pb2.TrainRequest(config_id=config_id, data=_table(columns, rows))
+    def train(
+        self, config_id: str, columns: Sequence[str] = (), rows: Rows = (), *, url: str = ""
+    ) -> ml_pb2.TrainResponse:
+        """Queues a training with these rows, or with the stored Parquet file at `url` (docs/training-at-scale.md).
+
+        Raises NotFound, InvalidArgument.
+        """
+        request = ml_pb2.TrainRequest(config_id=config_id, data=_table(columns, rows, url))
         return self._connection.call(self._ml.Train, request)
 
     def predict(
         self,
         model_artifact_id: str,
-        columns: Sequence[str],
-        rows: Rows,
+        columns: Sequence[str] = (),
+        rows: Rows = (),
         *,
-        historic: tuple[Sequence[str], Rows] | None = None,
+        url: str = "",
+        historic: tuple[Sequence[str], Rows] | str | None = None,
+        output: str = "",
     ) -> ml_pb2.PredictResponse:
-        """Queues a prediction for the rows; `historic` are columns and rows of the past. Raises as `train`."""
-        request = ml_pb2.PredictRequest(model_artifact_id=model_artifact_id, future=_table(columns, rows))
-        if historic is not None:
+        """Queues a prediction for these rows, or for the stored Parquet file at `url`.
+
+        `historic` are columns and rows of the past, or an address likewise. With an `output`, such as
+        `strongroom://default/forecasts`, the predictions become a Parquet file there. Raises as `train`.
+        """
+        future = _table(columns, rows, url)
+        request = ml_pb2.PredictRequest(model_artifact_id=model_artifact_id, future=future, output=output)
+        if isinstance(historic, str):
+            request.historic.url = historic
+        elif historic is not None:
             request.historic.CopyFrom(_table(*historic))
         return self._connection.call(self._ml.Predict, request)
 
     def predictions(self, artifact_id: str) -> dict[str, Any]:
-        """The table that a prediction made: `columns` and `data`. Raises NotFound; KeyError for another artifact."""
+        """The table that a prediction made: `columns` and `data`, or `url` if it is a file.
+
+        Raises NotFound; KeyError for another artifact.
+        """
         data: dict[str, Any] = json_format.MessageToDict(self.get(artifact_id).data)
         table: dict[str, Any] = data["predictions"]
         return table
@@ -82,8 +99,8 @@ class Ml:
         self._connection.call(self._artifacts.DeleteMlArtifact, request)
 
 
-def _table(columns: Sequence[str], rows: Rows) -> ml_pb2.Table:
-    table = ml_pb2.Table(columns=columns)
+def _table(columns: Sequence[str], rows: Rows, url: str = "") -> ml_pb2.Table:
+    table = ml_pb2.Table(columns=columns, url=url)
     for row in rows:
         table.data.add().extend(row)
     return table

@@ -8,7 +8,8 @@ from typing import Any
 
 import structlog
 
-from services.models.jobs.process import FolderFull, ProcessTimeout
+from services.models.jobs.links import FolderFull
+from services.models.jobs.process import ProcessTimeout
 from services.models.jobs.queue import FAILED, Outcome
 from services.models.runners.frames import FrameBroken
 from services.shared.errors import DomainError
@@ -59,13 +60,26 @@ def model_data(answer: Mapping[str, Any], given: Mapping[str, Any], now: datetim
 
 def predictions(answer: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The table that the process answered. Raises FrameBroken if it is none."""
-    columns, rows = answer.get("columns"), answer.get("data")
-    if not isinstance(columns, list) or not isinstance(rows, list) or not all(isinstance(n, str) for n in columns):
+    columns, rows = _names(answer), answer.get("data")
+    if not isinstance(rows, list):
         raise FrameBroken("no table")
-    width, expected = len(columns), len(given["task"]["future"]["data"])
-    if len(rows) != expected or not all(isinstance(row, list) and len(row) == width for row in rows):
+    if len(rows) != given["rows"] or not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
         raise FrameBroken("another table")
     return {"columns": columns, "data": [list(map(_cell, row)) for row in rows]}
+
+
+def predictions_file(answer: Mapping[str, Any], given: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """What is said of predictions that are a file. Raises FrameBroken if they are other ones."""
+    if answer.get("rows") != given["rows"]:
+        raise FrameBroken("another table")
+    return {"columns": _names(answer), "rows": given["rows"], "url": url}
+
+
+def _names(answer: Mapping[str, Any]) -> list[str]:
+    columns = answer.get("columns")
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise FrameBroken("no table")
+    return columns
 
 
 def _cell(value: object) -> Cell:

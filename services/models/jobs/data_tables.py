@@ -1,5 +1,7 @@
 """Tables of data as callers send them. Pure."""
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,6 +45,11 @@ class DataTable:
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[Cell]] = field(default=(), repr=False)
 
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return len(self.rows)
+
     def check(self, where: str) -> None:
         """Raises TableInvalid."""
         if len(set(self.columns)) != len(self.columns):
@@ -60,12 +67,23 @@ class DataTable:
 
     def require(self, where: str, columns: Sequence[str]) -> None:
         """Raises ColumnsMissing."""
-        missing = [name for name in columns if name not in self.columns]
-        if missing:
-            raise ColumnsMissing(where, missing, self.columns)
+        require(self.columns, where, columns)
 
     def as_json(self) -> dict[str, Any]:
+        """As a job's process takes it."""
         return {"columns": list(self.columns), "data": [list(row) for row in self.rows]}
+
+    def origin(self) -> dict[str, Any]:
+        """What tells which data it was without telling the data: SHA-256 of it as compact JSON."""
+        whole = json.dumps(self.as_json(), separators=(",", ":")).encode()
+        return {"data_sha256": hashlib.sha256(whole).hexdigest()}
+
+
+def require(there: Sequence[str], where: str, columns: Sequence[str]) -> None:
+    """Raises ColumnsMissing unless a table with the columns `there` has these."""
+    missing = [name for name in columns if name not in there]
+    if missing:
+        raise ColumnsMissing(where, missing, there)
 
 
 def _is_cell(value: object) -> bool:

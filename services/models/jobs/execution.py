@@ -5,26 +5,38 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
 
 from services.models.jobs import ml_artifacts
-from services.models.jobs.answers import CredentialRevoked, failure, model_data, predictions, refusal
-from services.models.jobs.birth import Nursery
+from services.models.jobs.answers import (
+    CredentialRevoked,
+    failure,
+    model_data,
+    predictions,
+    predictions_file,
+    refusal,
+)
+from services.models.jobs.links import Place, ProcessKilled
 from services.models.jobs.ml_artifacts import MlArtifact
 from services.models.jobs.model_stream import ModelStream
 from services.models.jobs.payloads import Payloads
-from services.models.jobs.process import Process, ProcessKilled, ProcessSettings
+from services.models.jobs.process import Process, Ranges
 from services.models.jobs.queue import COMPLETED, TRAIN, Claim, Job, LeaseLost, Outcome, Queue
 from services.models.jobs.runner_catalog import is_built_in
+from services.models.jobs.stored_tables import Address, OpenTable, StoredTables
 from services.models.reads import Reader
 from services.models.receive import FileReceiver, FileTarget
+from services.models.runners.frames import FrameBroken
 from services.models.versions import Version, Versions
 from services.shared.errors import DomainError, NotFound, Unavailable
 from services.shared.metering import Meter
 
-MODEL_FILE = "model.skops"
+MODEL_FILE, PREDICTIONS_FILE = "model.skops", "predictions.parquet"
+# Those of a task that a process may read by ranges.
+_TABLES = ("data", "historic", "future")
 # Seconds between two looks at whether the job is still wanted, and between two renewals of the lease.
 _LOOK_SECONDS = 0.25
 _RENEW_SECONDS = 2.0
@@ -70,8 +82,8 @@ class Execution:
         queue: Queue,
         payloads: Payloads,
         weights: Weights,
-        nursery: Nursery,
-        settings: ProcessSettings,
+        tables: StoredTables,
+        place: Place,
         tariff: Tariff,
         meter: Meter,
         revoked: Callable[[str], bool],
@@ -80,8 +92,8 @@ class Execution:
         self._queue = queue
         self._payloads = payloads
         self._weights = weights
-        self._nursery = nursery
-        self._settings = settings
+        self._tables = tables
+        self._place = place
         self._tariff = tariff
         self._meter = meter
         self._revoked = revoked
@@ -143,19 +155,15 @@ class Execution:
     def _made(self, claim: Claim, attempt: "_Attempt") -> "tuple[_Made | None, Outcome]":
         job = claim.job
         given = self._payloads.open(job.manager_id, given_name(job.id), claim.sealed)
-        process = Process(
-            *(self._nursery, self._settings, given["task"], given["timeout_seconds"]),
-            load=is_built_in(given["task"]["runner"]),
-        )
-        attempt.process = process
-        version = None
-        if job.kind == TRAIN:
-            answer, version = self._train(claim, process, given, attempt)
-        else:
-            answer = process.run(attempt.watch, self._model(given["model"]))
+        task = given["task"]
+        attempt.process = Process(self._place, task, given["timeout_seconds"], load=is_built_in(task["runner"]))
+        run = partial(attempt.process.run, attempt.watch, ranges=self._ranges(task))
+        if job.kind != TRAIN:
+            run = partial(run, self._model(given["model"]))
+        target = _target(job, given)
+        answer, version = self._stored(claim, target, run) if target else (run(), None)
         if "failed" in answer:
             return None, refusal(answer)
-        data = model_data(answer, given, self._clock()) if version else {"predictions": predictions(answer, given)}
         now = self._clock()
         artifact = MlArtifact(
             id=job.artifact_id,
@@ -169,19 +177,19 @@ class Execution:
             created_at=job.created_at,
             updated_at=now,
         )
+        data = _data(job, answer, given, artifact, now)
         name = ml_artifacts.payload_name(job.artifact_id)
         return _Made(artifact, self._payloads.seal(job.manager_id, name, data)), Outcome(COMPLETED, _DONE[job.kind])
 
-    def _train(
-        self, claim: Claim, process: Process, given: Mapping[str, Any], attempt: "_Attempt"
+    def _stored(
+        self, claim: Claim, target: FileTarget, run: Callable[..., dict[str, Any]]
     ) -> tuple[dict[str, Any], Version | None]:
-        """The process's answer, and the version that it is stored as unless it failed."""
-        job = claim.job
-        target = FileTarget(job.manager_id, given["model_name"], job.artifact_id, MODEL_FILE)
+        """The process's answer, and the version that its file is stored as unless it failed."""
+        creator = claim.job.created_by
         self._forget(target)
-        storing = ModelStream(lambda body, check: self._weights.files.store(job.created_by, target, body, check)[0])
+        storing = ModelStream(lambda body, check: self._weights.files.store(creator, target, body, check)[0])
         try:
-            answer = process.run(attempt.watch, sink=storing.put)
+            answer = run(sink=storing.put)
             if "failed" in answer:
                 storing.abort()
                 return answer, None
@@ -202,6 +210,40 @@ class Execution:
             model["manager_id"], model["model_name"], model["version"], MODEL_FILE, 0, None
         )
         return self._weights.reader.read(opened)
+
+    def _ranges(self, task: Mapping[str, Any]) -> Ranges:
+        """The task's tables that are kept in files, each opened when it is asked for."""
+        opened: dict[str, OpenTable] = {}
+
+        def read(name: str, offset: int, length: int) -> Iterator[memoryview]:
+            if name not in opened:
+                table = task.get(name)
+                if name not in _TABLES or not isinstance(table, dict) or "url" not in table:
+                    raise FrameBroken("no table")
+                opened[name] = self._tables.open(Address.parse(table["url"]))
+            return opened[name].read(offset, length)
+
+        return read
+
+
+def _target(job: Job, given: Mapping[str, Any]) -> FileTarget | None:
+    """Where the job's file goes, if it makes one."""
+    if job.kind == TRAIN:
+        return FileTarget(job.manager_id, given["model_name"], job.artifact_id, MODEL_FILE)
+    if given["output"]:
+        return FileTarget(job.manager_id, Address.parse(given["output"]).model_name, job.artifact_id, PREDICTIONS_FILE)
+    return None
+
+
+def _data(
+    job: Job, answer: Mapping[str, Any], given: Mapping[str, Any], artifact: MlArtifact, now: datetime
+) -> dict[str, Any]:
+    """What the artifact says."""
+    if job.kind == TRAIN:
+        return model_data(answer, given, now)
+    if artifact.version:
+        return {"predictions": predictions_file(answer, given, f"{artifact.url}/{PREDICTIONS_FILE}")}
+    return {"predictions": predictions(answer, given)}
 
 
 @dataclass(frozen=True)

@@ -1,241 +1,149 @@
-"""A job's process: started, fed, watched, ended. Nothing of it is left when `run` returns."""
+"""A job's process: started, fed, watched, ended."""
 
-import os
+import json
 import queue
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, TypeGuard
 
-from services.models.jobs.birth import Nursery, NurseryLost
+from services.models.jobs.links import Link, LinkClosed, Place
 from services.models.runners import frames
 from services.models.runners.frames import FrameBroken
 
-# Seconds between two looks at whether it is to go on, and at how much it has written.
+# Seconds between two looks at whether it is to go on.
 _TICK = 0.1
-_LOOK_SECONDS = 1.0
-# Frames that wait to be taken: pieces of a megabyte.
-_WAITING = 4
-# Lines of its log that wait to be taken, and bytes of one; further ones are left out.
-_MOST_LINES = 1000
-_LINE = 4096
 # Seconds of processor time beyond the job's: the clock ends it first.
 _SPARE_SECONDS = 5
 
-
-class ProcessKilled(Exception):
-    """It ended without an answer: killed, by whomever."""
+# A range of a table that is kept in a file: its name in the task, offset and length, in bytes.
+Ranges = Callable[[str, int, int], Iterable[bytes | memoryview]]
 
 
 class ProcessTimeout(Exception):
     """It took longer than it may."""
 
 
-class FolderFull(Exception):
-    """It has written more files than it may."""
-
-
-@dataclass(frozen=True)
-class ProcessSettings:
-    """What jobs' processes may use: bytes of address space and of files. `hidden` are this installation's folders."""
-
-    memory: int
-    folder_bytes: int
-    isolated: bool
-    hidden: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class _Pipes:
-    """Our ends. Each is closed by the thread at it, once the process is gone."""
-
-    input: BinaryIO
-    output: BinaryIO
-    answers: BinaryIO
-
-    def close(self) -> None:
-        for end in (self.input, self.output, self.answers):
-            end.close()
-
-
 class Process:
     """One process. `progress` is 0 to 1, `seconds` how long it ran. With `load` it is born with scikit-learn."""
 
-    def __init__(
-        self, nursery: Nursery, settings: ProcessSettings, task: Mapping[str, Any], timeout: float, *, load: bool
-    ) -> None:
-        self._load = load
-        self._nursery = nursery
-        self._settings = settings
+    def __init__(self, place: Place, task: Mapping[str, Any], timeout: float, *, load: bool) -> None:
+        self._place = place
         self._task = task
         self._timeout = timeout
-        self._lines: list[str] = []
+        self._load = load
+        self._link: Link | None = None
         self.progress = 0.0
         self.seconds = 0.0
 
     def take_lines(self) -> list[str]:
         """What it printed since this was asked last."""
-        taken, self._lines = self._lines, []
-        return taken
+        return self._link.take_lines() if self._link else []
 
     def run(
         self,
         watch: Callable[[], None],
         model: Iterable[bytes | memoryview] = (),
         sink: Callable[[bytes], None] = lambda _: None,
+        ranges: Ranges = lambda _name, _offset, _length: (),
     ) -> dict[str, Any]:
         """Runs it to its end and returns its answer.
 
         Args:
             watch: called ten times a second; what it raises ends the process.
             model: pieces of the model that goes in.
-            sink: takes the pieces of the model that comes out.
+            sink: takes the pieces of the file that comes out.
+            ranges: what the process may ask for of tables that are kept in files.
 
-        Raises ProcessKilled, ProcessTimeout, FolderFull, FrameBroken, and what `watch`, `model` or `sink` raises.
+        Raises ProcessKilled, ProcessTimeout, FolderFull, FrameBroken, and what `watch`, `model`, `sink` or `ranges`
+        raises.
         """
-        folder = Path(tempfile.mkdtemp(prefix="strongroom-job-"))
-        began = time.monotonic()
-        try:
-            with self._born(folder, watch) as pipes:
-                incoming: queue.Queue[tuple[bytes, bytes] | Exception] = queue.Queue(_WAITING)
-                failed: list[Exception] = []
-                _begin(self._feed, pipes.input, self._whole_task(folder), model, failed)
-                _begin(self._listen, pipes.output)
-                _begin(_receive, pipes.answers, incoming)
-                return self._follow(folder, incoming, failed, watch, sink)
-        except NurseryLost:
-            raise ProcessKilled from None
-        finally:
-            self.seconds = time.monotonic() - began
-            shutil.rmtree(folder, ignore_errors=True)
-
-    @contextmanager
-    def _born(self, folder: Path, watch: Callable[[], None]) -> "Iterator[_Pipes]":
-        """The process, by what it is spoken to. It ends with the block, and so do the threads at its pipes."""
-        (their_input, our_input), (our_output, their_output), (our_answers, their_answers) = (
-            os.pipe(),
-            os.pipe(),
-            os.pipe(),
-        )
-        pipes = _Pipes(os.fdopen(our_input, "wb"), os.fdopen(our_output, "rb"), os.fdopen(our_answers, "rb"))
-        theirs = (their_input, their_output, their_answers)
-        try:
-            child = self._nursery.spawn(str(folder), theirs, watch, load=self._load)
-        except BaseException:
-            pipes.close()
-            raise
-        finally:
-            for descriptor in theirs:
-                os.close(descriptor)
-        try:
-            yield pipes
-        finally:
-            self._nursery.end(child)
+        with self._place.start(watch, int(self._timeout) + _SPARE_SECONDS, load=self._load) as link:
+            self._link = link
+            began = time.monotonic()
+            feed = _Feed(link, {**self._task, **link.around}, model, ranges)
+            try:
+                return self._follow(link, feed, watch, sink)
+            finally:
+                feed.close()
+                self.seconds = time.monotonic() - began
 
     def _follow(
-        self,
-        folder: Path,
-        incoming: "queue.Queue[tuple[bytes, bytes] | Exception]",
-        failed: list[Exception],
-        watch: Callable[[], None],
-        sink: Callable[[bytes], None],
+        self, link: Link, feed: "_Feed", watch: Callable[[], None], sink: Callable[[bytes], None]
     ) -> dict[str, Any]:
-        deadline, look = time.monotonic() + self._timeout, time.monotonic()
+        deadline = time.monotonic() + self._timeout
         while True:
             watch()
-            if failed:
-                raise failed[0]
-            now = time.monotonic()
-            if now > deadline:
+            if feed.error:
+                raise feed.error
+            if time.monotonic() > deadline:
                 raise ProcessTimeout
-            if now > look:
-                look = now + _LOOK_SECONDS
-                if _size(folder) > self._settings.folder_bytes:
-                    raise FolderFull
-            try:
-                came = incoming.get(timeout=_TICK)
-            except queue.Empty:
+            came = link.receive(_TICK)
+            if came is None:
                 continue
-            if isinstance(came, Exception):
-                raise came
             kind, body = came
-            if kind == frames.MODEL:
+            if kind == frames.DATA:
                 sink(body)
             elif kind == frames.PROGRESS:
                 self.progress = _share(frames.parse_json(body).get("done"))
+            elif kind == frames.WANTED:
+                feed.ask(frames.parse_json(body))
             elif kind == frames.RESULT:
                 return frames.parse_json(body)
-            elif kind == frames.END:
-                raise ProcessKilled
             else:
                 raise FrameBroken("unknown")
 
-    def _whole_task(self, folder: Path) -> dict[str, Any]:
-        limits = {
-            "memory": self._settings.memory,
-            "seconds": int(self._timeout) + _SPARE_SECONDS,
-            "file_size": self._settings.folder_bytes,
-        }
-        hidden = [str(path) for path in self._settings.hidden]
-        around = {"limits": limits, "isolated": self._settings.isolated, "folder": str(folder), "hidden": hidden}
-        return {**self._task, **around}
 
-    def _feed(
-        self,
-        stream: BinaryIO,
-        task: Mapping[str, Any],
-        model: Iterable[bytes | memoryview],
-        failed: list[Exception],
+class _Feed:
+    """Gives a process its task, its model, and what it asks for: in a thread, because it takes these when it likes."""
+
+    def __init__(
+        self, link: Link, task: Mapping[str, Any], model: Iterable[bytes | memoryview], ranges: Ranges
     ) -> None:
+        self._link = link
+        self._task = task
+        self._model = model
+        self._ranges = ranges
+        # One, for the process waits for its answer. None: there is nothing more to do.
+        self._wanted: queue.Queue[tuple[str, int, int] | None] = queue.Queue(2)
+        self.error: Exception | None = None
+        threading.Thread(target=self._run, name="job-feed", daemon=True).start()
+
+    def ask(self, request: Mapping[str, Any]) -> None:
+        """Sends a range. Raises FrameBroken if it is none, or one more."""
+        name, offset, length = (request.get(key) for key in ("table", "offset", "length"))
+        if not (isinstance(name, str) and _is_count(offset) and _is_count(length) and length <= frames.MAX_RANGE):
+            raise FrameBroken("no range")
         try:
-            with stream:
-                frames.write_json(stream, frames.TASK, task)
-                for piece in model:
-                    for start in range(0, len(piece), frames.PIECE):
-                        frames.write(stream, frames.MODEL, piece[start : start + frames.PIECE])
-                frames.write(stream, frames.END, b"")
-        except BrokenPipeError:
+            self._wanted.put_nowait((name, offset, length))
+        except queue.Full:
+            raise FrameBroken("too many ranges") from None
+
+    def close(self) -> None:
+        with suppress(queue.Full):
+            self._wanted.put_nowait(None)
+
+    def _run(self) -> None:
+        try:
+            self._link.send(frames.TASK, json.dumps(self._task, separators=(",", ":")).encode())
+            self._send(self._model)
+            while (wanted := self._wanted.get()) is not None:
+                self._send(self._ranges(*wanted))
+        except LinkClosed:
             pass  # it ended; what it has said about that is read elsewhere
-        except Exception as error:  # the model could not be read
-            failed.append(error)
+        except Exception as error:  # the model or the table could not be read
+            self.error = error
 
-    def _listen(self, stream: BinaryIO) -> None:
-        with stream:
-            for line in iter(lambda: stream.readline(_LINE), b""):
-                text = line.decode(errors="replace").rstrip()
-                if text and len(self._lines) < _MOST_LINES:
-                    self._lines.append(text.replace("\0", ""))
-
-
-def _begin(target: Callable[..., None], *arguments: Any) -> None:
-    threading.Thread(target=target, args=arguments, name="job-pipe", daemon=True).start()
+    def _send(self, pieces: Iterable[bytes | memoryview]) -> None:
+        for piece in pieces:
+            for start in range(0, len(piece), frames.PIECE):
+                self._link.send(frames.DATA, piece[start : start + frames.PIECE])
+        self._link.send(frames.END, b"")
 
 
-def _receive(stream: BinaryIO, incoming: "queue.Queue[tuple[bytes, bytes] | Exception]") -> None:
-    kind = b""
-    with stream:
-        while kind not in (frames.END, frames.RESULT):
-            try:
-                kind, body = frames.read(stream)
-            except FrameBroken as error:
-                incoming.put(error)
-                return
-            incoming.put((kind, body))
-
-
-def _size(folder: Path) -> int:
-    """Bytes of the files in a folder, which are changing."""
-    total = 0
-    for name, _, files in os.walk(folder):
-        for file in files:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(name, file)).st_blocks * 512  # noqa: PTH118 - many of them
-    return total
+def _is_count(value: object) -> TypeGuard[int]:
+    return type(value) is int and value >= 0
 
 
 def _share(value: object) -> float:

@@ -1,27 +1,30 @@
 """Submits trainings and predictions: what can be told at once is told at once."""
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from services.models.artifacts import ArtifactNotFound
 from services.models.jobs.configs import Config, Configs
-from services.models.jobs.data_tables import ColumnsMissing, DataTable, TableInvalid
+from services.models.jobs.data_tables import ColumnsMissing, DataTable, TableInvalid, TableTooLarge
 from services.models.jobs.execution import given_name
 from services.models.jobs.ml_artifacts import MlArtifact, MlArtifacts
 from services.models.jobs.payloads import Payloads
 from services.models.jobs.queue import PREDICT, TRAIN, Job, Queue, Submission
 from services.models.jobs.runner_catalog import BUILT_IN, RunnerCatalog
+from services.models.jobs.stored_tables import Address, StoredTable, StoredTables, TableAddressInvalid
 from services.models.managers import DEFAULT_MANAGER
 from services.models.versions import Versions
-from services.shared.errors import FailedPrecondition, PermissionMissing
+from services.shared.errors import FailedPrecondition
 from services.shared.identity import Principal
 
 # What Strongroom reads of a config's data; the runner gets the others, and `features` and `target` resolved.
 _OURS = ("runner", "manager_id", "model_name", "timeout_seconds")
 _SAMPLE = "sample_0"
+# Values of predictions that stand in an artifact; what is more goes to a file.
+_MOST_PREDICTED = 1_000_000
+
+Given = DataTable | StoredTable
 
 
 class ArtifactNoModel(FailedPrecondition):
@@ -58,6 +61,7 @@ class Submissions:
         payloads: Payloads,
         queue: Queue,
         runners: RunnerCatalog,
+        tables: StoredTables,
         timeout: int,
         new_id: Callable[[], str],
         wake: Callable[[], None],
@@ -68,20 +72,22 @@ class Submissions:
         self._payloads = payloads
         self._queue = queue
         self._runners = runners
+        self._tables = tables
         self._timeout = timeout
         self._new_id = new_id
         self._wake = wake
 
-    def train(self, caller: Principal, config_id: str, data: DataTable) -> Job:
-        """Queues a training.
+    def train(self, caller: Principal, config_id: str, data: DataTable | str) -> Job:
+        """Queues a training; of `data` that is kept in a file its address is given.
 
-        Raises ConfigNotFound, TableInvalid, ColumnsMissing, PermissionMissing, RunnerNotFound, ManagerNotFound,
-        QueueFull.
+        Raises what `StoredTables.find` raises, ConfigNotFound, TableInvalid, ColumnsMissing, PermissionMissing,
+        RunnerNotFound, ManagerNotFound, QueueFull.
         """
         config = self._configs.get(config_id)
-        features, target = _columns(config, data)
         manager_id, model_name = config.data.get("manager_id", DEFAULT_MANAGER), _model_name(config)
-        _require(caller, "models.write", manager_id, model_name)
+        Address(manager_id, model_name).require(caller, "models.write")
+        given = self._given(caller, data, "`data`")
+        features, target = _columns(config, given)
         runner = config.data.get("runner", BUILT_IN)
         told = _told(config.data) | {"features": features, "target": target}
         lineage = {
@@ -90,38 +96,51 @@ class Submissions:
             "runner": runner,
             "features": features,
             "target": target,
-            "rows": len(data.rows),
-            "data_sha256": _digest(data),
+            "rows": given.count,
+            **given.origin(),
         }
-        task = {"operation": TRAIN, "runner": self._runners.place(runner), "config": told, "data": data.as_json()}
+        task = {"operation": TRAIN, "runner": self._runners.place(runner), "config": told, "data": given.as_json()}
         wanted = _Wanted(task, self._seconds(config.data), {"model_name": model_name, "lineage": lineage})
         return self._submit(caller, TRAIN, manager_id, wanted, config_id=config.id)
 
-    def predict(self, caller: Principal, model_artifact_id: str, historic: DataTable, future: DataTable) -> Job:
-        """Queues a prediction.
+    def predict(
+        self,
+        caller: Principal,
+        model_artifact_id: str,
+        historic: DataTable | str,
+        future: DataTable | str,
+        output: str = "",
+    ) -> Job:
+        """Queues a prediction, which becomes a file of the model at the address `output` if that is given.
 
-        Raises ArtifactNotFound, ArtifactNoModel, TableInvalid, ColumnsMissing, PermissionMissing, VersionNotFound,
-        RunnerNotFound, QueueFull.
+        Raises what `StoredTables.find` raises, ArtifactNotFound, ArtifactNoModel, TableInvalid, TableTooLarge,
+        ColumnsMissing, PermissionMissing, VersionNotFound, RunnerNotFound, QueueFull.
         """
         artifact, about = self._model(model_artifact_id)
-        _require(caller, "models.read", artifact.manager_id, artifact.model_name)
+        Address(artifact.manager_id, artifact.model_name).require(caller, "models.read")
         self._versions.find(artifact.manager_id, artifact.model_name, artifact.version)
-        historic.check("`historic`")
-        future.check("`future`")
+        target = _output(caller, output, artifact.manager_id) if output else None
+        past, given = self._given(caller, historic, "`historic`"), self._given(caller, future, "`future`")
         features = list(about["features"])
-        future.require("`future`", features)
-        if _SAMPLE in future.columns:
-            raise TableInvalid(f"`future` has a column '{_SAMPLE}': that is the prediction's.")
-        if historic.rows:
-            historic.require("`historic`", features)
+        _check_prediction(past, given, features)
+        if target is None and given.count * (len(given.columns) + 1) > _MOST_PREDICTED:
+            message = f"These predictions would be more than {_MOST_PREDICTED} values: name an `output` for a file."
+            raise TableTooLarge(message)
         config = about["config"]
         told = _told(config) | {"features": features, "target": about["target"]}
         place = self._runners.place(about["runner"])
-        tables = {"historic": historic.as_json(), "future": future.as_json()}
-        task = {"operation": PREDICT, "runner": place, "config": told, **tables}
+        tables = {"historic": past.as_json(), "future": given.as_json()}
+        task = {"operation": PREDICT, "runner": place, "config": told, "to_file": target is not None, **tables}
         names = {name: getattr(artifact, name) for name in ("manager_id", "model_name", "version")}
-        wanted = _Wanted(task, self._seconds(config), {"model": names})
+        rest = {"model": names, "output": str(target or ""), "rows": given.count}
+        wanted = _Wanted(task, self._seconds(config), rest)
         return self._submit(caller, PREDICT, artifact.manager_id, wanted, model_artifact_id=artifact.id)
+
+    def _given(self, caller: Principal, data: DataTable | str, where: str) -> Given:
+        """The table, checked. Raises as `StoredTables.find`, TableInvalid."""
+        given = self._tables.find(caller, data, where) if isinstance(data, str) else data
+        given.check(where)
+        return given
 
     def _submit(
         self,
@@ -149,7 +168,8 @@ class Submissions:
                 message = f"The model '{artifact_id}' is not there yet: its job '{job.id}' is {job.state}."
                 raise ArtifactNotFound(message, artifact=artifact_id, job=job.id) from None
             raise
-        if not artifact.version:
+        # Predictions that are a file have a version, and no config of their own.
+        if not (artifact.version and artifact.config_id):
             raise ArtifactNoModel(f"The artifact '{artifact_id}' is no trained model.", artifact=artifact_id)
         return artifact, about
 
@@ -157,9 +177,8 @@ class Submissions:
         return min(self._timeout, int(config.get("timeout_seconds", self._timeout)))
 
 
-def _columns(config: Config, data: DataTable) -> tuple[list[str], str | None]:
+def _columns(config: Config, data: Given) -> tuple[list[str], str | None]:
     """The columns to learn from and the one to predict. Raises TableInvalid, ColumnsMissing."""
-    data.check("`data`")
     if not data.columns:
         raise TableInvalid("`data` has no columns.")
     target = config.data.get("target", data.columns[-1])
@@ -169,7 +188,7 @@ def _columns(config: Config, data: DataTable) -> tuple[list[str], str | None]:
         raise TableInvalid(f"The column '{target}' is the target and a feature as well.")
     if not features:
         raise ColumnsMissing("`data`", ["a feature"], data.columns)
-    if not data.rows:
+    if not data.count:
         raise TableInvalid("`data` has no rows to learn from.")
     return list(features), target
 
@@ -181,16 +200,28 @@ def _model_name(config: Config) -> str:
     return str(named) if plain and named not in (".", "..") else config.id
 
 
-def _require(caller: Principal, permission: str, manager_id: str, model_name: str) -> None:
-    resource = f"managers/{manager_id}/models/{model_name}"
-    if not caller.allows(permission, resource):
-        raise PermissionMissing(permission, resource)
+def _check_prediction(historic: Given, future: Given, features: Sequence[str]) -> None:
+    """Raises TableInvalid, ColumnsMissing."""
+    future.require("`future`", features)
+    if _SAMPLE in future.columns:
+        raise TableInvalid(f"`future` has a column '{_SAMPLE}': that is the prediction's.")
+    # The other columns are handed to the runner as well, and come back beside the prediction.
+    future.require("`future`", future.columns)
+    if historic.count:
+        historic.require("`historic`", [*features, *historic.columns])
+
+
+def _output(caller: Principal, url: str, manager_id: str) -> Address:
+    """Where predictions go: a model, of which they become a version. Raises TableAddressInvalid, PermissionMissing."""
+    address = Address.parse(url)
+    if address.version or address.manager_id != manager_id:
+        message = (
+            f"`output` looks like strongroom://{manager_id}/MODEL, in the model's manager; the job names the version."
+        )
+        raise TableAddressInvalid(message)
+    address.require(caller, "models.write")
+    return address
 
 
 def _told(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in _OURS}
-
-
-def _digest(data: DataTable) -> str:
-    """SHA-256 of the table as compact JSON: tells which data it was without telling the data."""
-    return hashlib.sha256(json.dumps(data.as_json(), separators=(",", ":")).encode()).hexdigest()

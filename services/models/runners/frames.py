@@ -9,15 +9,17 @@ import struct
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-# To the process: what to do (JSON), then pieces of the model, then its end.
-TASK, MODEL, END = b"T", b"M", b"E"
-# From it: MODEL likewise, what came of it (JSON, last), and how far it is (JSON).
-RESULT, PROGRESS = b"R", b"P"
+# To the process: what to do (JSON), then the model: DATA in pieces, then END; then likewise each range that it wants.
+TASK, DATA, END = b"T", b"D", b"E"
+# From it: the file that it makes, as DATA; which range of a table it wants (JSON); how far it is (JSON); and last what
+# came of it (JSON).
+WANTED, PROGRESS, RESULT = b"W", b"P", b"R"
 
 HEADER = struct.Struct(">cQ")
-# Bytes of a body: of a table as JSON, and of a piece of a model.
+# Bytes of a body: of a table as JSON, and of a piece of a file; and of a range.
 MAX_JSON = 256 << 20
 PIECE = 1 << 20
+MAX_RANGE = 8 << 20
 
 
 class FrameBroken(Exception):
@@ -43,7 +45,7 @@ def read(stream: BinaryIO) -> tuple[bytes, bytes]:
     if len(head) < HEADER.size:
         raise FrameBroken("cut short")
     kind, length = HEADER.unpack(head)
-    if length > (PIECE if kind == MODEL else MAX_JSON):
+    if length > (PIECE if kind == DATA else MAX_JSON):
         raise FrameBroken("too long")
     body = stream.read(length)
     if len(body) < length:

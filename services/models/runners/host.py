@@ -8,10 +8,12 @@ import io
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from services.models.runners import frames, sandbox
+from services.models.runners.table_files import AnswerFile, RangeFile
 from strongroom.runners import Runner, Table, Task
 
 # Characters of what is told to callers.
@@ -65,29 +67,41 @@ def _runner(task: dict[str, Any]) -> Runner:
 
 
 def _answer(task: dict[str, Any], source: BinaryIO, answers: BinaryIO) -> dict[str, Any]:
-    runner = _runner(task)
+    stored = io.BytesIO()
+    while (frame := frames.read(source))[0] == frames.DATA:
+        stored.write(frame[1])
     match task["operation"]:
         case "train":
-            return _train(runner, task, answers)
+            return _train(_runner(task), task, source, answers)
         case "predict":
-            return _predict(runner, task, source, answers)
+            return _predict(_runner(task), task, stored, source, answers)
+        case "look":
+            from services.models.runners import parquet
+
+            return parquet.described(RangeFile("table", task["bytes"], source, answers))
         case _:
-            return {"schema": dict(runner.schema)}
+            return {"schema": dict(_runner(task).schema)}
 
 
-def _train(runner: Runner, task: dict[str, Any], answers: BinaryIO) -> dict[str, Any]:
-    model = runner.train(_around(task, answers), _table(task["data"]))
-    for start in range(0, len(stored := _stored(runner, model)), frames.PIECE):
-        frames.write(answers, frames.MODEL, stored[start : start + frames.PIECE])
+def _train(runner: Runner, task: dict[str, Any], source: BinaryIO, answers: BinaryIO) -> dict[str, Any]:
+    target = task["config"]["target"]
+    wanted = [*task["config"]["features"], *([] if target is None else [target])]
+    model = runner.train(_around(task, answers), _table(task, "data", source, answers, wanted))
+    AnswerFile(answers).write(_stored(runner, model))
     return {"model_type": _kind(model)}
 
 
-def _predict(runner: Runner, task: dict[str, Any], source: BinaryIO, answers: BinaryIO) -> dict[str, Any]:
-    stored = io.BytesIO()
-    while (frame := frames.read(source))[0] == frames.MODEL:
-        stored.write(frame[1])
+def _predict(
+    runner: Runner, task: dict[str, Any], stored: io.BytesIO, source: BinaryIO, answers: BinaryIO
+) -> dict[str, Any]:
     model = _opened(runner, stored)
-    table = runner.predict(_around(task, answers), model, _table(task["historic"]), _table(task["future"]))
+    historic, future = (_table(task, name, source, answers) for name in ("historic", "future"))
+    table = runner.predict(_around(task, answers), model, historic, future)
+    if task.get("to_file"):
+        from services.models.runners import parquet
+
+        columns, rows = parquet.write(table, AnswerFile(answers))
+        return {"columns": columns, "rows": rows}
     return {"columns": list(table.columns), "data": [list(row) for row in table.rows]}
 
 
@@ -140,8 +154,16 @@ def _around(task: dict[str, Any], answers: BinaryIO) -> Task:
     return Task(task["config"], progress)
 
 
-def _table(value: dict[str, Any]) -> Table:
-    return Table(value["columns"], value["data"])
+def _table(
+    task: Mapping[str, Any], name: str, source: BinaryIO, answers: BinaryIO, wanted: list[str] | None = None
+) -> Table:
+    """A table of the task; of one that is kept in a file only the columns that are wanted, all if None."""
+    value = task[name]
+    if "bytes" not in value:
+        return Table(value["columns"], value["data"])
+    from services.models.runners import parquet
+
+    return parquet.ParquetTable(RangeFile(name, value["bytes"], source, answers), wanted or value["columns"])
 
 
 def _failure(reason: str, message: str) -> dict[str, Any]:

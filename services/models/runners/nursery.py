@@ -55,6 +55,8 @@ def _load() -> None:
 
     with suppress(ImportError):
         import skops.io  # noqa: F401
+
+        from services.models.runners import parquet  # noqa: F401
     gc.collect()
     gc.freeze()  # what is shared stays shared
 

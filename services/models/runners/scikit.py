@@ -20,6 +20,7 @@ class ScikitRunner:
 
     schema: ClassVar[Mapping[str, Any]] = allowed.SCHEMA
     trusted: ClassVar[Sequence[str]] = (
+        "numpy.dtype",  # of what SimpleImputer was fitted with
         "sklearn.tree._tree.Tree",
         "sklearn.neighbors._kd_tree.KDTree",
         "sklearn.neighbors._ball_tree.BallTree",
@@ -46,16 +47,20 @@ class ScikitRunner:
 
     def train(self, task: Task, data: Table) -> Any:
         config = task.config
-        features = _features(data, config["features"])
-        model = _model(config, [at for at, name in enumerate(config["features"]) if _has_text(data.column(name))])
+        text = [at for at, name in enumerate(config["features"]) if data.has_text(name)]
+        features, model = _features(data, config["features"], text=bool(text)), _model(config, text)
         target = config["target"]
         return model.fit(features) if target is None else model.fit(features, _target(data.column(target)))
 
     def predict(self, task: Task, model: Any, historic: Table, future: Table) -> Table:
-        if not future.rows:
-            return future.with_column(SAMPLE, [])
-        predicted = model.predict(_features(future, task.config["features"]))
-        return future.with_column(SAMPLE, predicted.tolist())
+        names = task.config["features"]
+        text = any(map(future.has_text, names))
+
+        def predicted(batch: Table) -> Table:
+            values = model.predict(_features(batch, names, text=text)).tolist() if len(batch) else []
+            return batch.with_column(SAMPLE, values)
+
+        return future.map(predicted)
 
 
 def _model(config: Mapping[str, Any], text: list[int]) -> Any:
@@ -89,18 +94,18 @@ def _encoder(text: list[int]) -> Any:
     return ColumnTransformer([("text", one_hot, text)], remainder="passthrough", sparse_threshold=0)
 
 
-def _features(table: Table, names: Sequence[str]) -> Any:
-    columns = [table.column(name) for name in names]
-    if any(map(_has_text, columns)):
-        return np.array(columns, dtype=object).T
-    return np.array([[np.nan if value is None else value for value in column] for column in columns], dtype=float).T
+def _features(table: Table, names: Sequence[str], *, text: bool) -> Any:
+    """An array with a row for each of the table's: of objects if there is text, else of floats."""
+    made = np.empty((len(table), len(names)), dtype=object if text else float)
+    start = 0
+    for batch in table.batches():
+        for at, name in enumerate(names):
+            made[start : start + len(batch), at] = batch.column(name) if text else batch.numbers(name)
+        start += len(batch)
+    return made
 
 
 def _target(values: list[Cell]) -> Any:
     if any(value is None for value in values):
         raise ValueError("The target has null in some rows: leave those out.")
     return np.array(values)
-
-
-def _has_text(values: Sequence[Cell]) -> bool:
-    return any(isinstance(value, str) for value in values)

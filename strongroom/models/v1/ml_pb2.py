@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstrongroom/models/v1/ml.proto\x12\x14strongroom.models.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a#strongroom/options/v1/options.proto\"b\n\x05Table\x12#\n\x07\x63olumns\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\xe8\x07\"\x07r\x05\x10\x01\x18\x80\x02\x12\x34\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x1a.google.protobuf.ListValueB\n\xbaH\x07\x92\x01\x04\x10\xc0\x84=\"p\n\x0cTrainRequest\x12-\n\tconfig_id\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x32\x13^[0-9A-Za-z]{1,64}$\x12\x31\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x1b.strongroom.models.v1.TableB\x06\xbaH\x03\xc8\x01\x01\"[\n\rTrainResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x19\n\x11model_artifact_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xab\x01\n\x0ePredictRequest\x12\x35\n\x11model_artifact_id\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x32\x13^[0-9A-Za-z]{1,64}$\x12-\n\x08historic\x18\x02 \x01(\x0b\x32\x1b.strongroom.models.v1.Table\x12\x33\n\x06\x66uture\x18\x03 \x01(\x0b\x32\x1b.strongroom.models.v1.TableB\x06\xbaH\x03\xc8\x01\x01\"b\n\x0fPredictResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x1e\n\x16prediction_artifact_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t2\xf0\x02\n\tMlService\x12\xa3\x01\n\x05Train\x12\".strongroom.models.v1.TrainRequest\x1a#.strongroom.models.v1.TrainResponse\"Q\xaa\xbb\x18\x1f\n\x08ml.train\x12\x13\x63onfigs/{config_id}\xb8\xbb\x18\xca\x01\xc0\xbb\x18\x01\xca\xbb\x18\x05train\x82\xd3\xe4\x93\x02\x16\"\x11/api/v1/ml/$train:\x01*\x12\xbc\x01\n\x07Predict\x12$.strongroom.models.v1.PredictRequest\x1a%.strongroom.models.v1.PredictResponse\"d\xaa\xbb\x18.\n\nml.predict\x12 artifacts/ml/{model_artifact_id}\xb8\xbb\x18\xca\x01\xc0\xbb\x18\x01\xca\xbb\x18\x07predict\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/ml/$predict:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstrongroom/models/v1/ml.proto\x12\x14strongroom.models.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a#strongroom/options/v1/options.proto\"\x8f\x01\n\x05Table\x12#\n\x07\x63olumns\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\xe8\x07\"\x07r\x05\x10\x01\x18\x80\x02\x12\x34\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x1a.google.protobuf.ListValueB\n\xbaH\x07\x92\x01\x04\x10\xc0\x84=\x12+\n\x03url\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x18\xdc\x0b\x32\x14^(strongroom://.*)?$\"p\n\x0cTrainRequest\x12-\n\tconfig_id\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x32\x13^[0-9A-Za-z]{1,64}$\x12\x31\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x1b.strongroom.models.v1.TableB\x06\xbaH\x03\xc8\x01\x01\"[\n\rTrainResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x19\n\x11model_artifact_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xdb\x01\n\x0ePredictRequest\x12\x35\n\x11model_artifact_id\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x32\x13^[0-9A-Za-z]{1,64}$\x12-\n\x08historic\x18\x02 \x01(\x0b\x32\x1b.strongroom.models.v1.Table\x12\x33\n\x06\x66uture\x18\x03 \x01(\x0b\x32\x1b.strongroom.models.v1.TableB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x06output\x18\x04 \x01(\tB\x1e\xbaH\x1br\x19\x18\xac\x02\x32\x14^(strongroom://.*)?$\"b\n\x0fPredictResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x1e\n\x16prediction_artifact_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t2\xf0\x02\n\tMlService\x12\xa3\x01\n\x05Train\x12\".strongroom.models.v1.TrainRequest\x1a#.strongroom.models.v1.TrainResponse\"Q\xaa\xbb\x18\x1f\n\x08ml.train\x12\x13\x63onfigs/{config_id}\xb8\xbb\x18\xca\x01\xc0\xbb\x18\x01\xca\xbb\x18\x05train\x82\xd3\xe4\x93\x02\x16\"\x11/api/v1/ml/$train:\x01*\x12\xbc\x01\n\x07Predict\x12$.strongroom.models.v1.PredictRequest\x1a%.strongroom.models.v1.PredictResponse\"d\xaa\xbb\x18.\n\nml.predict\x12 artifacts/ml/{model_artifact_id}\xb8\xbb\x18\xca\x01\xc0\xbb\x18\x01\xca\xbb\x18\x07predict\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/ml/$predict:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TABLE'].fields_by_name['columns']._serialized_options = b'\272H\017\222\001\014\020\350\007\"\007r\005\020\001\030\200\002'
   _globals['_TABLE'].fields_by_name['data']._loaded_options = None
   _globals['_TABLE'].fields_by_name['data']._serialized_options = b'\272H\007\222\001\004\020\300\204='
+  _globals['_TABLE'].fields_by_name['url']._loaded_options = None
+  _globals['_TABLE'].fields_by_name['url']._serialized_options = b'\272H\033r\031\030\334\0132\024^(strongroom://.*)?$'
   _globals['_TRAINREQUEST'].fields_by_name['config_id']._loaded_options = None
   _globals['_TRAINREQUEST'].fields_by_name['config_id']._serialized_options = b'\272H\027r\0252\023^[0-9A-Za-z]{1,64}$'
   _globals['_TRAINREQUEST'].fields_by_name['data']._loaded_options = None
@@ -47,20 +49,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTREQUEST'].fields_by_name['model_artifact_id']._serialized_options = b'\272H\027r\0252\023^[0-9A-Za-z]{1,64}$'
   _globals['_PREDICTREQUEST'].fields_by_name['future']._loaded_options = None
   _globals['_PREDICTREQUEST'].fields_by_name['future']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_PREDICTREQUEST'].fields_by_name['output']._loaded_options = None
+  _globals['_PREDICTREQUEST'].fields_by_name['output']._serialized_options = b'\272H\033r\031\030\254\0022\024^(strongroom://.*)?$'
   _globals['_MLSERVICE'].methods_by_name['Train']._loaded_options = None
   _globals['_MLSERVICE'].methods_by_name['Train']._serialized_options = b'\252\273\030\037\n\010ml.train\022\023configs/{config_id}\270\273\030\312\001\300\273\030\001\312\273\030\005train\202\323\344\223\002\026\"\021/api/v1/ml/$train:\001*'
   _globals['_MLSERVICE'].methods_by_name['Predict']._loaded_options = None
   _globals['_MLSERVICE'].methods_by_name['Predict']._serialized_options = b'\252\273\030.\n\nml.predict\022 artifacts/ml/{model_artifact_id}\270\273\030\312\001\300\273\030\001\312\273\030\007predict\202\323\344\223\002\030\"\023/api/v1/ml/$predict:\001*'
-  _globals['_TABLE']._serialized_start=181
-  _globals['_TABLE']._serialized_end=279
-  _globals['_TRAINREQUEST']._serialized_start=281
-  _globals['_TRAINREQUEST']._serialized_end=393
-  _globals['_TRAINRESPONSE']._serialized_start=395
-  _globals['_TRAINRESPONSE']._serialized_end=486
-  _globals['_PREDICTREQUEST']._serialized_start=489
-  _globals['_PREDICTREQUEST']._serialized_end=660
-  _globals['_PREDICTRESPONSE']._serialized_start=662
-  _globals['_PREDICTRESPONSE']._serialized_end=760
-  _globals['_MLSERVICE']._serialized_start=763
-  _globals['_MLSERVICE']._serialized_end=1131
+  _globals['_TABLE']._serialized_start=182
+  _globals['_TABLE']._serialized_end=325
+  _globals['_TRAINREQUEST']._serialized_start=327
+  _globals['_TRAINREQUEST']._serialized_end=439
+  _globals['_TRAINRESPONSE']._serialized_start=441
+  _globals['_TRAINRESPONSE']._serialized_end=532
+  _globals['_PREDICTREQUEST']._serialized_start=535
+  _globals['_PREDICTREQUEST']._serialized_end=754
+  _globals['_PREDICTRESPONSE']._serialized_start=756
+  _globals['_PREDICTRESPONSE']._serialized_end=854
+  _globals['_MLSERVICE']._serialized_start=857
+  _globals['_MLSERVICE']._serialized_end=1225
 # @@protoc_insertion_point(module_scope)

@@ -21,12 +21,21 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Table(_message.Message):
-    """A table: every row has a value for each column. A value is a number, a text, true, false or null."""
+    """A table: every row has a value for each column. A value is a number, a text, true, false or null. Instead of columns
+    and data, `url` names a Parquet file that was uploaded as a version's: then there are as many rows as one likes.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     COLUMNS_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """`strongroom://MANAGER/MODEL/VERSION/PATH`, the path left out if it is the version's only file; takes `models.read`
+    there. Its footer is read at once: a wrong column is INVALID_ARGUMENT with reason TABLE_INVALID or COLUMNS_MISSING,
+    a file that is not there NOT_FOUND with reason VERSION_NOT_FOUND or FILE_NOT_FOUND, one behind an access code
+    FAILED_PRECONDITION with reason TABLE_PROTECTED.
+    """
     @_builtins.property
     def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Distinct; at most 1000."""
@@ -40,10 +49,11 @@ class Table(_message.Message):
         *,
         columns: _abc.Iterable[_builtins.str] | None = ...,
         data: _abc.Iterable[_struct_pb2.ListValue] | None = ...,
+        url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "data", b"data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "data", b"data", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -109,7 +119,13 @@ class PredictRequest(_message.Message):
     MODEL_ARTIFACT_ID_FIELD_NUMBER: _builtins.int
     HISTORIC_FIELD_NUMBER: _builtins.int
     FUTURE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     model_artifact_id: _builtins.str
+    output: _builtins.str
+    """`strongroom://MANAGER/MODEL` in the manager of the model that predicts: there the predictions become a version, named
+    as their artifact, with the file `predictions.parquet`; takes `models.write` there. If left out they stand in the
+    artifact: at most a million values, else INVALID_ARGUMENT with reason TABLE_TOO_LARGE.
+    """
     @_builtins.property
     def historic(self) -> Global___Table:
         """What is known of the past, for runners that need it; may be left out."""
@@ -124,10 +140,11 @@ class PredictRequest(_message.Message):
         model_artifact_id: _builtins.str = ...,
         historic: Global___Table | None = ...,
         future: Global___Table | None = ...,
+        output: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["future", b"future", "historic", b"historic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["future", b"future", "historic", b"historic", "model_artifact_id", b"model_artifact_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["future", b"future", "historic", b"historic", "model_artifact_id", b"model_artifact_id", "output", b"output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
