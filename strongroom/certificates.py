@@ -93,12 +93,12 @@ def as_pem(certificates: list[x509.Certificate]) -> bytes:
 
 
 def versions(*files: Path) -> tuple[tuple[int, int, int], ...]:
-    """What changes whenever one of the files is replaced or written; zeros for one that is not there."""
+    """What changes whenever one of the files is replaced, written or given another mode; zeros for one that is gone."""
     found = []
     for file in files:
         try:
             status = file.stat()
-            found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+            found.append((status.st_ino, status.st_ctime_ns, status.st_size))
         except OSError:
             found.append((0, 0, 0))
     return tuple(found)

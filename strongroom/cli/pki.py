@@ -21,7 +21,8 @@ Folder = Annotated[
     Path | None, typer.Option("--folder", envvar="STRONGROOM_PKI_DIR", help="The folder, if it is another.")
 ]
 Hosts = Annotated[
-    list[str] | None, typer.Option("--host", help="A name or address under which callers reach the gateway; repeatable.")
+    list[str] | None,
+    typer.Option("--host", help="A name or address under which callers reach the gateway; repeatable."),
 ]
 _DATA_DIR = Path(".strongroom")
 

@@ -14,6 +14,7 @@ from strongroom.local.contract import SERVICES, Contract, transcoder
 from strongroom.local.limits import limiter
 from strongroom.local.policy import Policy
 from strongroom.local.routes import PUBLIC_BYTES, routes
+from strongroom.local.tls import GatewayTls
 
 # In an installed wheel they stand in the package, in a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -39,6 +40,7 @@ class GatewaySettings:
     admin_socket: Path
     jwks_socket: Path
     policy: Policy
+    tls: GatewayTls
     # Where auth answers the gateway on this machine.
     check_socket: Path | None = None
 
@@ -50,6 +52,7 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "port": settings.port,
         "admin_socket": str(settings.admin_socket),
         "jwks_socket": str(settings.jwks_socket),
+        "listener_tls": settings.tls.listener(),
         "max_message": MAX_MESSAGE,
         "max_public": PUBLIC_BYTES,
         "stream_window": STREAM_WINDOW,
@@ -58,7 +61,7 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "routes": routes(contract, settings.policy.rate),
         "limiter": limiter(settings.policy.rate),
         "authorization": authorization(settings.check_socket),
-        "clusters": clusters(settings.addresses, settings.jwks_socket, settings.check_socket),
+        "clusters": clusters(settings.addresses, settings.jwks_socket, settings.check_socket, settings.tls),
         "origins": settings.policy.origins,
         "hosts": settings.policy.hosts(settings.host),
         "open": settings.policy.open,

@@ -36,6 +36,10 @@ HOLDERS = (EDGE, *PARTS)
 SPREAD_SECONDS = 4.0
 
 
+class Busy(Exception):
+    """Somebody else makes certificates."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """One certificate, for people. `note` says what is wrong with it; empty if nothing is."""
@@ -120,13 +124,18 @@ class Pki:
                 self._trust([made.certificate])
 
     def renew(self) -> list[str]:
-        """Replaces what is missing or soon at its end; the holders. Does nothing where the authority is elsewhere."""
+        """Replaces what is missing or soon at its end; the holders. Does nothing where the authority is elsewhere, or
+        while somebody else makes certificates.
+        """
         if not self._own.exists() or not self._due():
             return []
-        with self._locked():
-            own, due = self._load(), self._due()
-            self._issue(own, self._edge_names(), due)
-        return due
+        try:
+            with self._locked(fcntl.LOCK_NB):
+                own, due = self._load(), self._due()
+                self._issue(own, self._edge_names(), due)
+                return due
+        except Busy:
+            return []
 
     def show(self) -> list[Shown]:
         """What is there, the authorities first."""
@@ -154,7 +163,9 @@ class Pki:
 
     def _due(self) -> list[str]:
         now = self._clock()
-        return [holder for holder in HOLDERS if (pair := self._pair(holder)) is None or authority.is_due(pair.leaf, now)]
+        return [
+            holder for holder in HOLDERS if (pair := self._pair(holder)) is None or authority.is_due(pair.leaf, now)
+        ]
 
     def _pair(self, holder: str) -> Pair | None:
         try:
@@ -207,15 +218,17 @@ class Pki:
             raise StartError(f"{self.folder} can't be made: {error.strerror}.") from None
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, more: int = 0) -> Iterator[None]:
         try:
             descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             way_out = "To make certificates: strongroom pki init"
             raise StartError(f"{self.folder} can't be used: {error.strerror}. {way_out}") from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | more)
             yield
+        except BlockingIOError:
+            raise Busy from None
         except CertificateError as error:
             raise StartError(str(error)) from None
         except OSError as error:
@@ -233,4 +246,3 @@ def _hosts(texts: Sequence[str]) -> list[str]:
 
 def _expired(certificate: x509.Certificate, now: datetime) -> str:
     return "expired" if certificate.not_valid_after_utc <= now else ""
-
