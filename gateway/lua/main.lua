@@ -72,6 +72,25 @@ local function apply_hints(handle, headers)
   end
 end
 
+-- What browsers are told about every answer, unless the service says it for a page of its own.
+local DEFAULTS = {
+  -- Nobody else keeps tokens, secrets and what a caller may see (RFC 6749, section 5.1; RFC 9111, section 5.2.2.5).
+  ["cache-control"] = "no-store",
+  -- An answer is data: never taken for a page or a script, shown in no frame, and no link of it tells where it stood.
+  ["x-content-type-options"] = "nosniff",
+  ["content-security-policy"] = "default-src 'none'; frame-ancestors 'none'",
+  ["x-frame-options"] = "DENY",
+  ["referrer-policy"] = "no-referrer",
+}
+
+-- From now on https alone (RFC 6797). Not for names of this machine, where other servers have other ports.
+local function pin_to_https(handle, headers)
+  local name = (handle:streamInfo():requestedServerName() or ""):lower()
+  if not name:find("%.") or name:find("%.localhost$") then return end
+  local seconds = handle:virtualHost():metadata():get("hsts") or 0
+  if seconds > 0 then headers:replace("strict-transport-security", string.format("max-age=%d", seconds)) end
+end
+
 function envoy_on_response(handle)
   local headers = handle:headers()
   local origin = request.recall(handle).origin
@@ -82,8 +101,10 @@ function envoy_on_response(handle)
   end
   -- The answer may differ for another website: caches keep them apart.
   headers:add("vary", "Origin")
-  -- Tokens, secrets and what a caller may see: nobody on the way keeps them (RFC 6749, section 5.1; RFC 9111, section 5.2.2.5).
-  if not headers:get("cache-control") then headers:add("cache-control", "no-store") end
+  for name, value in pairs(DEFAULTS) do
+    if not headers:get(name) then headers:add(name, value) end
+  end
+  pin_to_https(handle, headers)
   local status = tonumber(headers:get(":status"))
   if status == 200 then apply_hints(handle, headers) end
   for _, name in ipairs(INSIDE) do headers:remove(name) end

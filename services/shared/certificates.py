@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
@@ -80,7 +81,7 @@ class Certificates:
         """Of a server that asks every caller for a certificate, and looks at the files again."""
         shown = self.current()
 
-        def changed() -> grpc.ServerCertificateConfiguration | None:
+        def changed() -> Any:  # None if nothing has, which its type leaves out
             nonlocal shown
             now = self.current()
             if now is shown:

@@ -59,7 +59,7 @@ class RenewingChannel(grpc.Channel):
     def stream_stream(self, method: str, *serializers: Any, **options: Any) -> Any:
         return _Renewing(self, lambda channel: channel.stream_stream(method, *serializers, **options))
 
-    def subscribe(self, callback: Any, try_to_connect: bool | None = False) -> None:
+    def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:
         self.current().subscribe(callback, try_to_connect)
 
     def unsubscribe(self, callback: Any) -> None:

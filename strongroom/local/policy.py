@@ -19,6 +19,8 @@ SIGNING_KEY_DELAY = "STRONGROOM_SIGNING_KEY_DELAY_SECONDS"
 _ISSUER = "strongroom"
 _DELAY_SECONDS = 90
 
+HSTS = "STRONGROOM_HSTS_SECONDS"
+_YEAR = 31_536_000
 AUTH_MODE = "STRONGROOM_AUTH_MODE"
 
 # Scheme, host and port, as browsers write them (RFC 6454, section 6.2): in lower case, without a slash at the end.
@@ -37,6 +39,8 @@ class Policy:
     issuer: str = _ISSUER
     key_set_seconds: int = 60
     open: bool = False
+    # Seconds for which browsers shall know this host by https alone; 0 for no word about it.
+    hsts: int = _YEAR
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Policy":
@@ -47,7 +51,14 @@ class Policy:
             raise StartError(f"{RATE_LIMIT}: {error}") from None
         origins = _origins(environment.get(ALLOWED_ORIGINS) or environment.get(_ALIAS, ""))
         issuer = environment.get(PUBLIC_URL) or _ISSUER
-        return cls(origins, rate, issuer, _key_set_seconds(environment), environment.get(AUTH_MODE) == "open")
+        return cls(
+            origins,
+            rate,
+            issuer,
+            _key_set_seconds(environment),
+            environment.get(AUTH_MODE) == "open",
+            _hsts(environment),
+        )
 
     def hosts(self, listen: str) -> list[str]:
         """The names under which the gateway answers pages of its own; `listen` is where it listens."""
@@ -62,6 +73,13 @@ def _key_set_seconds(environment: Mapping[str, str]) -> int:
     if not delay.isdecimal() or int(delay) < 5:
         raise StartError(f"{SIGNING_KEY_DELAY} is a number of seconds, 5 or more.")
     return min(60, int(delay) * 2 // 3)
+
+
+def _hsts(environment: Mapping[str, str]) -> int:
+    text = environment.get(HSTS) or str(_YEAR)
+    if not text.isdecimal() or int(text) > 2 * _YEAR:
+        raise StartError(f"{HSTS} is a number of seconds, at most two years; 0 for none.")
+    return int(text)
 
 
 def _origins(text: str) -> tuple[str, ...]:
