@@ -28,6 +28,15 @@ local function without_slash(headers, path)
   return path:sub(1, -2)
 end
 
+-- The limits on headers. Envoy's own, which are above, cut the connection in HTTP/2 and say nothing.
+local MOST_BYTES, MOST_HEADERS = 60 * 1024, 100
+
+local function too_many_headers(headers)
+  local count, bytes = 0, 0
+  for name, value in pairs(headers) do count, bytes = count + 1, bytes + #name + #value end
+  return count > MOST_HEADERS or bytes > MOST_BYTES
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   request.remember(handle, "request_id", headers:get("x-request-id") or "")
@@ -38,6 +47,10 @@ function envoy_on_request(handle)
   end
   -- The log shows this path: it holds no credential and no query.
   request.remember(handle, "path", path)
+  if too_many_headers(headers) then
+    request.refuse(handle, 431, "HEADERS_TOO_LARGE", "The headers are larger than 60 KiB, or more than 100.")
+    return
+  end
   local moved = exposed or access_code.moved(headers, path)
   if origins.answered(handle, headers, path) then return end
   if exposed then

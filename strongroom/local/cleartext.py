@@ -17,6 +17,7 @@ def refusal(lua: str) -> dict[str, Any]:
         "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "cleartext",
         "codec_type": "AUTO",
+        "server_header_transformation": "PASS_THROUGH",
         "common_http_protocol_options": {"idle_timeout": "10s", "max_requests_per_connection": 1},
         "http2_protocol_options": {"max_concurrent_streams": 1},
         "request_headers_timeout": "10s",

@@ -58,6 +58,7 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "inspectors": inspectors() if settings.tls.at_edge else [],
         "encrypted": {"transport_protocol": "tls"} if settings.tls.at_edge else None,
         "in_the_clear": refusal(_lua("cleartext")) if settings.tls.at_edge else None,
+        "idle": f"{settings.policy.idle_seconds}s",
         "hsts": settings.policy.hsts,
         "max_message": MAX_MESSAGE,
         "max_public": PUBLIC_BYTES,

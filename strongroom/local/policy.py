@@ -20,7 +20,9 @@ _ISSUER = "strongroom"
 _DELAY_SECONDS = 90
 
 HSTS = "STRONGROOM_HSTS_SECONDS"
-_YEAR = 31_536_000
+IDLE = "STRONGROOM_IDLE_SECONDS"
+_DAY = 86_400
+_YEAR = 365 * _DAY
 AUTH_MODE = "STRONGROOM_AUTH_MODE"
 
 # Scheme, host and port, as browsers write them (RFC 6454, section 6.2): in lower case, without a slash at the end.
@@ -41,6 +43,8 @@ class Policy:
     open: bool = False
     # Seconds for which browsers shall know this host by https alone; 0 for no word about it.
     hsts: int = _YEAR
+    # Seconds for which nothing may move in a request or its answer.
+    idle_seconds: int = 600
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Policy":
@@ -57,7 +61,7 @@ class Policy:
             issuer,
             _key_set_seconds(environment),
             environment.get(AUTH_MODE) == "open",
-            _hsts(environment),
+            **_numbers(environment),
         )
 
     def hosts(self, listen: str) -> list[str]:
@@ -75,11 +79,13 @@ def _key_set_seconds(environment: Mapping[str, str]) -> int:
     return min(60, int(delay) * 2 // 3)
 
 
-def _hsts(environment: Mapping[str, str]) -> int:
-    text = environment.get(HSTS) or str(_YEAR)
-    if not text.isdecimal() or int(text) > 2 * _YEAR:
+def _numbers(environment: Mapping[str, str]) -> dict[str, int]:
+    hsts, idle = environment.get(HSTS) or str(_YEAR), environment.get(IDLE) or "600"
+    if not hsts.isdecimal() or int(hsts) > 2 * _YEAR:
         raise StartError(f"{HSTS} is a number of seconds, at most two years; 0 for none.")
-    return int(text)
+    if not idle.isdecimal() or not 1 <= int(idle) <= _DAY:
+        raise StartError(f"{IDLE} is a number of seconds, from 1 to a day.")
+    return {"hsts": int(hsts), "idle_seconds": int(idle)}
 
 
 def _origins(text: str) -> tuple[str, ...]:
