@@ -213,9 +213,13 @@ class Pki:
 
     def _create(self) -> None:
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            writable = self.folder.stat().st_mode & 0o022
         except OSError as error:
             raise StartError(f"{self.folder} can't be made: {error.strerror}.") from None
+        if writable:
+            raise StartError(f"Others may put keys of their own into {self.folder}; run: chmod 700 {self.folder}")
 
     @contextmanager
     def _locked(self, more: int = 0) -> Iterator[None]:
