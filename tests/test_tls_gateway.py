@@ -1,4 +1,4 @@
-"""TLS at the edge of an installation that `strongroom pki init` and `strongroom up` made, and limits that hold there."""
+"""TLS at the edge of an installation that `strongroom pki init` and `strongroom up` made, and the limits there."""
 
 import http.client
 import socket
@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from strongroom import Client
 from strongroom.auth.v1 import tokens_pb2, tokens_pb2_grpc
 from strongroom.certificates import read_pair
 from strongroom.errors import PermissionDenied, ServerUnproven
+from strongroom.local import backup
 from strongroom.local.pki import Pki
 from strongroom.models.v1 import files_pb2, files_pb2_grpc
 from tests.stack import STRONGROOM, RunningStack, Stack, free_port, inherited
+from tests.test_backup import LOCK, opened
 from tests.test_gateway_rest import Answer, assert_problem
 from tests.test_tls_files import write
 from tests.test_tls_parts import refused
@@ -380,3 +383,11 @@ def test_https_is_believed_about_the_right_host_by_others_clients(stack: Stack, 
         assert answer.status == 200
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
         urllib.request.urlopen(f"{stack.url}/health", timeout=10)  # noqa: S310
+
+
+def test_a_backup_has_the_certificates(stack: Stack, pki: Pki, tmp_path: Path) -> None:
+    options = backup.Options(stack.data_dir, tmp_path / "backup", weights=False)
+    backup.backup(options, {}, LOCK, datetime.now(UTC), "0.1.0")
+    inside = opened(tmp_path / "backup")
+    for file in ("authority.pem", "ca.pem", "edge.pem", "models.pem"):
+        assert inside[f"files/pki/{file}"] == (pki.folder / file).read_bytes()
