@@ -181,8 +181,8 @@ def test_no_service_answers_who_has_no_certificate(stack: Stack, pki: Pki) -> No
         address = f"127.0.0.1:{stack.state['ports'][service]}"
         override = [("grpc.ssl_target_name_override", f"{service}.strongroom.internal")]
         trusted = grpc.ssl_channel_credentials(pki.authorities.read_bytes())
-        for opened in (grpc.insecure_channel(address), grpc.secure_channel(address, trusted, override)):
-            with opened as channel:
+        for found in (grpc.insecure_channel(address), grpc.secure_channel(address, trusted, override)):
+            with found as channel:
                 call = tokens_pb2_grpc.TokenServiceStub(channel).GetKeySet
                 assert refused(lambda call=call: call(tokens_pb2.GetKeySetRequest(), timeout=5))[0] in (
                     grpc.StatusCode.UNAVAILABLE,
