@@ -118,6 +118,12 @@ def test_half_of_a_change_is_not_served(files: tuple[Path, Path], tmp_path: Path
     assert "chmod 600" in tls.refresh()[0]
 
 
+def test_no_key_stays_behind_that_is_served_no_longer(files: tuple[Path, Path], tmp_path: Path) -> None:
+    GatewayTls(Sources(files), tmp_path / "tls").start()
+    GatewayTls(Sources(), tmp_path / "tls").start()
+    assert list((tmp_path / "tls").iterdir()) == []
+
+
 def test_a_gateway_does_not_start_with_what_it_cannot_serve(files: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(StartError, match="can't be read"):
         GatewayTls(Sources((tmp_path / "none", None)), tmp_path / "tls").start()

@@ -108,6 +108,8 @@ class GatewayTls:
 
     def start(self) -> None:
         """Writes the documents. Raises StartError."""
+        for stale in self._folder.glob("*.json"):
+            stale.unlink()  # of a gateway before, perhaps with a key that nobody serves any more
         if complaints := self._write():
             raise StartError(complaints[0])
 
