@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import structlog
+from prometheus_client import Gauge
 
 from services.shared.call import Call
 from services.shared.errors import PermissionDenied
@@ -31,6 +32,10 @@ from strongroom.certificates import (
 
 # Seconds between two looks at the files.
 _LOOK_SECONDS = 1.0
+
+_EXPIRES = Gauge(
+    "strongroom_certificate_expires_seconds", "Until when this part's certificate is good, in seconds since 1970."
+)
 
 _log = structlog.get_logger()
 
@@ -108,6 +113,7 @@ class Certificates:
     def _read(self) -> Material:
         own, trusted = self._files
         pair = read_pair(own)
+        _EXPIRES.set(pair.leaf.not_valid_after_utc.timestamp())
         return Material(pair.chain, pair.key, as_pem(read_authorities(trusted)))
 
 
