@@ -31,6 +31,12 @@ from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc
 from tests.serving import ADMINISTRATOR, make_identities, make_token_maker
 
 NAME = "secrets"
+# Seconds until everybody has looked at the files again, by a clock that goes ten times as fast as ours.
+_SPREAD = 0.4
+
+
+def _fast() -> float:
+    return time.monotonic() * 10
 
 
 class _Keys(keys_pb2_grpc.KeyServiceServicer):
@@ -53,7 +59,7 @@ class Running:
     def identity(self, part: str, certificate: str = "") -> ServiceIdentity:
         """A part with its own token, and with its own certificate or another's."""
         identity = ServiceIdentity.load(part, self.identities)
-        return ServiceIdentity(part, identity.key, Certificates(self.pki.folder, certificate or part))
+        return ServiceIdentity(part, identity.key, Certificates(self.pki.folder, certificate or part, _fast))
 
     def create(self, part: str = "models", certificate: str = "", audience: str = NAME) -> str:
         """Who a part is to the service."""
@@ -76,7 +82,7 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("parts")
-    pki = Pki(folder / "pki", pause=lambda _: time.sleep(1.2))
+    pki = Pki(folder / "pki", pause=lambda _: time.sleep(_SPREAD))
     pki.init([])
     identities = make_identities(folder / "keys")
     tokens = make_token_maker()
@@ -89,7 +95,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
 
     service = Service(
-        NAME, ["strongroom.secrets.v1.KeyService"], register, verifier, certificates=Certificates(pki.folder, NAME)
+        NAME,
+        ["strongroom.secrets.v1.KeyService"],
+        register,
+        verifier,
+        certificates=Certificates(pki.folder, NAME, _fast),
     )
     server = Server(service, ServiceSettings(secrets_listen="127.0.0.1:0"))
     server.start()
@@ -188,7 +198,11 @@ def _channel(running: Running, certificate: Path) -> grpc.Channel:
 
 
 @pytest.mark.row("S3.10")
-def test_rotation_under_traffic_loses_no_call(running: Running) -> None:
+def test_rotation_under_traffic_loses_no_call(running: Running, tmp_path: Path) -> None:
+    """And a certificate of an authority that is distrusted afterwards opens nothing any more."""
+    shutil.copy(running.pki.of("models"), tmp_path / "models.pem")
+    with _channel(running, tmp_path / "models.pem") as channel:
+        health(channel)
     before, failures, calls = running.shown(), [], [0]
     stop = threading.Event()
     identity = running.identity("models")
@@ -212,10 +226,10 @@ def test_rotation_under_traffic_loses_no_call(running: Running) -> None:
         thread.start()
     try:
         running.pki.rotate()
-        time.sleep(1.2)
+        time.sleep(_SPREAD)
         rotated = running.shown()
         running.pki.rotate_authority(distrust=True)
-        time.sleep(1.2)
+        time.sleep(_SPREAD)
     finally:
         stop.set()
         for thread in threads:
@@ -224,24 +238,8 @@ def test_rotation_under_traffic_loses_no_call(running: Running) -> None:
     assert calls[0] > 100
     assert len({before, rotated, running.shown()}) == 3
     assert running.shown() == read_pair(running.pki.of(NAME)).fingerprint
-
-
-def test_an_authority_that_is_distrusted_opens_nothing(running: Running, tmp_path: Path) -> None:
-    shutil.copy(running.pki.of("models"), tmp_path / "models.pem")
     with _channel(running, tmp_path / "models.pem") as channel:
-        health(channel)
-    running.pki.rotate_authority(distrust=True)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with _channel(running, tmp_path / "models.pem") as channel:
-            try:
-                health(channel)
-            except grpc.RpcError:
-                break
-        time.sleep(0.2)
-    else:
-        pytest.fail("the certificate of the old authority is still accepted")
-    assert running.create("models") == "models"
+        assert refused(lambda: health(channel)) == UNREACHED
 
 
 def test_an_authority_is_no_certificate_of_a_part(running: Running) -> None:
