@@ -42,8 +42,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     data = tmp_path_factory.mktemp("tls") / "data"
     pki = Pki(data / "pki")
     pki.init([NAME, "localhost", "127.0.0.1"])
-    with RunningStack(data, ca_file=pki.authorities, STRONGROOM_IDLE_SECONDS=str(IDLE_SECONDS)) as running:
-        yield running
+    running = RunningStack(data, ca_file=pki.authorities, STRONGROOM_IDLE_SECONDS=str(IDLE_SECONDS))
+    yield running.start(seconds=240)
+    running.stop()
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,11 @@ class Running:
     def create(self, part: str = "models", certificate: str = "", audience: str = NAME) -> str:
         """Who a part is to the service."""
         with service_channel(self.address, audience, self.identity(part, certificate)) as channel:
-            return str(keys_pb2_grpc.KeyServiceStub(channel).CreateKek(keys_pb2.CreateKekRequest(), timeout=10).kek_id)
+            return str(
+                keys_pb2_grpc.KeyServiceStub(channel)
+                .CreateKek(keys_pb2.CreateKekRequest(kek_id="kek"), timeout=10)
+                .kek_id
+            )
 
     def shown(self) -> bytes:
         """The certificate that a new connection gets to see (DER)."""
@@ -184,7 +188,7 @@ def test_only_the_gateway_asks_about_credentials(running: Running) -> None:
 def test_the_certificate_opens_nothing_without_a_token(running: Running) -> None:
     with _channel(running, running.pki.of("models")) as channel:
         create = keys_pb2_grpc.KeyServiceStub(channel).CreateKek
-        request = keys_pb2.CreateKekRequest()
+        request = keys_pb2.CreateKekRequest(kek_id="kek")
         assert refused(lambda: create(request, timeout=5))[0] is grpc.StatusCode.UNAUTHENTICATED
         forged = [(IDENTITY_HEADER, make_token_maker().token(NAME, ADMINISTRATOR))]
         assert refused(lambda: create(request, timeout=5, metadata=forged))[0] is grpc.StatusCode.UNAUTHENTICATED
@@ -214,7 +218,7 @@ def test_rotation_under_traffic_loses_no_call(running: Running, tmp_path: Path) 
                 if reconnecting:
                     channel.close()
                     channel = service_channel(running.address, NAME, identity)
-                keys_pb2_grpc.KeyServiceStub(channel).CreateKek(keys_pb2.CreateKekRequest(), timeout=10)
+                keys_pb2_grpc.KeyServiceStub(channel).CreateKek(keys_pb2.CreateKekRequest(kek_id="kek"), timeout=10)
                 calls[0] += 1
         except grpc.RpcError as error:
             failures.append(f"{error.code()} {error.details()}")
