@@ -24,7 +24,7 @@ from services.shared.channels import IDENTITY_HEADER, service_channel
 from services.shared.service import Server, Service
 from services.shared.settings import ServiceSettings
 from services.shared.tokens import ServiceIdentity, TokenVerifier, load_service_keys
-from strongroom.certificates import as_pem, read_authorities, read_pair
+from strongroom.certificates import as_pem, read_certificates, read_pair
 from strongroom.local.authority import Authority
 from strongroom.local.pki import Pki
 from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc
@@ -197,7 +197,7 @@ def test_the_certificate_opens_nothing_without_a_token(running: Running) -> None
 def _channel(running: Running, certificate: Path) -> grpc.Channel:
     """What whoever has this certificate sees of the service, with all the trust it needs."""
     pair = read_pair(certificate)
-    material = Material(pair.chain, pair.key, as_pem(read_authorities(running.pki.authorities)))
+    material = Material(pair.chain, pair.key, as_pem(read_certificates(running.pki.authorities)))
     return secure_channel(running.address, NAME, material, [])
 
 
