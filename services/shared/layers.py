@@ -25,6 +25,7 @@ from services.shared.identity import Principal
 from services.shared.ids import new_id
 from services.shared.private_socket import PrivateSocket
 from services.shared.tokens import TokenVerifier
+from services.shared.traces import Tracing
 
 Layer = Callable[[Call], AbstractContextManager[None]]
 
@@ -50,10 +51,12 @@ def layers(
     audit: AuditLayers | None = None,
     accounts: Accounts | None = None,
     socket: PrivateSocket | None = None,
+    tracing: Tracing | None = None,
 ) -> list[Layer]:
     """The layers, outermost first."""
     return [
-        log_request,  # outermost: whatever happens below gets an id and ends as one line
+        *([tracing.layer] if tracing else []),  # around the log line too, which names the trace
+        log_request,  # whatever happens below gets an id and ends as one line
         measure,  # next: counts what the caller sees, so outside of the translation of errors
         *([accounts.meter.watch] if accounts else []),  # likewise; whoever is refused below has used something as well
         translate_errors,  # outside of every check, whose refusals are domain errors too

@@ -1,5 +1,6 @@
 """Runs a service: the server, its layers, health, reflection, metrics, and an orderly end."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from services.shared import access, logs
+from services.shared import access, logs, traces
 from services.shared.accounts import Accounts
 from services.shared.audit.layer import AuditLayers
 from services.shared.concurrency import ConcurrentCalls, Patience, Threads
@@ -69,7 +70,7 @@ class Service:
 class Server:
     """A service that listens. `run` keeps one for a process; tests start several in theirs."""
 
-    def __init__(self, service: Service, settings: ServiceSettings) -> None:
+    def __init__(self, service: Service, settings: ServiceSettings, tracing: traces.Tracing | None = None) -> None:
         methods = access.methods_of(service.services)
         self._service = service
         self._settings = settings
@@ -79,7 +80,9 @@ class Server:
         threads = Threads(settings.workers, thread_name_prefix="request")
         self._patience = Patience(_MESSAGE_SECONDS)
         concurrent = ConcurrentCalls(settings.calls_per_caller)
-        stack = layers(service.verifier, concurrent, self._patience, service.audit, service.accounts, service.socket)
+        stack = layers(
+            service.verifier, concurrent, self._patience, service.audit, service.accounts, service.socket, tracing
+        )
         self._server = grpc.server(
             threads,
             interceptors=[LayerInterceptor(methods, stack, threads, settings.workers, settings.waiting_calls)],
@@ -151,7 +154,8 @@ class Server:
 def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -> None:
     """Runs a service until SIGTERM or SIGINT."""
     allocator.tune()
-    logs.configure(name, settings.log_level)
+    tracing = traces.Tracing.configured(name, os.environ)
+    logs.configure(name, settings.log_level, *([traces.named] if tracing else []))
     ended = threading.Event()
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -159,7 +163,7 @@ def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    server = Server(build(settings), settings)
+    server = Server(build(settings), settings, tracing)
     if settings.metrics_listen:
         host, _, port = settings.metrics_listen.rpartition(":")
         start_http_server(int(port), addr=host)
@@ -168,4 +172,6 @@ def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -
     ended.wait()
     _log.info("stopping")
     server.stop()
+    if tracing:
+        tracing.close()
     _log.info("stopped")

@@ -28,11 +28,14 @@ STREAM_WINDOW = 4 << 20
 CONNECTION_WINDOW = 8 << 20
 
 
-def clusters(addresses: Mapping[str, str], jwks_socket: Path, check_socket: Path | None) -> list[dict[str, Any]]:
+def clusters(
+    addresses: Mapping[str, str], jwks_socket: Path, admin_socket: Path, check_socket: Path | None
+) -> list[dict[str, Any]]:
     """One for each service, those of strangers, and those of sockets. `addresses` are host:port by service."""
     services = [_cluster(service, addresses[service]) for service in SERVICES]
     strangers = [_cluster(name, addresses["auth"], requests) for name, requests in STRANGERS.items()]
-    sockets = [_socket("jwks", jwks_socket)] + ([_socket(CHECK, check_socket)] if check_socket else [])
+    sockets = [_socket("jwks", jwks_socket), _socket("administration", admin_socket)]
+    sockets += [_socket(CHECK, check_socket)] if check_socket else []
     return [*services, *strangers, *sockets]
 
 

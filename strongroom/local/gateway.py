@@ -14,6 +14,7 @@ from strongroom.local.contract import SERVICES, Contract, transcoder
 from strongroom.local.limits import limiter
 from strongroom.local.policy import Policy
 from strongroom.local.routes import PUBLIC_BYTES, routes
+from strongroom.local.telemetry import Telemetry, metrics_address
 
 # In an installed wheel they stand in the package, in a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -24,6 +25,9 @@ DESCRIPTOR_SET = FILES / "strongroom.binpb"
 MAX_MESSAGE = 16 << 20
 # Seconds over which Envoy spreads the closing of connections while it drains.
 DRAIN_SECONDS = 5
+
+METRICS_LISTEN = "STRONGROOM_GATEWAY_METRICS_LISTEN"
+METRICS_SOCKET = "stats.sock"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class GatewaySettings:
     policy: Policy
     # Where auth answers the gateway on this machine.
     check_socket: Path | None = None
+    # host:port of its metrics; a socket beside the others if empty.
+    metrics_listen: str = ""
+    telemetry: Telemetry | None = None
 
 
 def render(settings: GatewaySettings, contract: Contract) -> str:
@@ -58,7 +65,14 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "routes": routes(contract, settings.policy.rate),
         "limiter": limiter(settings.policy.rate),
         "authorization": authorization(settings.check_socket),
-        "clusters": clusters(settings.addresses, settings.jwks_socket, settings.check_socket),
+        "tracing": settings.telemetry and settings.telemetry.tracing(),
+        "metrics_address": metrics_address(
+            settings.metrics_listen, str(settings.admin_socket.with_name(METRICS_SOCKET))
+        ),
+        "clusters": [
+            *clusters(settings.addresses, settings.jwks_socket, settings.admin_socket, settings.check_socket),
+            *([settings.telemetry.cluster()] if settings.telemetry else []),
+        ],
         "origins": settings.policy.origins,
         "hosts": settings.policy.hosts(settings.host),
         "open": settings.policy.open,

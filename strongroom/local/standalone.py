@@ -17,6 +17,7 @@ from strongroom.local.errors import StartError
 from strongroom.local.layout import write_private
 from strongroom.local.policy import Policy
 from strongroom.local.process import Part
+from strongroom.local.telemetry import Telemetry
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,6 +26,7 @@ def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
     """Runs Envoy until it ends or SIGTERM or SIGINT comes, and returns its exit status."""
     try:
         policy = Policy.read(os.environ)
+        telemetry = Telemetry.read(os.environ)
     except StartError as error:
         sys.stderr.write(f"strongroom: {error}\n")
         return 1
@@ -32,7 +34,16 @@ def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_ENDING, signal.SIGCHLD))
     with tempfile.TemporaryDirectory(prefix="strongroom-") as folder:
         sockets = Path(folder)
-        settings = gateway.GatewaySettings(host, port, addresses, sockets / "admin.sock", sockets / "jwks.sock", policy)
+        settings = gateway.GatewaySettings(
+            host,
+            port,
+            addresses,
+            sockets / "admin.sock",
+            sockets / "jwks.sock",
+            policy,
+            metrics_listen=os.environ.get(gateway.METRICS_LISTEN, ""),
+            telemetry=telemetry,
+        )
         config = sockets / "envoy.yaml"
         write_private(config, gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
         # Its log is this process's own output.

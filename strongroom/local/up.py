@@ -20,6 +20,7 @@ from strongroom.local.process import Part
 from strongroom.local.questions import is_refused
 from strongroom.local.state import State, end_leftovers, remove_sockets
 from strongroom.local.supervisor import Supervisor
+from strongroom.local.telemetry import Telemetry
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def up(options: Options, environment: Mapping[str, str], console: Console) -> No
     began = time.monotonic()
     os.umask(0o077)
     Policy.read(environment)  # before anything is made
+    Telemetry.read(environment)
     layout = Layout(options.data_dir.absolute())
     layout.create()
     with layout.locked():
@@ -47,7 +49,7 @@ def up(options: Options, environment: Mapping[str, str], console: Console) -> No
         # Where callers reach it, unless somebody knows better: tokens name it as their issuer.
         environment = {**environment, PUBLIC_URL: environment.get(PUBLIC_URL) or state.url}
         try:
-            settings = _gateway_settings(options.host, state, Policy.read(environment))
+            settings = _gateway_settings(options.host, state, environment)
             _supervisor(layout, settings, state, credentials, environment, console, began).run()
         finally:
             remove_sockets(layout, Path(state.sockets))
@@ -55,9 +57,9 @@ def up(options: Options, environment: Mapping[str, str], console: Console) -> No
 
 
 def _new_state(layout: Layout, host: str, port: int) -> State:
-    chosen = free_ports(2 * len(SERVICES))
+    chosen = free_ports(2 * len(SERVICES) + 1)
     ports = dict(zip(SERVICES, chosen, strict=False)) | {"gateway": port}
-    metrics = dict(zip(SERVICES, chosen[len(SERVICES) :], strict=True))
+    metrics = dict(zip((*SERVICES, "gateway"), chosen[len(SERVICES) :], strict=True))
     name = f"[{host}]" if ":" in host else host
     state = State(f"http://{name}:{port}", str(layout.sockets()), ports, metrics)
     state.save(layout)
@@ -110,8 +112,17 @@ def _is_dead(key_file: Path | None, settings: gateway.GatewaySettings) -> bool:
     return False
 
 
-def _gateway_settings(host: str, state: State, policy: Policy) -> gateway.GatewaySettings:
+def _gateway_settings(host: str, state: State, environment: Mapping[str, str]) -> gateway.GatewaySettings:
     sockets = Path(state.sockets)
     addresses = {name: f"127.0.0.1:{state.ports[name]}" for name in SERVICES}
     ours = sockets / "admin.sock", sockets / "jwks.sock"
-    return gateway.GatewaySettings(host, state.ports["gateway"], addresses, *ours, policy, sockets / CHECK_SOCKET)
+    return gateway.GatewaySettings(
+        host,
+        state.ports["gateway"],
+        addresses,
+        *ours,
+        Policy.read(environment),
+        sockets / CHECK_SOCKET,
+        f"127.0.0.1:{state.metrics['gateway']}",
+        Telemetry.read(environment),
+    )
