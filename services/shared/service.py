@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
@@ -12,9 +12,8 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
-from services.shared import access, logs, traces
+from services.shared import access, logs, metrics, traces
 from services.shared.accounts import Accounts
 from services.shared.audit.layer import AuditLayers
 from services.shared.concurrency import ConcurrentCalls, Patience, Threads
@@ -65,6 +64,8 @@ class Service:
     max_request_bytes: int = 4 << 20
     # A unix socket on which it listens as well, for this user's processes alone.
     socket: PrivateSocket | None = None
+    # What its metrics tell beside what is counted.
+    readings: metrics.Readings = metrics.none
 
 
 class Server:
@@ -83,9 +84,11 @@ class Server:
         stack = layers(
             service.verifier, concurrent, self._patience, service.audit, service.accounts, service.socket, tracing
         )
+        self._serving = False
+        self._interceptor = LayerInterceptor(methods, stack, threads, settings.workers, settings.waiting_calls)
         self._server = grpc.server(
             threads,
-            interceptors=[LayerInterceptor(methods, stack, threads, settings.workers, settings.waiting_calls)],
+            interceptors=[self._interceptor],
             options=[
                 ("grpc.max_receive_message_length", service.max_request_bytes),
                 ("grpc.max_send_message_length", 64 << 20),
@@ -123,6 +126,16 @@ class Server:
         self._watcher.join()
         self._service.close()
 
+    def readings(self) -> Iterator[metrics.Reading]:
+        """What the service is at this moment, for its metrics."""
+        yield metrics.Reading("strongroom_ready", "1 while the service can do its work, else 0.", self._serving)
+        for kind, waiting in self._interceptor.waiting().items():
+            yield metrics.Reading(
+                "strongroom_requests_waiting", "Requests that wait for a thread.", waiting, {"kind": kind}
+            )
+        if self._serving:
+            yield from self._service.readings()
+
     def _watch(self) -> None:
         complained = False
         while not self._attempt(self._service.start, complain=not complained):
@@ -147,6 +160,7 @@ class Server:
         return True
 
     def _report(self, state: int) -> None:
+        self._serving = state == health_pb2.HealthCheckResponse.SERVING
         for name in ("", *self._service.services):
             self._health.set(name, state)
 
@@ -165,8 +179,7 @@ def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -
     signal.signal(signal.SIGINT, end)
     server = Server(build(settings), settings, tracing)
     if settings.metrics_listen:
-        host, _, port = settings.metrics_listen.rpartition(":")
-        start_http_server(int(port), addr=host)
+        metrics.serve(settings.metrics_listen, name, settings.data_dir, server.readings)
     server.start()
     _log.info("listening", port=server.port)
     ended.wait()

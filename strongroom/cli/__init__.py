@@ -16,6 +16,7 @@ from strongroom.cli import (
     keys,
     managers,
     models,
+    prepare,
     rotate,
     run,
     secret_rotation,
@@ -60,6 +61,8 @@ app.add_typer(admin.app, name="admin")
 app.command("up")(up.command)
 app.add_typer(serve.app, name="serve")
 app.command("gateway")(serve.gateway)
+app.command()(prepare.prepare)
+app.command()(prepare.probe)
 
 
 def main() -> None:
