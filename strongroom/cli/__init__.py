@@ -13,6 +13,7 @@ from strongroom.cli import (
     artifacts,
     audit,
     catalog,
+    doctor,
     keys,
     managers,
     models,
@@ -41,7 +42,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     *(models.push, models.pull, models.ls, models.show, models.verify, models.rm),
     rotate.rotate,
     *(catalog.alias, catalog.stage, catalog.tag, catalog.card, catalog.lineage, catalog.search),
-    *(account.login, account.logout, account.passwd, account.whoami, account.status),
+    *(account.login, account.logout, account.passwd, account.whoami, account.status, doctor.doctor),
 )
 for command in _COMMANDS:
     app.command()(command)

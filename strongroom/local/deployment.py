@@ -41,15 +41,17 @@ class Deployment:
     def make(self) -> list[str]:
         """The names of the files that were missing. Raises OSError."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        before = set(os.listdir(self.folder))
+        self.folder.chmod(0o711)  # who mounts a file by its name need not see the others'
+        before = set(self.folder.iterdir())
         self._once("admin.key", lambda: new_admin_key() + "\n")
         self._once("api_keys.txt", lambda: _STATIC_KEYS)
         make_identities(self.folder)
         self._postgresql()
         self._s3()
         self._openbao()
-        self.give(self.folder, *self.folder.iterdir())
-        return sorted(set(os.listdir(self.folder)) - before)
+        made = set(self.folder.iterdir()) - before
+        self.give(*made)
+        return sorted(file.name for file in made)
 
     def give(self, *paths: Path) -> None:
         """To the owner."""
@@ -111,6 +113,7 @@ def _certificate(host: str, now: datetime) -> tuple[str, str]:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
@@ -125,7 +128,7 @@ def _certificate(host: str, now: datetime) -> tuple[str, str]:
         .not_valid_after(now + timedelta(days=_CERTIFICATE_DAYS))
         .add_extension(names, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
