@@ -3,12 +3,14 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
 
 from strongroom import errors
+from strongroom.authorities import channel_credentials
 from strongroom.breaker import Breaker
 from strongroom.retries import Repeat, Retries
 from strongroom.route import Route
@@ -47,6 +49,7 @@ class Connection:
         retries: repeats calls.
         breaker: keeps calls from a server that is not there.
         direct: whether bulk streams may go past the gateway where that is possible.
+        ca_file: authorities in PEM that are believed instead of gRPC's own.
     """
 
     def __init__(
@@ -58,8 +61,9 @@ class Connection:
         retries: Retries | None = None,
         breaker: Breaker | None = None,
         direct: bool = True,
+        ca_file: Path | str | None = None,
     ) -> None:
-        self.channel = _channel(url)
+        self.channel = _channel(url, ca_file)
         self.url = url.rstrip("/")
         self.route = Route(self, _OPTIONS, direct=direct)
         self._retries = retries or Retries()
@@ -169,7 +173,7 @@ class Connection:
         self.channel.close()
 
 
-def _channel(url: str) -> grpc.Channel:
+def _channel(url: str, ca_file: Path | str | None) -> grpc.Channel:
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -188,7 +192,7 @@ def _channel(url: str) -> grpc.Channel:
         )
     host = f"[{host}]" if ":" in host else host
     if parts.scheme == "https":
-        return grpc.secure_channel(f"{host}:{port}", grpc.ssl_channel_credentials(), _OPTIONS)
+        return grpc.secure_channel(f"{host}:{port}", channel_credentials(ca_file), _OPTIONS)
     return grpc.insecure_channel(f"{host}:{port}", _OPTIONS)
 
 

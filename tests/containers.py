@@ -24,6 +24,8 @@ _BIN = Path(sys.executable).parent
 # The program itself: the script that the package puts beside Python always succeeds.
 COMPOSE = Path(str(find_spec("compose").origin)).with_name("docker-compose")
 _ADDRESS = re.compile(r"\b(auth|models|secrets|postgres|s3|openbao|0\.0\.0\.0|127\.0\.0\.1):(\d{4,5})\b")
+# Where containers have files. What stands behind a slash or a letter is another path.
+_PLACE = re.compile(r"(?<![\w/.-])/(run/secrets|run/pki|etc|openbao/file|var/lib/strongroom|data|authority|parts)\b")
 _PORT = re.compile(r"(?<=\.port=)([1-9]\d{3})\b")
 
 
@@ -79,9 +81,7 @@ class Containers:
         text = _ADDRESS.sub(address, text)
         text = _PORT.sub(lambda found: str(self.port(service, found[1])), text)
         text = text.replace("-ip=s3", "-ip=127.0.0.1").replace("-ip.bind=0.0.0.0", "-ip.bind=127.0.0.1")
-        for place in ("/run/secrets", "/etc", "/openbao/file", "/var/lib/strongroom"):
-            text = text.replace(place, str(self.home(service) / place.lstrip("/")))
-        return text.replace("-dir=/data", f"-dir={self.home(service) / 'data'}")
+        return _PLACE.sub(lambda found: f"{self.home(service)}{found[0]}", text)
 
     def home(self, service: str) -> Path:
         return self.folder / service
@@ -89,8 +89,14 @@ class Containers:
     def prepare(self, service: str) -> None:
         """Makes the folder of a container: what it mounts, and nothing else."""
         found, home = self.document["services"][service], self.home(service)
-        for place in ("run/secrets", "etc", "openbao/file", "var/lib/strongroom", "data"):
-            (home / place).mkdir(parents=True, exist_ok=True)
+        if home.exists():
+            return
+        (home / "run" / "secrets").mkdir(parents=True)
+        for volume in found.get("volumes", ()):
+            kept, target = self.folder / "volumes" / volume["source"], home / volume["target"].lstrip("/")
+            kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(kept)
         for secret in found.get("secrets", ()):
             target = secret.get("target") or secret["source"]
             if not target.startswith("/") or target.startswith("/run/secrets/"):

@@ -8,8 +8,6 @@ import re
 import stat
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import requests
 
 from strongroom import Client
 from tests import postgresql
@@ -25,6 +24,7 @@ from tests.stack import STRONGROOM, inherited
 
 OURS = ("gateway", "auth", "models", "secrets")
 ONCE = ("prepare", "bucket")
+_PORTS = {"auth": "8091", "models": "8092", "secrets": "8093"}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_compose_itself_accepts_the_file(document: dict[str, Any]) -> None:
-    assert set(document["services"]) == {*OURS, *ONCE, "postgres", "s3", "openbao"}
+    assert set(document["services"]) == {*OURS, *ONCE, "authority", "postgres", "s3", "openbao"}
 
 
 @pytest.mark.parametrize("mistake", ["read_onli: true", "healthcheck: {interval: soon}"])
@@ -66,7 +66,8 @@ def test_no_container_can_do_more_than_it_needs(document: dict[str, Any]) -> Non
         if name not in ONCE:
             assert service["restart"] == "unless-stopped", name
             assert service["healthcheck"]["test"], name
-    assert document["services"]["prepare"]["network_mode"] == "none"
+    for name in ("prepare", "authority"):
+        assert document["services"][name]["network_mode"] == "none"
 
 
 def test_only_the_gateway_is_reached_from_outside_and_by_default_from_this_host(document: dict[str, Any]) -> None:
@@ -138,11 +139,10 @@ def wait(done: Callable[[], bool], what: str, seconds: float = 90) -> None:
         time.sleep(0.1)
 
 
-def answers(url: str) -> bool:
+def answers(url: str, authority: Path | None = None) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - always our own http URL
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+        return requests.get(url, timeout=2, verify=str(authority) if authority else True).status_code == 200
+    except requests.RequestException:
         return False
 
 
@@ -162,33 +162,41 @@ def test_each_containers_exact_command_works_as_a_process(document: dict[str, An
             connection.execute("CREATE DATABASE strongroom")
         with psycopg.connect(server.url.rpartition("/")[0] + "/strongroom", autocommit=True) as connection:
             connection.execute((made / "postgres_roles.sql").read_text())
-        for name in ("s3", "openbao"):
+        for name in ("s3", "openbao", "authority"):
             stack.enter_context(containers.running(name))
         wait(lambda: answers(containers.check("s3")[-1]), "s3 does not answer")
         for _ in range(2):  # a bucket that is there is no failure
             with containers.running("bucket") as bucket:
                 assert bucket.wait(timeout=60) == 0, containers.log("bucket")
         wait(lambda: containers.healthy("openbao"), f"OpenBao is not healthy: {containers.log('openbao')}")
+        wait(lambda: containers.healthy("authority"), f"there are no certificates: {containers.log('authority')}")
         started = {
             name: stack.enter_context(containers.running(name)) for name in ("secrets", "auth", "models", "gateway")
         }
-        url = f"http://127.0.0.1:{containers.port('gateway', '8080')}"
+        url = f"https://127.0.0.1:{containers.port('gateway', '8080')}"
+        authority = containers.folder / "volumes" / "authority" / "ca.pem"
 
         def ready() -> bool:
             for name, process in started.items():
                 assert process.poll() is None, containers.log(name)
-            return answers(f"{url}/health")
+            return answers(f"{url}/health", authority)
 
         wait(ready, "the parts do not get healthy")
         assert [name for name in OURS if not containers.healthy(name)] == []
-        with Client(url, api_key=(made / "admin.key").read_text().strip()) as client:
+        with Client(url, api_key=(made / "admin.key").read_text().strip(), ca_file=authority) as client:
             client.models.push("scorer", tmp_path / "weights.bin", version="v1")
             assert client.models.read("scorer", "weights.bin") == (tmp_path / "weights.bin").read_bytes()
             client.secrets.create("prod/db", {"password": "correct"})
             assert [one.name for one in client.root_key.show().generations] == ["openbao"]
             assert [(store.name, store.kind) for store in client.stores.show().stores] == [("s3", "s3")]
-        with Client(url, api_key="a-static-key-of-the-pipeline") as client:
+        with Client(url, api_key="a-static-key-of-the-pipeline", ca_file=authority) as client:
             assert client.models.read("scorer", "weights.bin", length=7) == b"weights"
+        for name in ("auth", "models", "secrets"):
+            folder = containers.folder / "volumes" / f"pki_{name}"
+            assert {file.name for file in folder.iterdir()} == {"ca.pem", f"{name}.pem"}
+            assert "can be read on the way" not in containers.log(name)
+            with pytest.raises(requests.RequestException):  # whoever shows no certificate
+                requests.get(f"https://127.0.0.1:{containers.port(name, _PORTS[name])}/", timeout=2, verify=False)  # noqa: S501
         started["models"].terminate()
         started["models"].wait(timeout=30)
         assert not containers.healthy("models")

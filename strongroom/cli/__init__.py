@@ -17,6 +17,7 @@ from strongroom.cli import (
     keys,
     managers,
     models,
+    pki,
     prepare,
     rotate,
     run,
@@ -59,11 +60,13 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(access.app, name="access")
 app.add_typer(usage.app, name="usage")
 app.add_typer(admin.app, name="admin")
+app.add_typer(pki.app, name="pki")
 app.command("up")(up.command)
 app.add_typer(serve.app, name="serve")
 app.command("gateway")(serve.gateway)
 app.command()(prepare.prepare)
 app.command()(prepare.probe)
+pki.app.command("keep")(prepare.keep)
 
 
 def main() -> None:

@@ -1,16 +1,15 @@
-"""`strongroom prepare` and `strongroom probe`: what containers need beside the parts themselves."""
+"""`strongroom prepare`, `strongroom probe` and `strongroom pki keep`: what containers need beside the parts."""
 
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from strongroom.cli.session import fail, misused, say
-
-_PARTS = ("gateway", "auth", "models", "secrets")
-_SECONDS = 4.0
 
 
 def prepare(
@@ -35,33 +34,46 @@ def prepare(
     say(f"the administrator's key is in {folder / 'admin.key'}. Keep a copy of {folder}: without it nothing opens")
 
 
-def probe(part: Annotated[str, typer.Argument(help=" | ".join(_PARTS))]) -> None:
+def probe(part: Annotated[str, typer.Argument(help="gateway | auth | models | secrets")]) -> None:
     """Say by the exit status whether the part that runs here is healthy: for a container's health check."""
-    if part not in _PARTS:
-        misused(f"{part!r} is none of {', '.join(_PARTS)}")
-    healthy = _gateway_is_healthy() if part == "gateway" else _service_is_healthy(part)
+    from strongroom.local.errors import StartError
+    from strongroom.local.probing import PARTS, is_healthy
+
+    if part not in PARTS:
+        misused(f"{part!r} is none of {', '.join(PARTS)}")
+    try:
+        healthy = is_healthy(part, os.environ)
+    except (StartError, ValueError) as error:
+        misused(str(error))
     if not healthy:
         fail(f"{part} is not healthy")
 
 
-def _gateway_is_healthy() -> bool:
-    from strongroom.local.questions import health
+def keep(
+    folder: Annotated[Path, typer.Argument(help="Where the authority is kept; made if it is not there.")],
+    parts: Annotated[Path, typer.Argument(help="Where each part has a folder of its own, which is given to it alone.")],
+    public_url: Annotated[str, typer.Option(envvar="STRONGROOM_PUBLIC_URL", help="Where callers reach it.")] = "",
+) -> None:
+    """Make certificates, make them anew in time, and give each part its own, until Ctrl-C or SIGTERM."""
+    from strongroom.local.errors import StartError
+    from strongroom.local.handing_out import LOOK_SECONDS, RENEWAL_SECONDS, HandOut
+    from strongroom.local.pki import LOCAL_HOSTS, Pki
 
-    host = os.environ.get("STRONGROOM_GATEWAY_HOST", "127.0.0.1")
-    return health(host, int(os.environ.get("STRONGROOM_GATEWAY_PORT") or 8080))[0] == 200
-
-
-def _service_is_healthy(name: str) -> bool:
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    port = os.environ.get(f"STRONGROOM_{name.upper()}_LISTEN", "").rpartition(":")[2]
-    if not port.isdecimal():
-        misused(f"STRONGROOM_{name.upper()}_LISTEN is not HOST:PORT")
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        try:
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=_SECONDS)
-        except grpc.RpcError:
-            return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+    os.umask(0o077)
+    pki, renewed_at = Pki(folder.absolute()), 0.0
+    hand_out = HandOut(pki, parts.absolute())
+    try:
+        if not pki.exists:
+            named = urlsplit(public_url).hostname
+            pki.init(list(dict.fromkeys([*([named] if named else []), *LOCAL_HOSTS])))
+        while True:
+            if time.monotonic() - renewed_at >= RENEWAL_SECONDS:
+                pki.renew()
+                renewed_at = time.monotonic()
+            if changed := hand_out.once():
+                say(f"gave {', '.join(changed)}")
+            time.sleep(LOOK_SECONDS)
+    except StartError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename} can't be given: {error.strerror}")
