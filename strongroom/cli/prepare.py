@@ -1,6 +1,8 @@
 """`strongroom prepare`, `strongroom probe` and `strongroom pki keep`: what containers need beside the parts."""
 
 import os
+import signal
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +61,8 @@ def keep(
     from strongroom.local.handing_out import LOOK_SECONDS, RENEWAL_SECONDS, HandOut
     from strongroom.local.pki import LOCAL_HOSTS, Pki
 
+    # The first process of a container is ended by no signal that it has no answer to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     os.umask(0o077)
     pki, renewed_at = Pki(folder.absolute()), 0.0
     hand_out = HandOut(pki, parts.absolute())
