@@ -167,7 +167,8 @@ def test_envoy_takes_every_way_to_a_collector(tmp_path: Path, endpoint: str, pro
     assert "secret" not in repr(telemetry)
     addresses = {"auth": "127.0.0.1:1", "models": "127.0.0.1:2", "secrets": "127.0.0.1:3"}
     sockets = tmp_path / "admin.sock", tmp_path / "jwks.sock"
-    settings = gateway.GatewaySettings("127.0.0.1", 20000, addresses, *sockets, Policy((), None), GatewayTls(Sources(), tmp_path), telemetry=telemetry)
+    policy, tls = Policy((), None), GatewayTls(Sources(), tmp_path)
+    settings = gateway.GatewaySettings("127.0.0.1", 20000, addresses, *sockets, policy, tls, telemetry=telemetry)
     config = tmp_path / "envoy.yaml"
     config.write_text(gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
     done = subprocess.run([*gateway.command(config), "--mode", "validate"], capture_output=True, text=True, timeout=30)

@@ -37,6 +37,19 @@ _CHECK_SECONDS = 2.0
 _MESSAGE_SECONDS = 10.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+_OPTIONS = [
+    ("grpc.max_send_message_length", 64 << 20),
+    # An identity token with everything that a key may do is longer than gRPC's 8 KiB; Envoy has 60 KiB.
+    ("grpc.max_metadata_size", 64 << 10),
+    # A port that is taken is an error, not shared silently with the process that has it.
+    ("grpc.so_reuseport", 0),
+    # Else gRPC takes in megabytes more of every stream that is read slowly, in no budget: eight forms at a time made
+    # 200 MiB of it, and were no faster.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 2 << 20),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+]
+
 
 def _nothing() -> None:
     return None
@@ -94,19 +107,7 @@ class Server:
         self._server = grpc.server(
             threads,
             interceptors=[self._interceptor],
-            options=[
-                ("grpc.max_receive_message_length", service.max_request_bytes),
-                ("grpc.max_send_message_length", 64 << 20),
-                # An identity token with everything that a key may do is longer than gRPC's 8 KiB; Envoy has 60 KiB.
-                ("grpc.max_metadata_size", 64 << 10),
-                # A port that is taken is an error, not shared silently with the process that has it.
-                ("grpc.so_reuseport", 0),
-                # Else gRPC takes in megabytes more of every stream that is read slowly, in no budget: eight forms at a
-                # time made 200 MiB of it, and were no faster.
-                ("grpc.http2.bdp_probe", 0),
-                ("grpc.http2.lookahead_bytes", 2 << 20),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-            ],
+            options=[("grpc.max_receive_message_length", service.max_request_bytes), *_OPTIONS],
         )
         service.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -182,7 +183,10 @@ def _bind(server: grpc.Server, address: str, certificates: Certificates | None) 
 def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -> None:
     """Runs a service until SIGTERM or SIGINT."""
     allocator.tune()
-    tracing = traces.Tracing.configured(name, os.environ)
+    try:
+        tracing = traces.Tracing.configured(name, os.environ)
+    except traces.TracingUnavailable as error:
+        raise SystemExit(str(error)) from None
     logs.configure(name, settings.log_level, *([traces.named] if tracing else []))
     ended = threading.Event()
 

@@ -76,19 +76,8 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "limiter": limiter(settings.policy.rate),
         "authorization": authorization(settings.check_socket),
         "tracing": settings.telemetry and settings.telemetry.tracing(),
-        "metrics_address": metrics_address(
-            settings.metrics_listen, str(settings.admin_socket.with_name(METRICS_SOCKET))
-        ),
-        "clusters": [
-            *clusters(
-                settings.addresses,
-                settings.jwks_socket,
-                settings.admin_socket,
-                settings.check_socket,
-                settings.tls,
-            ),
-            *([settings.telemetry.cluster()] if settings.telemetry else []),
-        ],
+        "metrics_address": metrics_address(settings.metrics_listen, settings.admin_socket.with_name(METRICS_SOCKET)),
+        "clusters": _clusters(settings),
         "origins": settings.policy.origins,
         "hosts": settings.policy.hosts(settings.host),
         "open": settings.policy.open,
@@ -102,6 +91,12 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         values[f"{service}_transcoder"] = _transcoder(service, services, ignored, last=service == SERVICES[-1])
     template = Template((FILES / "envoy.yaml").read_text())
     return template.substitute({name: json.dumps(value) for name, value in values.items()})
+
+
+def _clusters(settings: GatewaySettings) -> list[dict[str, Any]]:
+    sockets = settings.jwks_socket, settings.admin_socket, settings.check_socket
+    collector = [settings.telemetry.cluster()] if settings.telemetry else []
+    return [*clusters(settings.addresses, *sockets, settings.tls), *collector]
 
 
 def _lua(name: str) -> str:

@@ -38,23 +38,15 @@ def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
     with tempfile.TemporaryDirectory(prefix="strongroom-") as folder:
         sockets = Path(folder)
         tls = GatewayTls(sources, sockets / "tls")
+        ours = sockets / "admin.sock", sockets / "jwks.sock"
+        metrics_listen = os.environ.get(gateway.METRICS_LISTEN, "")
+        settings = gateway.GatewaySettings(host, port, addresses, *ours, policy, tls, None, metrics_listen, telemetry)
+        config = sockets / "envoy.yaml"
         try:
             tls.start()
+            write_private(config, gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
         except StartError as error:
             return _complain(error)
-        settings = gateway.GatewaySettings(
-            host,
-            port,
-            addresses,
-            sockets / "admin.sock",
-            sockets / "jwks.sock",
-            policy,
-            tls,
-            metrics_listen=os.environ.get(gateway.METRICS_LISTEN, ""),
-            telemetry=telemetry,
-        )
-        config = sockets / "envoy.yaml"
-        write_private(config, gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
         # Its log is this process's own output.
         envoy = Part("gateway", gateway.command(config), gateway_environment(os.environ), lambda _: os.dup(1))
         envoy.start()

@@ -6,6 +6,7 @@ The variables are those of https://opentelemetry.io/docs/specs/otel/protocol/exp
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -145,10 +146,10 @@ def _sampled(environment: Mapping[str, str]) -> float:
     return ratio * 100
 
 
-def metrics_address(listen: str, socket: str) -> dict[str, Any]:
+def metrics_address(listen: str, socket: Path) -> dict[str, Any]:
     """Where Envoy's metrics are read: host:port, or the socket if there is none. Raises StartError."""
     if not listen:
-        return {"pipe": {"path": socket, "mode": 0o600}}
+        return {"pipe": {"path": str(socket), "mode": 0o600}}
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise StartError("STRONGROOM_GATEWAY_METRICS_LISTEN is HOST:PORT.")
