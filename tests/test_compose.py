@@ -8,8 +8,10 @@ import re
 import stat
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,14 @@ import pytest
 import requests
 
 from strongroom import Client
+from strongroom.errors import PermissionDenied
 from tests import postgresql
 from tests.containers import COMPOSE, ROOT, Containers, resolved
 from tests.stack import STRONGROOM, inherited
 
 OURS = ("gateway", "auth", "models", "secrets")
 ONCE = ("prepare", "bucket")
+STATIC_KEY = "a-static-key-of-the-pipeline"
 _PORTS = {"auth": "8091", "models": "8092", "secrets": "8093"}
 
 
@@ -146,33 +150,35 @@ def answers(url: str, authority: Path | None = None) -> bool:
         return False
 
 
-@pytest.mark.slow
-@pytest.mark.row("S1.11")
-def test_each_containers_exact_command_works_as_a_process(document: dict[str, Any], made: Path, tmp_path: Path) -> None:
-    (made / "api_keys.txt").write_text("# of the pipeline\netl:read_only:a-static-key-of-the-pipeline\n")
-    containers = Containers(document, tmp_path / "containers", made)
-    containers.folder.mkdir()
-    (tmp_path / "weights.bin").write_bytes(b"weights" * 100_000)
-    options = document["services"]["postgres"]["command"]
-    assert options[0] == "postgres"
+@dataclass(frozen=True)
+class Installation:
+    """The containers as processes, all of them healthy."""
+
+    containers: Containers
+    url: str
+    authority: Path
+    started: dict[str, subprocess.Popen[bytes]]
+
+    def client(self, key: str) -> Client:
+        return Client(self.url, api_key=key, ca_file=self.authority)
+
+
+@contextmanager
+def running(document: dict[str, Any], made: Path, folder: Path) -> Iterator[Installation]:
+    """Started in the order of docker-compose.yml, with a static key in the file for such."""
+    (made / "api_keys.txt").write_text(f"# of the pipeline\netl:read_only:{STATIC_KEY}\n")
+    containers = Containers(document, folder, made)
     with ExitStack() as stack:
-        server = stack.enter_context(postgresql.running(*options[1:]))
-        containers.taken("postgres", "5432", int(server.url.rpartition(":")[2].partition("/")[0]))
-        with psycopg.connect(server.url, autocommit=True) as connection:
-            connection.execute("CREATE DATABASE strongroom")
-        with psycopg.connect(server.url.rpartition("/")[0] + "/strongroom", autocommit=True) as connection:
-            connection.execute((made / "postgres_roles.sql").read_text())
+        stack.enter_context(_database(containers))
         for name in ("s3", "openbao", "authority"):
             stack.enter_context(containers.running(name))
         wait(lambda: answers(containers.check("s3")[-1]), "s3 does not answer")
-        for _ in range(2):  # a bucket that is there is no failure
-            with containers.running("bucket") as bucket:
-                assert bucket.wait(timeout=60) == 0, containers.log("bucket")
-        wait(lambda: containers.healthy("openbao"), f"OpenBao is not healthy: {containers.log('openbao')}")
-        wait(lambda: containers.healthy("authority"), f"there are no certificates: {containers.log('authority')}")
-        started = {
-            name: stack.enter_context(containers.running(name)) for name in ("secrets", "auth", "models", "gateway")
-        }
+        with containers.running("bucket") as bucket:
+            assert bucket.wait(timeout=60) == 0, containers.log("bucket")
+        for name in ("openbao", "authority"):
+            wait(partial(containers.healthy, name), f"{name} is not healthy: {containers.log(name)}")
+        order = ("secrets", "auth", "models", "gateway")
+        started = {name: stack.enter_context(containers.running(name)) for name in order}
         url = f"https://127.0.0.1:{containers.port('gateway', '8080')}"
         authority = containers.folder / "volumes" / "authority" / "ca.pem"
 
@@ -182,26 +188,101 @@ def test_each_containers_exact_command_works_as_a_process(document: dict[str, An
             return answers(f"{url}/health", authority)
 
         wait(ready, "the parts do not get healthy")
-        assert [name for name in OURS if not containers.healthy(name)] == []
-        with Client(url, api_key=(made / "admin.key").read_text().strip(), ca_file=authority) as client:
-            client.models.push("scorer", tmp_path / "weights.bin", version="v1")
-            assert client.models.read("scorer", "weights.bin") == (tmp_path / "weights.bin").read_bytes()
-            client.secrets.create("prod/db", {"password": "correct"})
-            assert [one.name for one in client.root_key.show().generations] == ["openbao"]
-            assert [(store.name, store.kind) for store in client.stores.show().stores] == [("s3", "s3")]
-        with Client(url, api_key="a-static-key-of-the-pipeline", ca_file=authority) as client:
-            assert client.models.read("scorer", "weights.bin", length=7) == b"weights"
-        for name in ("auth", "models", "secrets"):
-            folder = containers.folder / "volumes" / f"pki_{name}"
-            assert {file.name for file in folder.iterdir()} == {"ca.pem", f"{name}.pem"}
-            assert "can be read on the way" not in containers.log(name)
-            with pytest.raises(requests.RequestException):  # whoever shows no certificate
-                requests.get(f"https://127.0.0.1:{containers.port(name, _PORTS[name])}/", timeout=2, verify=False)  # noqa: S501
-        started["models"].terminate()
-        started["models"].wait(timeout=30)
-        assert not containers.healthy("models")
-        assert answers(f"http://127.0.0.1:{containers.port('auth', '9090')}/metrics")
-        logs = "".join(file.read_text(errors="replace") for file in containers.folder.glob("*.log"))
-    for file in made.iterdir():
-        if not file.name.endswith(("pub.pem", ".crt", ".json", ".sql", "api_keys.txt")):
+        yield Installation(containers, url, authority, started)
+
+
+@contextmanager
+def _database(containers: Containers) -> Iterator[None]:
+    """PostgreSQL as its image starts it: with the options of the command, and the roles of the file."""
+    program, *options = containers.document["services"]["postgres"]["command"]
+    assert program == "postgres"
+    with postgresql.running(*options) as server:
+        containers.taken("postgres", "5432", int(server.url.rpartition(":")[2].partition("/")[0]))
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE strongroom")
+        with psycopg.connect(server.url.rpartition("/")[0] + "/strongroom", autocommit=True) as connection:
+            connection.execute((containers.secrets / "postgres_roles.sql").read_text())
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.row("S1.11")
+def test_each_containers_exact_command_works_as_a_process(document: dict[str, Any], made: Path, tmp_path: Path) -> None:
+    """One test, as starting all of it is what takes long."""
+    with running(document, made, tmp_path) as installation:
+        _weights_go_to_the_bucket_and_come_back(installation)
+        _the_root_key_is_openbaos(installation)
+        _static_keys_come_from_a_mounted_file(installation)
+        _each_part_has_a_certificate_of_its_own_and_takes_nobody_without(installation)
+        _a_role_of_postgresql_sees_no_schema_but_its_own(installation)
+        _metrics_are_where_prometheus_looks(installation)
+        _the_bucket_is_made_once(installation)
+        _health_checks_say_what_is_true(installation)
+        _no_log_has_a_secret(installation)
+
+
+def _weights_go_to_the_bucket_and_come_back(installation: Installation) -> None:
+    weights = installation.containers.folder / "weights.bin"
+    weights.write_bytes(b"weights" * 100_000)
+    with installation.client((installation.containers.secrets / "admin.key").read_text().strip()) as client:
+        client.models.push("scorer", weights, version="v1")
+        assert client.models.read("scorer", "weights.bin") == weights.read_bytes()
+        assert [(store.name, store.kind) for store in client.stores.show().stores] == [("s3", "s3")]
+
+
+def _the_root_key_is_openbaos(installation: Installation) -> None:
+    with installation.client((installation.containers.secrets / "admin.key").read_text().strip()) as client:
+        client.secrets.create("prod/db", {"password": "correct"})
+        assert [one.name for one in client.root_key.show().generations] == ["openbao"]
+
+
+def _static_keys_come_from_a_mounted_file(installation: Installation) -> None:
+    with installation.client(STATIC_KEY) as client:
+        assert client.tokens.caller().name == "etl"
+        with pytest.raises(PermissionDenied):
+            client.secrets.create("prod/other", {"password": "x"})
+
+
+def _each_part_has_a_certificate_of_its_own_and_takes_nobody_without(installation: Installation) -> None:
+    containers = installation.containers
+    for name, port in _PORTS.items():
+        folder = containers.folder / "volumes" / f"pki_{name}"
+        assert {file.name for file in folder.iterdir()} == {"ca.pem", f"{name}.pem"}
+        assert "can be read on the way" not in containers.log(name)
+        with pytest.raises(requests.RequestException):
+            requests.get(f"https://127.0.0.1:{containers.port(name, port)}/", timeout=2, verify=False)  # noqa: S501
+
+
+def _a_role_of_postgresql_sees_no_schema_but_its_own(installation: Installation) -> None:
+    password = (installation.containers.secrets / "models.pgpass").read_text().strip().rpartition(":")[2]
+    port = installation.containers.ports["postgres", "5432"]
+    where = {"host": "127.0.0.1", "port": port, "dbname": "strongroom", "user": "strongroom_models"}
+    refused = pytest.raises(psycopg.errors.InsufficientPrivilege)
+    with psycopg.connect(**where, password=password) as connection, refused:
+        connection.execute("SELECT * FROM secrets.keks")
+
+
+def _metrics_are_where_prometheus_looks(installation: Installation) -> None:
+    for name in OURS:
+        assert answers(f"http://127.0.0.1:{installation.containers.port(name, '9090')}/metrics"), name
+
+
+def _the_bucket_is_made_once(installation: Installation) -> None:
+    with installation.containers.running("bucket") as bucket:
+        assert bucket.wait(timeout=60) == 0, installation.containers.log("bucket")
+
+
+def _health_checks_say_what_is_true(installation: Installation) -> None:
+    containers = installation.containers
+    assert [name for name in OURS if not containers.healthy(name)] == []
+    installation.started["models"].terminate()
+    assert installation.started["models"].wait(timeout=30) == 0
+    assert not containers.healthy("models")
+
+
+def _no_log_has_a_secret(installation: Installation) -> None:
+    logs = "".join(file.read_text(errors="replace") for file in installation.containers.folder.glob("*.log"))
+    assert STATIC_KEY not in logs
+    for file in installation.containers.secrets.iterdir():
+        if not file.name.endswith((".pub.pem", ".crt", ".json", ".sql", "api_keys.txt")):
             assert file.read_text().strip() not in logs, file.name

@@ -34,7 +34,7 @@ def look(data_dir: Path) -> Iterator[Finding]:
 
 def _private(layout: Layout) -> Iterator[Finding]:
     """Whoever else may read a key has it."""
-    open_ = [path for path in _kept(layout.root) if path.lstat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)]
+    open_ = [path for path in _kept(layout.root) if _is_open(path)]
     if open_:
         named = ", ".join(str(path) for path in open_[:5])
         advice = f"chmod -R go-rwx {layout.root}; who could read a key may have it: rotate it."
@@ -43,9 +43,18 @@ def _private(layout: Layout) -> Iterator[Finding]:
         yield ok("data directory", f"{layout.root} is its owner's alone")
 
 
+def _is_open(path: Path) -> bool:
+    with suppress(FileNotFoundError):  # what runs makes files and removes them
+        return bool(path.lstat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+    return False
+
+
 def _kept(root: Path) -> Iterator[Path]:
     yield root
-    for path in sorted(root.iterdir()):
+    found: list[Path] = []
+    with suppress(FileNotFoundError):
+        found = sorted(root.iterdir())
+    for path in found:
         # Packs are encrypted, and too many; their folder is closed.
         if path.is_dir() and path.name != "weights":
             yield from _kept(path)
