@@ -24,8 +24,8 @@ _BIN = Path(sys.executable).parent
 # The program itself: the script that the package puts beside Python always succeeds.
 COMPOSE = Path(str(find_spec("compose").origin)).with_name("docker-compose")
 _ADDRESS = re.compile(r"\b(auth|models|secrets|postgres|s3|openbao|0\.0\.0\.0|127\.0\.0\.1):(\d{4,5})\b")
-# Where containers have files. What stands behind a slash or a letter is another path.
-_PLACE = re.compile(r"(?<![\w/.-])/(run/secrets|run/pki|etc|openbao/file|var/lib/strongroom|data|authority|parts)\b")
+# Where containers have files. What stands behind a letter is another path.
+_PLACE = re.compile(r"(?<![\w.-])/(run/secrets|run/pki|etc|openbao/file|var/lib/strongroom|data|authority|parts)\b")
 _PORT = re.compile(r"(?<=\.port=)([1-9]\d{3})\b")
 
 
@@ -82,6 +82,10 @@ class Containers:
         text = _PORT.sub(lambda found: str(self.port(service, found[1])), text)
         text = text.replace("-ip=s3", "-ip=127.0.0.1").replace("-ip.bind=0.0.0.0", "-ip.bind=127.0.0.1")
         return _PLACE.sub(lambda found: f"{self.home(service)}{found[0]}", text)
+
+    def is_ours(self, service: str) -> bool:
+        image: str = self.document["services"][service]["image"]
+        return image.startswith("strongroom:")
 
     def home(self, service: str) -> Path:
         return self.folder / service
@@ -149,7 +153,8 @@ class Containers:
         try:
             yield process
         finally:
-            process.terminate()
+            # Others have nothing here that has to survive, and take long to say goodbye.
+            process.terminate() if self.is_ours(service) else process.kill()
             try:
                 process.wait(timeout=30)
             except subprocess.TimeoutExpired:

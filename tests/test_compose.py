@@ -170,13 +170,12 @@ def running(document: dict[str, Any], made: Path, folder: Path) -> Iterator[Inst
     containers = Containers(document, folder, made)
     with ExitStack() as stack:
         stack.enter_context(_database(containers))
-        for name in ("s3", "openbao", "authority"):
-            stack.enter_context(containers.running(name))
+        before = {name: stack.enter_context(containers.running(name)) for name in ("s3", "openbao", "authority")}
         wait(lambda: answers(containers.check("s3")[-1]), "s3 does not answer")
         with containers.running("bucket") as bucket:
             assert bucket.wait(timeout=60) == 0, containers.log("bucket")
         for name in ("openbao", "authority"):
-            wait(partial(containers.healthy, name), f"{name} is not healthy: {containers.log(name)}")
+            wait(partial(_runs_well, containers, name, before[name]), f"{name} does not get healthy")
         order = ("secrets", "auth", "models", "gateway")
         started = {name: stack.enter_context(containers.running(name)) for name in order}
         url = f"https://127.0.0.1:{containers.port('gateway', '8080')}"
@@ -189,6 +188,11 @@ def running(document: dict[str, Any], made: Path, folder: Path) -> Iterator[Inst
 
         wait(ready, "the parts do not get healthy")
         yield Installation(containers, url, authority, started)
+
+
+def _runs_well(containers: Containers, name: str, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, containers.log(name)
+    return containers.healthy(name)
 
 
 @contextmanager

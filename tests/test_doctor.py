@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from strongroom.auth.v1 import api_keys_pb2
 from strongroom.doctor import here, rules
 from strongroom.doctor.findings import Finding, Level
 from strongroom.errors import Unavailable
+from strongroom.local.pki import Pki
 from strongroom.models.v1 import stores_pb2
 from strongroom.secrets.v1 import providers_pb2, root_key_pb2
 from tests.stack import STRONGROOM, Stack, free_port, inherited
@@ -93,6 +95,20 @@ def test_a_missing_root_key_is_a_failure_unless_it_is_elsewhere(data_dir: Path) 
     assert "backup" in found(here.look(data_dir))["root key"].advice
     (data_dir / "kms.yaml").touch(mode=0o600)
     assert "root key" not in found(here.look(data_dir))
+
+
+def test_certificates_that_expire_or_are_damaged_are_a_failure(data_dir: Path) -> None:
+    assert "certificates" not in found(here.look(data_dir))
+    pki = Pki(data_dir / "pki")
+    pki.init(["localhost"])
+    assert found(here.look(data_dir))["certificates"].level is Level.OK
+    Pki(data_dir / "pki", clock=lambda: datetime.now(UTC) - timedelta(days=40)).rotate()
+    finding = found(here.look(data_dir))["certificates"]
+    assert finding.level is Level.FAILURE
+    assert "models is expired" in finding.message
+    assert "pki rotate" in finding.advice
+    (data_dir / "pki" / "ca.pem").write_text("damaged")
+    assert found(here.look(data_dir))["certificates"].level is Level.FAILURE
 
 
 def test_a_dead_part_is_named_with_the_last_trouble_of_its_log(data_dir: Path) -> None:

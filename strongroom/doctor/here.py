@@ -27,6 +27,7 @@ def look(data_dir: Path) -> Iterator[Finding]:
     layout = Layout(data_dir.absolute())
     yield from _private(layout)
     yield from _root_key(layout)
+    yield from _certificates(layout)
     yield _room(layout.root)
     yield from _processes(layout)
     yield _limits()
@@ -68,6 +69,26 @@ def _root_key(layout: Layout) -> Iterator[Finding]:
     if layout.databases.is_dir() and layout.used:
         advice = "Put it back from your backup: without it nothing here can be opened."
         yield failure("root key", f"{layout.root_key} is missing", advice)
+
+
+def _certificates(layout: Layout) -> Iterator[Finding]:
+    from strongroom.certificates import CertificateError
+    from strongroom.local.pki import Pki
+
+    pki = Pki(layout.pki)
+    if not pki.exists:
+        return
+    advice = f"strongroom pki rotate --data-dir {layout.root}"
+    try:
+        shown = pki.show()
+    except CertificateError as error:
+        yield failure("certificates", str(error), "Put it back from your backup, or begin anew: strongroom pki init")
+        return
+    bad = [f"that of {one.holder} is {one.note}" for one in shown if one.note]
+    if bad:
+        yield failure("certificates", "; ".join(bad), advice)
+    else:
+        yield ok("certificates", f"all are good until {min(one.expires for one in shown):%Y-%m-%d}")
 
 
 def _room(root: Path) -> Finding:
