@@ -211,6 +211,7 @@ def _database(containers: Containers) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.row("S1.11")
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_each_containers_exact_command_works_as_a_process(document: dict[str, Any], made: Path, tmp_path: Path) -> None:
     """One test, as starting all of it is what takes long."""
     with running(document, made, tmp_path) as installation:
