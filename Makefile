@@ -47,6 +47,8 @@ proto: develop ## regenerate stubs and descriptor set from protos/
 lock: $(UV) ## resolve the dependencies anew
 	$(UV) pip compile $(LOCK_OPTIONS) --extra server pyproject.toml -o requirements.lock
 	$(UV) pip compile $(LOCK_OPTIONS) --all-extras --group dev --constraint requirements.lock pyproject.toml -o requirements-dev.lock
+	$(UV) pip compile $(LOCK_OPTIONS) $(IMAGE) --constraint requirements.lock pyproject.toml -o deploy/requirements.lock
+IMAGE := --extra server --extra aws --extra azure --extra gcp --extra vault --extra otel
 LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 bench: develop ## measure, and write bench/RESULTS.md

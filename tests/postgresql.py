@@ -38,8 +38,8 @@ class Server:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    """Runs a server while the block runs."""
+def running(*options: str) -> Iterator[Server]:
+    """Runs a server while the block runs, with more options of its command line."""
     with tempfile.TemporaryDirectory(prefix="strongroom-postgresql-") as name:
         folder = Path(name)
         binaries, account = _as_ordinary_user(folder)
@@ -59,6 +59,7 @@ def running() -> Iterator[Server]:
             "-D",
             folder / "data",
             *(f"--{name}={value}" for name, value in settings.items()),
+            *options,
         ]
         log = folder / "server.log"
         with log.open("wb") as output:

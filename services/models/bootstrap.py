@@ -135,6 +135,7 @@ def build(settings: ModelsSettings, clock: Clock = _utc_now) -> Service:
         # A commit lists every chunk of a version: 64 MiB are a good terabyte of weights.
         max_request_bytes=64 << 20,
         socket=bulk_socket,
+        readings=StoreOverview(core.store, jobs.states, core.journal, clock).readings,
     )
 
 

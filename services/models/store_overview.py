@@ -1,12 +1,13 @@
 """The stores as an operator sees them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from services.models.copy_journal import CopyJournal, Lag
 from services.models.replication import ReplicatedStore, StoreUnknown
 from services.models.store_states import StoreState, StoreStates
+from services.shared.metrics import Reading
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,18 @@ class StoreOverview:
             is_primary = member.name == self._stores.primary.name
             views.append(StoreView(member.name, member.kind, is_primary, states.get(member.name), lag, seconds))
         return views
+
+    def readings(self) -> Iterator[Reading]:
+        """The same for metrics; of a store that was not looked at yet nothing is said about its health."""
+        for view in self.all():
+            store = {"store": view.name}
+            if view.state is not None:
+                healthy = not view.state.error
+                yield Reading("strongroom_store_healthy", "1 if the store answered when last asked.", healthy, store)
+            yield Reading("strongroom_store_pending_objects", "Objects that the store lacks.", view.lag.objects, store)
+            yield Reading(
+                "strongroom_store_lag_seconds", "Seconds since the first of them is due.", view.lag_seconds, store
+            )
 
     def request_repair(self, names: Sequence[str]) -> list[StoreView]:
         """Asks for a repair of these stores, of all if none is named. Raises StoreUnknown."""

@@ -93,6 +93,7 @@ def build(settings: SecretsSettings, clock: Clock = _utc_now) -> Service:
         audit=AuditLayers(trail),
         accounts=accounts,
         max_request_bytes=1 << 20,
+        readings=secrets.providers.readings,
     )
 
 

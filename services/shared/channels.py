@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from services.shared import traces
 from services.shared.certificates import secure_channel
 from services.shared.renewing_channel import RenewingChannel
 from services.shared.tokens import ServiceIdentity
@@ -75,9 +76,12 @@ class _Identify(grpc.UnaryUnaryClientInterceptor):
         self._renew_at = 0.0
 
     def intercept_unary_unary(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
-        metadata = (*(details.metadata or ()), (IDENTITY_HEADER, self._current_token()))
         timeout = DEADLINE if details.timeout is None else details.timeout
-        return continuation(_CallDetails(details, metadata, timeout), request)
+        with traces.calling(details.method) as (trace, ended):
+            metadata = (*(details.metadata or ()), (IDENTITY_HEADER, self._current_token()), *trace)
+            answer = continuation(_CallDetails(details, metadata, timeout), request)
+            answer.add_done_callback(ended)
+            return answer
 
     def _current_token(self) -> str:
         with self._lock:

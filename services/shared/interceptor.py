@@ -37,6 +37,11 @@ class LayerInterceptor(grpc.ServerInterceptor):
         self._checks = Threads(workers, thread_name_prefix="check")
         self._refusals = Threads(1, thread_name_prefix="refusal")
 
+    def waiting(self) -> dict[str, int]:
+        """How many calls wait for a thread, by the kind of their caller."""
+        pools = {"known": self._requests, "stranger": self._strangers, "check": self._checks}
+        return {kind: threads.waiting for kind, threads in pools.items()}
+
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         handler = continuation(details)
         if handler is None:

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from services.shared import access, errors, status, validation
 from services.shared.accounts import Accounts
@@ -26,6 +26,7 @@ from services.shared.identity import Principal
 from services.shared.ids import new_id
 from services.shared.private_socket import PrivateSocket
 from services.shared.tokens import TokenVerifier
+from services.shared.traces import Tracing
 
 Layer = Callable[[Call], AbstractContextManager[None]]
 
@@ -38,6 +39,9 @@ _SECONDS = Histogram(
     ["method"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
 )
+_RUNNING = Gauge("strongroom_requests_in_progress", "Requests that are being answered.")
+_RECEIVED = Counter("strongroom_received_bytes_total", "Bytes of the messages that came.", ["method"])
+_SENT = Counter("strongroom_sent_bytes_total", "Bytes of the messages that were sent.", ["method"])
 # Seconds between two looks at a stream's credential: services hear of revocations as often.
 _RECHECK_SECONDS = 5.0
 
@@ -51,10 +55,12 @@ def layers(
     audit: AuditLayers | None = None,
     accounts: Accounts | None = None,
     socket: PrivateSocket | None = None,
+    tracing: Tracing | None = None,
 ) -> list[Layer]:
     """The layers, outermost first."""
     return [
-        log_request,  # outermost: whatever happens below gets an id and ends as one line
+        *([tracing.layer] if tracing else []),  # around the log line too, which names the trace
+        log_request,  # whatever happens below gets an id and ends as one line
         measure,  # next: counts what the caller sees, so outside of the translation of errors
         *([accounts.meter.watch] if accounts else []),  # likewise; whoever is refused below has used something as well
         translate_errors,  # outside of every check, whose refusals are domain errors too
@@ -101,11 +107,15 @@ def log_request(call: Call) -> Iterator[None]:
 
 @contextmanager
 def measure(call: Call) -> Iterator[None]:
-    """Counts requests and the time they take."""
+    """Counts requests, the time they take and their bytes."""
     started = time.perf_counter()
+    _RUNNING.inc()
     try:
         yield
     finally:
+        _RUNNING.dec()
+        _RECEIVED.labels(call.method.path).inc(call.bytes_received)
+        _SENT.labels(call.method.path).inc(call.bytes_sent)
         REQUESTS.labels(call.method.path, call.outcome).inc()
         _SECONDS.labels(call.method.path).observe(time.perf_counter() - started)
 

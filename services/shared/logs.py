@@ -8,8 +8,8 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor
 
 
-def configure(service: str, level: str) -> None:
-    """Sets up structlog and the standard library's loggers to write JSON with the service's name."""
+def configure(service: str, level: str, *more: Processor) -> None:
+    """Sets up structlog and the standard library's loggers to write JSON with the service's name. `more` add fields."""
 
     def name_service(_logger: object, _method: str, event: EventDict) -> EventDict:
         return {"service": service, **event}
@@ -21,6 +21,7 @@ def configure(service: str, level: str) -> None:
         name_service,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *more,
     ]
     structlog.configure(
         processors=[*shared, tracebacks, structlog.processors.JSONRenderer()],

@@ -1,9 +1,10 @@
 """Runs a service: the server, its layers, health, reflection, metrics, and an orderly end."""
 
 import gc
+import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
@@ -12,9 +13,8 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
-from services.shared import access, logs
+from services.shared import access, logs, metrics, traces
 from services.shared.accounts import Accounts
 from services.shared.audit.layer import AuditLayers
 from services.shared.certificates import Certificates
@@ -37,6 +37,19 @@ _CHECK_SECONDS = 2.0
 # Seconds that a stranger's message may take from the headers on.
 _MESSAGE_SECONDS = 10.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+_OPTIONS = [
+    ("grpc.max_send_message_length", 64 << 20),
+    # An identity token with everything that a key may do is longer than gRPC's 8 KiB; Envoy has 60 KiB.
+    ("grpc.max_metadata_size", 64 << 10),
+    # A port that is taken is an error, not shared silently with the process that has it.
+    ("grpc.so_reuseport", 0),
+    # Else gRPC takes in megabytes more of every stream that is read slowly, in no budget: eight forms at a time made
+    # 200 MiB of it, and were no faster.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 2 << 20),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+]
 
 
 def _nothing() -> None:
@@ -68,6 +81,8 @@ class Service:
     max_request_bytes: int = 4 << 20
     # A unix socket on which it listens as well, for this user's processes alone.
     socket: PrivateSocket | None = None
+    # What its metrics tell beside what is counted.
+    readings: metrics.Readings = metrics.none
     # With them its port speaks TLS, with parts alone.
     certificates: Certificates | None = None
 
@@ -75,7 +90,7 @@ class Service:
 class Server:
     """A service that listens. `run` keeps one for a process; tests start several in theirs."""
 
-    def __init__(self, service: Service, settings: ServiceSettings) -> None:
+    def __init__(self, service: Service, settings: ServiceSettings, tracing: traces.Tracing | None = None) -> None:
         methods = access.methods_of(service.services)
         self._service = service
         self._settings = settings
@@ -85,23 +100,15 @@ class Server:
         threads = Threads(settings.workers, thread_name_prefix="request")
         self._patience = Patience(_MESSAGE_SECONDS)
         concurrent = ConcurrentCalls(settings.calls_per_caller)
-        stack = layers(service.verifier, concurrent, self._patience, service.audit, service.accounts, service.socket)
+        stack = layers(
+            service.verifier, concurrent, self._patience, service.audit, service.accounts, service.socket, tracing
+        )
+        self._serving = False
+        self._interceptor = LayerInterceptor(methods, stack, threads, settings.workers, settings.waiting_calls)
         self._server = grpc.server(
             threads,
-            interceptors=[LayerInterceptor(methods, stack, threads, settings.workers, settings.waiting_calls)],
-            options=[
-                ("grpc.max_receive_message_length", service.max_request_bytes),
-                ("grpc.max_send_message_length", 64 << 20),
-                # An identity token with everything that a key may do is longer than gRPC's 8 KiB; Envoy has 60 KiB.
-                ("grpc.max_metadata_size", 64 << 10),
-                # A port that is taken is an error, not shared silently with the process that has it.
-                ("grpc.so_reuseport", 0),
-                # Else gRPC takes in megabytes more of every stream that is read slowly, in no budget: eight forms at a
-                # time made 200 MiB of it, and were no faster.
-                ("grpc.http2.bdp_probe", 0),
-                ("grpc.http2.lookahead_bytes", 2 << 20),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-            ],
+            interceptors=[self._interceptor],
+            options=[("grpc.max_receive_message_length", service.max_request_bytes), *_OPTIONS],
         )
         service.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -125,6 +132,16 @@ class Server:
         self._server.stop(self._settings.drain_seconds if grace is None else grace).wait()
         self._watcher.join()
         self._service.close()
+
+    def readings(self) -> Iterator[metrics.Reading]:
+        """What the service is at this moment, for its metrics."""
+        yield metrics.Reading("strongroom_ready", "1 while the service can do its work, else 0.", self._serving)
+        for kind, waiting in self._interceptor.waiting().items():
+            yield metrics.Reading(
+                "strongroom_requests_waiting", "Requests that wait for a thread.", waiting, {"kind": kind}
+            )
+        if self._serving:
+            yield from self._service.readings()
 
     def _watch(self) -> None:
         complained = False
@@ -150,6 +167,7 @@ class Server:
         return True
 
     def _report(self, state: int) -> None:
+        self._serving = state == health_pb2.HealthCheckResponse.SERVING
         for name in ("", *self._service.services):
             self._health.set(name, state)
 
@@ -166,7 +184,11 @@ def _bind(server: grpc.Server, address: str, certificates: Certificates | None) 
 def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -> None:
     """Runs a service until SIGTERM or SIGINT."""
     allocator.tune()
-    logs.configure(name, settings.log_level)
+    try:
+        tracing = traces.Tracing.configured(name, os.environ)
+    except traces.TracingUnavailable as error:
+        raise SystemExit(str(error)) from None
+    logs.configure(name, settings.log_level, *([traces.named] if tracing else []))
     ended = threading.Event()
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -175,12 +197,11 @@ def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     try:
-        server = Server(build(settings), settings)
+        server = Server(build(settings), settings, tracing)
     except CertificateError as error:
         raise SystemExit(str(error)) from None
     if settings.metrics_listen:
-        host, _, port = settings.metrics_listen.rpartition(":")
-        start_http_server(int(port), addr=host)
+        metrics.serve(settings.metrics_listen, name, settings.data_dir, server.readings)
     # What a service has imported stays: the collector of garbage need not look at it again and again.
     gc.collect()
     gc.freeze()
@@ -189,4 +210,6 @@ def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -
     ended.wait()
     _log.info("stopping")
     server.stop()
+    if tracing:
+        tracing.close()
     _log.info("stopped")

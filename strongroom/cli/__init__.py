@@ -14,11 +14,13 @@ from strongroom.cli import (
     audit,
     catalog,
     configs,
+    doctor,
     jobs,
     keys,
     managers,
     models,
     pki,
+    prepare,
     rotate,
     run,
     secret_rotation,
@@ -45,7 +47,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     rotate.rotate,
     *(catalog.alias, catalog.stage, catalog.tag, catalog.card, catalog.lineage, catalog.search),
     *(train.train, train.predict),
-    *(account.login, account.logout, account.passwd, account.whoami, account.status),
+    *(account.login, account.logout, account.passwd, account.whoami, account.status, doctor.doctor),
 )
 for command in _COMMANDS:
     app.command()(command)
@@ -68,6 +70,9 @@ app.add_typer(pki.app, name="pki")
 app.command("up")(up.command)
 app.add_typer(serve.app, name="serve")
 app.command("gateway")(serve.gateway)
+app.command()(prepare.prepare)
+app.command()(prepare.probe)
+pki.app.command("keep")(prepare.keep)
 
 
 def main() -> None:

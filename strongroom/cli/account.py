@@ -119,11 +119,16 @@ def whoami(json: Json = False) -> None:
 
 def status(json: Json = False) -> None:
     """Say whether Strongroom works and who you are to it; exit status 1 if a part does not."""
-    from strongroom.errors import Unauthenticated
+    from strongroom.errors import Unauthenticated, Unavailable
     from strongroom.profiles import current
 
     with connected() as client:
-        health = client.admin.health()
+        try:
+            health = client.admin.health()
+        except Unavailable as error:
+            if not error.reason:
+                raise
+            fail(f"{error.message} What to do says: strongroom doctor")
         url = current().url
         try:
             caller, limits = client.admin.caller_and_limits()

@@ -30,13 +30,14 @@ CONNECTION_WINDOW = 8 << 20
 
 
 def clusters(
-    addresses: Mapping[str, str], jwks_socket: Path, check_socket: Path | None, tls: GatewayTls
+    addresses: Mapping[str, str], jwks_socket: Path, admin_socket: Path, check_socket: Path | None, tls: GatewayTls
 ) -> list[dict[str, Any]]:
     """One for each service, those of strangers, and those of sockets. `addresses` are host:port by service."""
     services = [_cluster(service, addresses[service], tls.upstream(service)) for service in SERVICES]
     auth = addresses["auth"], tls.upstream("auth")
     strangers = [_cluster(name, *auth, requests) for name, requests in STRANGERS.items()]
-    sockets = [_socket("jwks", jwks_socket)] + ([_socket(CHECK, check_socket)] if check_socket else [])
+    sockets = [_socket("jwks", jwks_socket), _socket("administration", admin_socket)]
+    sockets += [_socket(CHECK, check_socket)] if check_socket else []
     return [*services, *strangers, *sockets]
 
 

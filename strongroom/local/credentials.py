@@ -37,9 +37,9 @@ def provide(layout: Layout, environment: Mapping[str, str]) -> Credentials:
         _check(given)
         write_private(layout.admin_key, f"{given}\n")
     elif first and not layout.admin_key.exists():
-        shown = _new_admin_key()
+        shown = new_admin_key()
         write_private(layout.admin_key, f"{shown}\n")
-    _make_identities(layout.identities)
+    make_identities(layout.identities)
     # The root key comes last: where it is missing, the first start was not finished.
     root_key_file = _root_key(layout, environment)
     return Credentials(_admin_key_file(layout, environment), root_key_file, shown)
@@ -50,7 +50,7 @@ def _check(key: str) -> None:
         raise StartError(f"{BOOTSTRAP_KEY} needs {_MIN_KEY_CHARACTERS} printable characters or more.")
 
 
-def _new_admin_key() -> str:
+def new_admin_key() -> str:
     from services.auth import key_format
 
     return key_format.generate().text
@@ -93,7 +93,7 @@ def _root_key_is_elsewhere(layout: Layout, environment: Mapping[str, str]) -> bo
         raise StartError(f"The root keys can't be read: {error}") from None
 
 
-def _make_identities(folder: Path) -> None:
+def make_identities(folder: Path) -> None:
     """A P-256 key pair for each service that has none: with it services prove to each other who they are."""
     missing = [name for name in SERVICES if not (folder / f"{name}.pub.pem").exists()]
     if not missing:

@@ -15,6 +15,7 @@ from strongroom.local.contract import SERVICES, Contract, transcoder
 from strongroom.local.limits import limiter
 from strongroom.local.policy import Policy
 from strongroom.local.routes import PUBLIC_BYTES, routes
+from strongroom.local.telemetry import Telemetry, metrics_address
 from strongroom.local.tls import GatewayTls
 
 # In an installed wheel they stand in the package, in a checkout beside it.
@@ -27,6 +28,9 @@ _ENTRIES = ("main", "cleartext")
 MAX_MESSAGE = 16 << 20
 # Seconds over which Envoy spreads the closing of connections while it drains.
 DRAIN_SECONDS = 5
+
+METRICS_LISTEN = "STRONGROOM_GATEWAY_METRICS_LISTEN"
+METRICS_SOCKET = "stats.sock"
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class GatewaySettings:
     tls: GatewayTls
     # Where auth answers the gateway on this machine.
     check_socket: Path | None = None
+    # host:port of its metrics; a socket beside the others if empty.
+    metrics_listen: str = ""
+    telemetry: Telemetry | None = None
 
 
 def render(settings: GatewaySettings, contract: Contract) -> str:
@@ -68,7 +75,9 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "routes": routes(contract, settings.policy.rate),
         "limiter": limiter(settings.policy.rate),
         "authorization": authorization(settings.check_socket),
-        "clusters": clusters(settings.addresses, settings.jwks_socket, settings.check_socket, settings.tls),
+        "tracing": settings.telemetry and settings.telemetry.tracing(),
+        "metrics_address": metrics_address(settings.metrics_listen, settings.admin_socket.with_name(METRICS_SOCKET)),
+        "clusters": _clusters(settings),
         "origins": settings.policy.origins,
         "hosts": settings.policy.hosts(settings.host),
         "open": settings.policy.open,
@@ -82,6 +91,12 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         values[f"{service}_transcoder"] = _transcoder(service, services, ignored, last=service == SERVICES[-1])
     template = Template((FILES / "envoy.yaml").read_text())
     return template.substitute({name: json.dumps(value) for name, value in values.items()})
+
+
+def _clusters(settings: GatewaySettings) -> list[dict[str, Any]]:
+    sockets = settings.jwks_socket, settings.admin_socket, settings.check_socket
+    collector = [settings.telemetry.cluster()] if settings.telemetry else []
+    return [*clusters(settings.addresses, *sockets, settings.tls), *collector]
 
 
 def _lua(name: str) -> str:

@@ -17,6 +17,7 @@ from strongroom.local.errors import StartError
 from strongroom.local.layout import write_private
 from strongroom.local.policy import Policy
 from strongroom.local.process import Part
+from strongroom.local.telemetry import Telemetry
 from strongroom.local.tls import GatewayTls, Sources, pki_of
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -28,6 +29,7 @@ def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
     """Runs Envoy until it ends or SIGTERM or SIGINT comes, and returns its exit status."""
     try:
         policy = Policy.read(os.environ)
+        telemetry = Telemetry.read(os.environ)
         sources = Sources.read(os.environ, pki_of(os.environ))
     except StartError as error:
         return _complain(error)
@@ -36,14 +38,15 @@ def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
     with tempfile.TemporaryDirectory(prefix="strongroom-") as folder:
         sockets = Path(folder)
         tls = GatewayTls(sources, sockets / "tls")
+        ours = sockets / "admin.sock", sockets / "jwks.sock"
+        metrics_listen = os.environ.get(gateway.METRICS_LISTEN, "")
+        settings = gateway.GatewaySettings(host, port, addresses, *ours, policy, tls, None, metrics_listen, telemetry)
+        config = sockets / "envoy.yaml"
         try:
             tls.start()
+            write_private(config, gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
         except StartError as error:
             return _complain(error)
-        ours = sockets / "admin.sock", sockets / "jwks.sock"
-        settings = gateway.GatewaySettings(host, port, addresses, *ours, policy, tls)
-        config = sockets / "envoy.yaml"
-        write_private(config, gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
         # Its log is this process's own output.
         envoy = Part("gateway", gateway.command(config), gateway_environment(os.environ), lambda _: os.dup(1))
         envoy.start()

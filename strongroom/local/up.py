@@ -20,6 +20,7 @@ from strongroom.local.process import Part
 from strongroom.local.questions import Edge, is_refused
 from strongroom.local.state import State, end_leftovers, remove_sockets
 from strongroom.local.supervisor import Supervisor
+from strongroom.local.telemetry import Telemetry
 from strongroom.local.tls import CERTIFICATE, KEY, GatewayTls, Sources, Upkeep, pki_of
 
 
@@ -41,6 +42,7 @@ def up(options: Options, environment: Mapping[str, str], console: Console) -> No
     os.umask(0o077)
     environment = {**environment, **_chosen(options)}
     Policy.read(environment)  # before anything is made
+    Telemetry.read(environment)
     Sources.read(environment, None)
     layout = Layout(options.data_dir.absolute())
     layout.create()
@@ -54,7 +56,7 @@ def up(options: Options, environment: Mapping[str, str], console: Console) -> No
         # Where callers reach it, unless somebody knows better: tokens name it as their issuer.
         environment = {**environment, PUBLIC_URL: environment.get(PUBLIC_URL) or state.url}
         try:
-            settings = _gateway_settings(options.host, state, Policy.read(environment), tls)
+            settings = _gateway_settings(options.host, state, environment, tls)
             _supervisor(layout, settings, state, credentials, environment, console, began).run()
         finally:
             remove_sockets(layout, Path(state.sockets))
@@ -76,9 +78,9 @@ def _tls(layout: Layout, environment: Mapping[str, str]) -> GatewayTls:
 
 
 def _new_state(layout: Layout, edge: Edge, tls: GatewayTls) -> State:
-    chosen = free_ports(2 * len(SERVICES))
+    chosen = free_ports(2 * len(SERVICES) + 1)
     ports = dict(zip(SERVICES, chosen, strict=False)) | {"gateway": edge.port}
-    metrics = dict(zip(SERVICES, chosen[len(SERVICES) :], strict=True))
+    metrics = dict(zip((*SERVICES, "gateway"), chosen[len(SERVICES) :], strict=True))
     host = edge.host
     if tls.at_edge and host not in tls.names and tls.names:
         host = tls.names[0]  # under another it is not believed
@@ -139,8 +141,20 @@ def _is_dead(key_file: Path | None, edge: Edge) -> bool:
     return False
 
 
-def _gateway_settings(host: str, state: State, policy: Policy, tls: GatewayTls) -> gateway.GatewaySettings:
+def _gateway_settings(
+    host: str, state: State, environment: Mapping[str, str], tls: GatewayTls
+) -> gateway.GatewaySettings:
     sockets = Path(state.sockets)
     addresses = {name: f"127.0.0.1:{state.ports[name]}" for name in SERVICES}
-    ours = sockets / "admin.sock", sockets / "jwks.sock"
-    return gateway.GatewaySettings(host, state.ports["gateway"], addresses, *ours, policy, tls, sockets / CHECK_SOCKET)
+    return gateway.GatewaySettings(
+        host,
+        state.ports["gateway"],
+        addresses,
+        sockets / "admin.sock",
+        sockets / "jwks.sock",
+        Policy.read(environment),
+        tls,
+        sockets / CHECK_SOCKET,
+        f"127.0.0.1:{state.metrics['gateway']}",
+        Telemetry.read(environment),
+    )

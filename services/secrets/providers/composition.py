@@ -14,6 +14,7 @@ from services.secrets.providers.states import Drift, State, States
 from services.secrets.providers.watch import Watch
 from services.shared.database import Database
 from services.shared.errors import DomainError, InvalidArgument
+from services.shared.metrics import Reading
 
 Clock = Callable[[], datetime]
 
@@ -110,6 +111,19 @@ class Providers:
                 ProviderView(name, self._kind(name), self._role(name), state, lag, seconds, drifted.get(name, 0))
             )
         return views
+
+    def readings(self) -> Iterator[Reading]:
+        """The same for metrics; of a provider that was not looked at yet nothing is said about its health."""
+        for view in self.all():
+            provider = {"provider": view.name}
+            if view.state.checked_at is not None:
+                healthy = not view.state.error
+                yield Reading("strongroom_provider_healthy", "1 if it answered when last asked.", healthy, provider)
+            yield Reading("strongroom_provider_pending_secrets", "Changes it has not seen.", view.lag.secrets, provider)
+            yield Reading(
+                "strongroom_provider_lag_seconds", "Seconds since the first of them.", view.lag_seconds, provider
+            )
+            yield Reading("strongroom_provider_drifted_secrets", "Secrets it has otherwise.", view.drifted, provider)
 
     def request_comparison(self, names: Sequence[str], *, repair: bool) -> list[ProviderView]:
         """Asks for a comparison of these replicas, of all if none is named. Raises ProviderUnknown."""
