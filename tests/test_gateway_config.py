@@ -12,7 +12,7 @@ from strongroom.local.policy import Policy
 from strongroom.local.routes import routes
 from strongroom.rates import Rate
 
-ADDRESSES = {"auth": "127.0.0.1:20001", "models": "models.internal:20002", "secrets": "[::1]:20003"}
+ADDRESSES = {"auth": "127.0.0.1:20001", "models": "models.internal:20002", "secrets": "[::1]:20003,[::1]:20004"}
 
 POLICY = Policy(("https://app.example.com",), Rate(100, 60))
 
@@ -61,7 +61,7 @@ def test_streams_have_no_timeout_and_what_clients_stream_is_not_sent_again(contr
     found = {route["match"].get("path"): route.get("route") for route in routes(contract, POLICY.rate)}
     upload = found["/strongroom.models.v1.FileService/PutFile"]
     assert upload["timeout"] == "0s"
-    assert "retry_policy" not in upload
+    assert "reset," not in upload["retry_policy"]["retry_on"]
     assert found["/strongroom.models.v1.FileService/GetFile"]["timeout"] == "0s"
     assert found["/strongroom.models.v1.ModelService/GetVersion"]["timeout"] == "600s"
 

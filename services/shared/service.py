@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -94,7 +95,9 @@ class Server:
                 # time made 200 MiB of it, and were no faster.
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", 2 << 20),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                # As often as the gateway and other services ask whether we are alive (two seconds), and a little more.
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+                ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
         service.register(self._server)
@@ -111,6 +114,13 @@ class Server:
         """Listens. The service is healthy once its own start has succeeded."""
         self._server.start()
         self._watcher.start()
+
+    def give_notice(self) -> None:
+        """Tells who asks for health that the end is near, and goes on serving until they have sent others elsewhere."""
+        self._stopping.set()
+        self._watcher.join()
+        self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        time.sleep(self._settings.notice_seconds)
 
     def stop(self, grace: float | None = None) -> None:
         """Says so to who asks for health, lets requests in flight finish, closes what the service opened."""
@@ -167,5 +177,6 @@ def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -
     _log.info("listening", port=server.port)
     ended.wait()
     _log.info("stopping")
+    server.give_notice()
     server.stop()
     _log.info("stopped")

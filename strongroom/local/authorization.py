@@ -15,7 +15,8 @@ CHECK = "check"
 CREDENTIAL = "x-strongroom-credential"
 
 _SECONDS = "5s"
-_RETRIES = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 3}
+# To judge a credential twice does no harm: of those that are wrong, one more failure is counted.
+_RETRIES = {"retry_on": "connect-failure,refused-stream,reset,unavailable", "num_retries": 3}
 # Nothing else of a request is auth's to know.
 _SHOWN = ["x-api-key", "authorization", "x-strongroom-several-credentials", "x-request-id"]
 

@@ -13,7 +13,7 @@ from strongroom.local.clusters import CONNECTION_WINDOW, STREAM_WINDOW, clusters
 from strongroom.local.contract import SERVICES, Contract, transcoder
 from strongroom.local.limits import limiter
 from strongroom.local.policy import Policy
-from strongroom.local.routes import PUBLIC_BYTES, routes
+from strongroom.local.routes import PUBLIC_BYTES, retries, routes
 
 # In an installed wheel they stand in the package, in a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -30,7 +30,7 @@ DRAIN_SECONDS = 5
 class GatewaySettings:
     """Where the gateway listens and what it stands in front of.
 
-    `addresses` are host:port by service; the sockets lie in a folder that nobody else may enter.
+    `addresses` are those of each service, host:port with commas between replicas; the sockets lie in a folder that nobody else may enter.
     """
 
     host: str
@@ -63,6 +63,7 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "hosts": settings.policy.hosts(settings.host),
         "open": settings.policy.open,
         "issuer": settings.policy.issuer,
+        "jwks_retries": retries(again=True),
         "key_set_cache": f"{settings.policy.key_set_seconds}s",
         "verbs": [{"pattern": path, "verbs": ", ".join(verbs)} for path, verbs in contract.verbs().items()],
         "jwks_transcoder": _transcoder("jwks", ["strongroom.auth.v1.TokenService"], [], last=True),

@@ -17,7 +17,12 @@ PUBLIC_BYTES = 64 << 10
 # The public method that computes passwords, which is slow.
 PASSWORDS = "/strongroom.auth.v1.SessionService/SignIn"
 
-_RETRY_ON = "unavailable,connect-failure,refused-stream,reset-before-request"
+# What no replica has seen: another one may be asked, whatever it is.
+_UNSEEN = "connect-failure,refused-stream,reset-before-request"
+# What a replica may have begun, and asking twice changes nothing more than asking once.
+_BEGUN = "unavailable,reset"
+# Bytes of a client's stream that are kept until a replica has taken the request.
+_KEPT_BYTES = 64 << 10
 
 
 def routes(contract: Contract, rate: Rate | None) -> list[dict[str, Any]]:
@@ -68,24 +73,39 @@ def _route(method: Method, rate: Rate | None) -> dict[str, Any]:
         # A gRPC client's own deadline holds at the gateway as well.
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},
         **(_short() if method.public else {}),
+        # What a client streams is not kept, so it cannot be sent again once it has begun.
+        "retry_policy": retries(again=method.idempotent and not method.client_streaming),
         **descriptors(method, rate),
     }
-    if not method.client_streaming:
-        # What a client streams is not kept, so it cannot be sent again.
-        action["retry_policy"] = {
-            "retry_on": _RETRY_ON,
-            "num_retries": 3,
-            "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
-        }
     filters = {**_OPEN, **_whole_first(method)} if method.public else _asked_for(method)
     match = {"path": method.path, "grpc": {}}
     return {
         "name": method.path,
         "match": match,
         "route": action,
+        **({"request_body_buffer_limit": _KEPT_BYTES} if method.client_streaming else {}),
         # The services limit gRPC messages themselves.
         "typed_per_filter_config": {**filters, **_UNLIMITED},
     }
+
+
+def retries(*, again: bool) -> dict[str, Any]:
+    """When another replica is asked; with `again` also what one may have begun to do."""
+    return {
+        "retry_on": f"{_UNSEEN},{_BEGUN}" if again else _UNSEEN,
+        "num_retries": 3,
+        "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {"@type": f"type.googleapis.com/{_PREVIOUS_HOSTS}"},
+            }
+        ],
+        "host_selection_retry_max_attempts": 3,
+    }
+
+
+_PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 
 
 def _cluster_of(method: Method) -> str:

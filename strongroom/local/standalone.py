@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from strongroom.addresses import parse
 from strongroom.local import gateway
 from strongroom.local.administration import Admin
 from strongroom.local.contract import Contract
@@ -25,6 +26,8 @@ def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
     """Runs Envoy until it ends or SIGTERM or SIGINT comes, and returns its exit status."""
     try:
         policy = Policy.read(os.environ)
+        for service, text in addresses.items():
+            _check(service, text)
     except StartError as error:
         sys.stderr.write(f"strongroom: {error}\n")
         return 1
@@ -45,6 +48,14 @@ def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
                 envoy.send(signal.SIGTERM)
         assert envoy.process is not None
         return max(0, envoy.process.returncode)
+
+
+def _check(service: str, text: str) -> None:
+    """Raises StartError unless these are addresses of a service's replicas."""
+    try:
+        parse(text)
+    except ValueError as error:
+        raise StartError(f"STRONGROOM_{service.upper()}_ADDR: {error}") from None
 
 
 def _drain(admin: Admin) -> None:
