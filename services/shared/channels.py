@@ -37,8 +37,8 @@ _CONFIGURATION = {
 
 
 def service_channel(address: str, audience: str, identity: ServiceIdentity) -> grpc.Channel:
-    """A channel to the replicas of the service `audience` that proves the caller's identity. Calls end after ten seconds
-    by default. Raises ValueError for an address that can't be used.
+    """A channel to the replicas of the service `audience` that proves the caller's identity. Calls end after ten
+    seconds by default. Raises ValueError for an address that can't be used.
     """
     options = [
         ("grpc.service_config", json.dumps(_CONFIGURATION)),

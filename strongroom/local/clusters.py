@@ -75,7 +75,7 @@ def _cluster(name: str, replicas: Sequence[Address], max_requests: int = 4096) -
         "health_checks": [_HEALTH_CHECK],
         **(_EJECTION if several else {}),
         # While all replicas fail they get requests all the same (Envoy's panic mode): a lone service too busy to answer
-        # a health check is not cut off by it. While one is well, none of the others do; Envoy's default is half of them.
+        # a health check is not cut off by it. While one is well, none of the others do; Envoy's default is half.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
         "circuit_breakers": {
             "thresholds": [{"max_requests": max_requests, "max_pending_requests": max_requests, "max_retries": 64}]
@@ -96,8 +96,8 @@ _HEALTH_CHECK: dict[str, Any] = {
     "healthy_threshold": 1,
 }
 
-# Ends the connection to a replica that stands still or is cut off, and the requests on it, which others may then answer.
-# The services allow pings this often. A lone service is waited for.
+# Ends the connection to a replica that stands still or is cut off, and the requests on it, which others may then
+# answer. The services allow pings this often. A lone service is waited for.
 _KEEPALIVE: dict[str, Any] = {"connection_keepalive": {"interval": "2s", "timeout": "4s"}}
 
 # Between two health checks: who breaks connections is left out for some seconds. What the replica itself answers counts

@@ -30,7 +30,8 @@ DRAIN_SECONDS = 5
 class GatewaySettings:
     """Where the gateway listens and what it stands in front of.
 
-    `addresses` are those of each service, host:port with commas between replicas; the sockets lie in a folder that nobody else may enter.
+    `addresses` are those of each service, host:port with commas between replicas; the sockets lie in a folder that
+    nobody else may enter.
     """
 
     host: str
