@@ -96,7 +96,7 @@ class Server:
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", 2 << 20),
                 # As often as the gateway and other services ask whether we are alive (two seconds), and a little more.
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 1000),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
