@@ -13,7 +13,8 @@ from strongroom.local.clusters import CONNECTION_WINDOW, STREAM_WINDOW, clusters
 from strongroom.local.contract import SERVICES, Contract, transcoder
 from strongroom.local.limits import limiter
 from strongroom.local.policy import Policy
-from strongroom.local.routes import PUBLIC_BYTES, retries, routes
+from strongroom.local.retries import retries
+from strongroom.local.routes import PUBLIC_BYTES, routes
 
 # In an installed wheel they stand in the package, in a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parents[1]

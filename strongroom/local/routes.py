@@ -6,6 +6,7 @@ from strongroom.local.authorization import NAME
 from strongroom.local.clusters import PROTOCOLS, PUBLIC, SESSIONS, SIGN_IN
 from strongroom.local.contract import PUBLIC_PROTOCOLS, SERVICES, Contract, Method, regex, transcoder
 from strongroom.local.limits import descriptors
+from strongroom.local.retries import retries
 from strongroom.rates import Rate
 
 # Seconds that a method without a stream may take; callers set shorter deadlines of their own.
@@ -17,12 +18,8 @@ PUBLIC_BYTES = 64 << 10
 # The public method that computes passwords, which is slow.
 PASSWORDS = "/strongroom.auth.v1.SessionService/SignIn"
 
-# What no replica has seen: another one may be asked, whatever it is.
-_UNSEEN = "connect-failure,refused-stream,reset-before-request"
-# What a replica may have begun, and asking twice changes nothing more than asking once.
-_BEGUN = "unavailable,reset"
 # Bytes of a client's stream that are kept until a replica has taken the request.
-_KEPT_BYTES = 64 << 10
+_KEPT_BYTES = 1 << 20
 
 
 def routes(contract: Contract, rate: Rate | None) -> list[dict[str, Any]]:
@@ -87,25 +84,6 @@ def _route(method: Method, rate: Rate | None) -> dict[str, Any]:
         # The services limit gRPC messages themselves.
         "typed_per_filter_config": {**filters, **_UNLIMITED},
     }
-
-
-def retries(*, again: bool) -> dict[str, Any]:
-    """When another replica is asked; with `again` also what one may have begun to do."""
-    return {
-        "retry_on": f"{_UNSEEN},{_BEGUN}" if again else _UNSEEN,
-        "num_retries": 3,
-        "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
-        "retry_host_predicate": [
-            {
-                "name": "envoy.retry_host_predicates.previous_hosts",
-                "typed_config": {"@type": f"type.googleapis.com/{_PREVIOUS_HOSTS}"},
-            }
-        ],
-        "host_selection_retry_max_attempts": 3,
-    }
-
-
-_PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 
 
 def _cluster_of(method: Method) -> str:
