@@ -107,7 +107,13 @@ class Chaos:
             if not fault.total:
                 self._recovered(f"{fault.name}, which the other replica stands in for", everybody)
             self._stop.wait(max(0.0, began + self._random.uniform(*_LASTS) - time.monotonic()))
+        began = time.monotonic()
         self._recovered(f"{fault.name} is over", everybody)
+        # Of two replicas one is always well: the next fault waits until the gateway has seen that this one is again.
+        try:
+            self._installation.wait_used(seconds=max(0.1, began + RECOVERY - time.monotonic()))
+        except AssertionError:
+            self.history.violate(f"{RECOVERY:g} s after {fault.name} was over the gateway leaves a replica out")
 
     def _recovered(self, after: str, everybody: list[Caller], within: float = RECOVERY) -> None:
         """Returns when everybody has succeeded once more."""

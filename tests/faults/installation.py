@@ -5,9 +5,11 @@ import json
 import os
 import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from strongroom.local.administration import Admin
 from tests.faults.lines import STATES
 from tests.serving import make_identities, wait_healthy
 from tests.stack import STRONGROOM, free_port, inherited
@@ -51,6 +54,8 @@ class Installation:
         self.admin_key = secrets.token_urlsafe(24)
         self.gateway_port = free_port()
         self.url = f"http://127.0.0.1:{self.gateway_port}"
+        # Short: the gateway makes sockets in it.
+        self._sockets = Path(tempfile.mkdtemp(prefix="sr-"))
         self._database_port = urlsplit(database_url).port
         self._lines: dict[str, tuple[int, int]] = {}
         self._with_lines = with_lines
@@ -127,9 +132,10 @@ class Installation:
         for replica in self.replicas.values():
             replica.signal(signal.SIGCONT)
         self._processes.close()
+        shutil.rmtree(self._sockets)
 
     def start(self, name: str, *, wait: bool = True) -> None:
-        """Starts a replica that does not run, and waits until it is healthy."""
+        """Starts a replica that does not run, and waits until the gateway finds it healthy."""
         replica = self.replicas[name]
         order = {
             "service": replica.service,
@@ -138,7 +144,7 @@ class Installation:
         }
         replica.pid = int(_ask(self._launcher, order))
         if wait:
-            wait_healthy(f"127.0.0.1:{replica.port}")
+            self.wait_used(name)
 
     def end(self, name: str, number: signal.Signals = signal.SIGKILL, seconds: float = 40) -> None:
         """Sends a replica a signal that ends it, and waits for its end."""
@@ -170,10 +176,26 @@ class Installation:
         """Returns once every replica is healthy, and the whole as the gateway sees it."""
         for replica in self.replicas.values():
             wait_healthy(f"127.0.0.1:{replica.port}", seconds)
+        self.wait_used(seconds=seconds)
         deadline = time.monotonic() + seconds
         while not self._is_healthy():
             assert time.monotonic() < deadline, f"it did not get healthy:\n{self.report()}"
             time.sleep(0.05)
+
+    def wait_used(self, *names: str, seconds: float = 60) -> None:
+        """Returns once the gateway sends requests to these replicas, to all if none is named."""
+        wanted = {self.replicas[name].address for name in names or self.replicas}
+        deadline = time.monotonic() + seconds
+        while wanted & self._unused():
+            assert time.monotonic() < deadline, f"the gateway leaves out {wanted & self._unused()}:\n{self.report()}"
+            time.sleep(0.05)
+
+    def _unused(self) -> set[str]:
+        everybody = {replica.address for replica in self.replicas.values()}
+        with suppress(OSError):
+            for socket in self._sockets.glob("*/admin.sock"):
+                return Admin(socket).unhealthy()
+        return everybody
 
     def report(self) -> str:
         """The ends of the logs."""
@@ -188,7 +210,13 @@ class Installation:
             return False
 
     def _start_gateway(self) -> "subprocess.Popen[bytes]":
-        variables = {"STRONGROOM_GATEWAY_PORT": str(self.gateway_port), "STRONGROOM_RATE_LIMIT": "off"}
+        for left in self._sockets.iterdir():
+            shutil.rmtree(left)
+        variables = {
+            "STRONGROOM_GATEWAY_PORT": str(self.gateway_port),
+            "STRONGROOM_RATE_LIMIT": "off",
+            "TMPDIR": str(self._sockets),
+        }
         with (self.folder / "gateway.log").open("ab") as output:
             return subprocess.Popen(
                 [str(STRONGROOM), "gateway"],
