@@ -112,7 +112,7 @@ class Chaos:
         # Of two replicas one is always well: the next fault waits until the gateway has seen that this one is again.
         try:
             self._installation.wait_used(seconds=max(0.1, began + RECOVERY - time.monotonic()))
-        except AssertionError:
+        except TimeoutError:
             self.history.violate(f"{RECOVERY:g} s after {fault.name} was over the gateway leaves a replica out")
 
     def _recovered(self, after: str, everybody: list[Caller], within: float = RECOVERY) -> None:

@@ -183,11 +183,12 @@ class Installation:
             time.sleep(0.05)
 
     def wait_used(self, *names: str, seconds: float = 60) -> None:
-        """Returns once the gateway sends requests to these replicas, to all if none is named."""
+        """Returns once the gateway sends requests to these replicas, to all if none is named. Raises TimeoutError."""
         wanted = {self.replicas[name].address for name in names or self.replicas}
         deadline = time.monotonic() + seconds
         while wanted & self._unused():
-            assert time.monotonic() < deadline, f"the gateway leaves out {wanted & self._unused()}:\n{self.report()}"
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the gateway leaves a replica out:\n{self.report()}")
             time.sleep(0.05)
 
     def _unused(self) -> set[str]:
