@@ -12,7 +12,9 @@ from contextlib import ExitStack, contextmanager
 
 import grpc
 import pytest
+import sqlalchemy as sa
 
+from services.shared.status import code_of, foreseen
 from strongroom import Client, errors
 from strongroom.addresses import parse, target
 from strongroom.secrets.v1 import secrets_pb2, secrets_pb2_grpc
@@ -162,6 +164,13 @@ def test_no_request_that_may_be_repeated_fails_while_replicas_are_killed(install
         # No more than were under way when one died.
         assert failed.keys() == {"UNAVAILABLE"}, reasons
         assert failed.total() <= len(installation.replicas), reasons
+
+
+def test_a_database_that_is_away_is_an_error_that_passes() -> None:
+    for error in (sa.exc.OperationalError("SELECT", {}, Exception()), sa.exc.TimeoutError()):
+        assert (known := foreseen(error)) is not None
+        assert (code_of(known).name, known.error_reason) == ("UNAVAILABLE", "DEPENDENCY_UNAVAILABLE")
+    assert foreseen(sa.exc.IntegrityError("INSERT", {}, Exception())) is None
 
 
 def test_addresses_are_one_or_several() -> None:

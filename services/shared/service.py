@@ -118,14 +118,13 @@ class Server:
     def give_notice(self) -> None:
         """Tells who asks for health that the end is near, and goes on serving until they have sent others elsewhere."""
         self._stopping.set()
-        self._watcher.join()
-        self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._health.enter_graceful_shutdown()  # whatever the watcher finds now
         time.sleep(self._settings.notice_seconds)
 
     def stop(self, grace: float | None = None) -> None:
         """Says so to who asks for health, lets requests in flight finish, closes what the service opened."""
         self._stopping.set()
-        self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._health.enter_graceful_shutdown()
         self._server.stop(self._settings.drain_seconds if grace is None else grace).wait()
         self._watcher.join()
         self._service.close()
