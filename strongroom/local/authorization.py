@@ -45,7 +45,8 @@ def authorization(check_socket: Path | None) -> dict[str, Any]:
 
 def _over_grpc() -> dict[str, Any]:
     # To judge a credential twice does no harm: of one that is wrong, one more failure is counted.
-    service = {"envoy_grpc": {"cluster_name": "auth", "retry_policy": retries(again=True)}, "timeout": _SECONDS}
+    # Not within `envoy_grpc`, where it is about Envoy's own configuration alone.
+    service = {"envoy_grpc": {"cluster_name": "auth"}, "timeout": _SECONDS, "retry_policy": retries(again=True)}
     return {"grpc_service": service}
 
 

@@ -144,6 +144,7 @@ class Installation:
         }
         replica.pid = int(_ask(self._launcher, order))
         if wait:
+            wait_healthy(f"127.0.0.1:{replica.port}")
             self.wait_used(name)
 
     def end(self, name: str, number: signal.Signals = signal.SIGKILL, seconds: float = 40) -> None:
