@@ -48,7 +48,7 @@ def service_channel(address: str, audience: str, identity: ServiceIdentity) -> g
         ("grpc.max_reconnect_backoff_ms", 300),
         # A replica that stands still or is cut off is left while a call still has time to ask another one.
         ("grpc.keepalive_time_ms", 2000),
-        ("grpc.keepalive_timeout_ms", 3000),
+        ("grpc.keepalive_timeout_ms", 2000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         # A name is looked up anew when a replica is gone: another one may have taken its place.
