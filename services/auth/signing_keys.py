@@ -146,8 +146,6 @@ class SigningKeys:
         """Every key that a token may be signed with, now or soon, or whose last token may still live; newest first."""
         current, now = self.current(), self._clock()
         keys = list(self._keys.values())
-        if not keys:
-            raise _starting()
         ends = [later.signs_from + RETIRING for _, later in pairwise(keys)]
         found = []
         for key, end in zip(keys, [*ends, None], strict=True):

@@ -24,8 +24,8 @@ _SINGLE = "strongroom_single"
 # Milliseconds that a statement on SQLite waits for locks of others.
 _BUSY = 30_000
 # Milliseconds after which PostgreSQL ends a transaction in which nothing happens: a replica that stands still or is cut
-# off gives up its locks. Longer than a call to another service may take.
-_IDLE = 15_000
+# off gives up its locks.
+_IDLE = 8_000
 # Seconds, and milliseconds where it says user: a server that is gone without a word is noticed.
 _POSTGRESQL = {
     "connect_timeout": 5,

@@ -111,12 +111,13 @@ class Chaos:
         self._recovered(f"{fault.name} is over", everybody)
         # Of two replicas one is always well: the next fault waits until the gateway has seen that this one is again.
         try:
-            self._installation.wait_used(seconds=max(0.1, began + RECOVERY - time.monotonic()))
+            self._installation.wait_used(seconds=max(0.1, began + self._recovery - time.monotonic()))
         except TimeoutError:
-            self.history.violate(f"{RECOVERY:g} s after {fault.name} was over the gateway leaves a replica out")
+            self.history.violate(f"{self._recovery:g} s after {fault.name} was over the gateway leaves a replica out")
 
-    def _recovered(self, after: str, everybody: list[Caller], within: float = RECOVERY) -> None:
+    def _recovered(self, after: str, everybody: list[Caller], within: float | None = None) -> None:
         """Returns when everybody has succeeded once more."""
+        within = self._recovery if within is None else within
         before = {caller.name: self._done(caller) for caller in everybody}
         began = time.monotonic()
         while waiting := [caller.name for caller in everybody if self._done(caller) == before[caller.name]]:
@@ -131,7 +132,7 @@ class Chaos:
         return act.done if act else 0
 
     def _settle(self, everybody: list[Caller]) -> None:
-        self._installation.wait_healthy(RECOVERY)
+        self._installation.wait_healthy(self._recovery)
         for caller in everybody:
             try:
                 caller.settle()
@@ -185,7 +186,7 @@ class Chaos:
 
     def _gateway_killed(self) -> Fault:
         def begin() -> None:
-            self.history.gateway_fails_until = time.monotonic() + RECOVERY
+            self.history.gateway_fails_until = time.monotonic() + self._recovery
             self._installation.restart_gateway()
 
         return Fault("kill gateway", begin, lambda: None, total=True)

@@ -1,6 +1,7 @@
 """What callers do while parts fail. Each acts in a thread of its own, notes what was answered, and looks again."""
 
 import hashlib
+import itertools
 import os
 import secrets
 import time
@@ -87,12 +88,10 @@ class Pusher:
         self._there: dict[str, str] = {}
         self._deleted: list[str] = []
         self._number = 0
+        self._steps = itertools.cycle((self._push, self._pull_one, self._push, self._delete_one))
 
     def act(self) -> None:
-        _told(self._push)
-        _told(self._pull_one)
-        if len(self._there) > 4:
-            _told(self._delete_one)
+        _told(next(self._steps))
 
     def _push(self) -> None:
         self._number += 1
@@ -116,6 +115,8 @@ class Pusher:
             self._history.violate(f"{self._model}@{version} is not what was pushed")
 
     def _delete_one(self) -> None:
+        if len(self._there) < 5:
+            return
         version = next(iter(self._there))
         del self._there[version]  # if it fails, nobody knows
         self._client.models.delete(self._model, version)
