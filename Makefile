@@ -12,7 +12,7 @@ WORKERS ?= 3
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python --build-constraints build-constraints.txt
 
-.PHONY: help up install develop test lint format proto lock bench fuzz clean
+.PHONY: help up install develop test lint format proto lock bench fuzz faults clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench: develop ## measure, and write bench/RESULTS.md
 
 fuzz: develop ## ten minutes of fuzzing; what breaks a reader is kept in build/fuzz
 	$(BIN)/python -m tests.fuzz
+
+faults: develop ## five minutes of kills, cuts and standstills under load; what was acknowledged must be there
+	$(BIN)/python -m tests.faults
 
 clean: ## remove the environment and everything built; data in .strongroom stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from strongroom.local import gateway
+from strongroom.local.clusters import clusters
 from strongroom.local.contract import SERVICES, Contract, lua_pattern, regex
 from strongroom.local.policy import Policy
 from strongroom.local.routes import routes
 from strongroom.local.tls import GatewayTls, Sources
 from strongroom.rates import Rate
 
-ADDRESSES = {"auth": "127.0.0.1:20001", "models": "models.internal:20002", "secrets": "[::1]:20003"}
+ADDRESSES = {"auth": "127.0.0.1:20001", "models": "models.internal:20002", "secrets": "[::1]:20003,[::1]:20004"}
 
 POLICY = Policy(("https://app.example.com",), Rate(100, 60))
 
@@ -64,9 +65,33 @@ def test_streams_have_no_timeout_and_what_clients_stream_is_not_sent_again(contr
     found = {route["match"].get("path"): route.get("route") for route in routes(contract, POLICY.rate)}
     upload = found["/strongroom.models.v1.FileService/PutFile"]
     assert upload["timeout"] == "0s"
-    assert "retry_policy" not in upload
+    assert "reset," not in upload["retry_policy"]["retry_on"]
     assert found["/strongroom.models.v1.FileService/GetFile"]["timeout"] == "0s"
     assert found["/strongroom.models.v1.ModelService/GetVersion"]["timeout"] == "600s"
+
+
+def test_what_a_replica_may_have_begun_is_asked_again_only_where_that_changes_nothing(contract: Contract) -> None:
+    again = {method.name for method in contract.methods if method.idempotent}
+    assert {"GetSecret", "ListModels", "HasChunks", "CommitUpload", "RevokeApiKey", "CreateToken"} <= again
+    assert not again & {"CreateSecret", "UpdateSecret", "CreateApiKey", "RotateApiKey", "SignIn", "PutFile"}
+    found = {route["match"].get("path"): route.get("route") for route in routes(contract, POLICY.rate)}
+    for method in contract.methods:
+        asked_on = found[method.path]["retry_policy"]["retry_on"].split(",")
+        assert {"connect-failure", "refused-stream"} < set(asked_on)
+        assert ("reset" in asked_on) == ("unavailable" in asked_on)
+        assert ("reset" in asked_on) == (method.idempotent and not method.client_streaming), method.path
+
+
+def test_a_lone_service_is_not_cut_off_and_of_several_those_that_fail_are() -> None:
+    made = {cluster["name"]: cluster for cluster in clusters(ADDRESSES, Path("jwks.sock"), None)}
+    assert "outlier_detection" not in made["auth"]
+    assert "connection_keepalive" not in str(made["auth"])
+    for several in ("models", "secrets"):  # a name may stand for more than one
+        assert made[several]["outlier_detection"]["max_ejection_percent"] == 50
+        assert "connection_keepalive" in str(made[several])
+    [group] = made["secrets"]["load_assignment"]["endpoints"]
+    places = [place["endpoint"]["address"]["socket_address"] for place in group["lb_endpoints"]]
+    assert [place["port_value"] for place in places] == [20003, 20004]
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -71,6 +71,7 @@ def test_the_parts_run_apart_and_find_each_other_by_their_addresses(tmp_path: Pa
     shared |= {
         "STRONGROOM_DATA_DIR": str(tmp_path / "data"),
         "STRONGROOM_DATABASE_URL": f"sqlite:///{tmp_path / 'db' / 'strongroom.db'}",
+        "STRONGROOM_NOTICE_SECONDS": "0",
         "STRONGROOM_IDENTITY_DIR": str(make_identities(tmp_path / "keys")),
     }
     own = {

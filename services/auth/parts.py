@@ -45,7 +45,7 @@ from services.shared.audit.trail import Trail
 from services.shared.database import Database
 from services.shared.metering import Meter
 from services.shared.quotas import Leases
-from strongroom import rates
+from strongroom import addresses, rates
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,9 @@ class Parts:
         identities = Identities.of(core, settings)
         counts = Counts.of(core)
         gate = Gate.of(identities, trail, settings)
-        health = Health(database, core.signing_keys.current, channels)
+        found_at = {"models": settings.models_addr, "secrets": settings.secrets_addr}
+        replicas = {name: len(addresses.parse(text)) for name, text in found_at.items()}
+        health = Health(database, core.signing_keys.current, channels, replicas)
         expiring = identities.sessions, identities.throttle, identities.aws, counts.ledger, counts.quotas
         cleaner = Cleaner([part.clean for part in expiring])
         managers = ManagerCount(channels["models"])

@@ -140,7 +140,7 @@ class SigningKeys:
         for key in reversed(self._keys.values()):
             if key.signs_from <= now:
                 return key
-        raise Unavailable("The auth service is starting. Try again in a moment.", reason="AUTH_STARTING")
+        raise _starting()
 
     def published(self) -> list[Published]:
         """Every key that a token may be signed with, now or soon, or whose last token may still live; newest first."""
@@ -155,7 +155,12 @@ class SigningKeys:
         return found[::-1]
 
     def public_key(self, kid: str) -> ec.EllipticCurvePublicKey | None:
-        """The public key of that id; None if none is published."""
+        """The public key of that id; None if none is published.
+
+        Raises Unavailable before any is known: a token that can't be judged yet is not called a bad one.
+        """
+        if not self._keys:
+            raise _starting()
         if kid not in self._keys:
             return None
         return next((shown.key.public for shown in self.published() if shown.key.kid == kid), None)
@@ -200,6 +205,10 @@ class SigningKeys:
         private = serialization.load_der_private_key(self._envelope.decrypt(row.ciphertext, _context(row.kid)), None)
         assert isinstance(private, ec.EllipticCurvePrivateKey)
         return SigningKey(row.kid, row.created_at, row.signs_from, private.public_key(), private)
+
+
+def _starting() -> Unavailable:
+    return Unavailable("The auth service is starting. Try again in a moment.", reason="AUTH_STARTING")
 
 
 def _pending(signs_from: datetime) -> RotationPending:

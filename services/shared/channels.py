@@ -13,6 +13,7 @@ from services.shared import traces
 from services.shared.certificates import secure_channel
 from services.shared.renewing_channel import RenewingChannel
 from services.shared.tokens import ServiceIdentity
+from strongroom.addresses import target
 
 IDENTITY_HEADER = "x-strongroom-identity"
 
@@ -21,7 +22,9 @@ DEADLINE = 10.0
 # A token lives a minute; it is replaced while it still has a good part of that.
 _TOKEN_SECONDS = 40.0
 
-_RETRIES = {
+_CONFIGURATION = {
+    # To replicas in turn, of those that there is a connection to.
+    "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{}],
@@ -33,24 +36,33 @@ _RETRIES = {
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
         }
-    ]
+    ],
 }
 
 
 def service_channel(address: str, audience: str, identity: ServiceIdentity) -> grpc.Channel:
-    """A channel to the service `audience` that proves the caller's identity. Calls end after ten seconds by default."""
+    """A channel to the replicas of the service `audience` that proves the caller's identity. Calls end after ten
+    seconds by default. Raises ValueError for an address that can't be used.
+    """
     options: list[tuple[str, object]] = [
-        ("grpc.service_config", json.dumps(_RETRIES)),
+        ("grpc.service_config", json.dumps(_CONFIGURATION)),
         ("grpc.max_receive_message_length", 64 << 20),
         ("grpc.initial_reconnect_backoff_ms", 100),
         # Less than the retries above take together: who calls a service that is back finds it.
         ("grpc.max_reconnect_backoff_ms", 300),
+        # A replica that stands still or is cut off is left while a call still has time to ask another one.
+        ("grpc.keepalive_time_ms", 2000),
+        ("grpc.keepalive_timeout_ms", 2000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # A name is looked up anew when a replica is gone: another one may have taken its place.
+        ("grpc.dns_min_time_between_resolutions_ms", 2000),
     ]
     certificates = identity.certificates
     if certificates is None:
-        channel = grpc.insecure_channel(address, options)
+        channel = grpc.insecure_channel(target(address), options)
     else:
-        connect = partial(secure_channel, address, audience, options=options)
+        connect = partial(secure_channel, target(address), audience, options=options)
         channel = RenewingChannel(certificates.current, connect)
     return grpc.intercept_channel(channel, _Identify(audience, identity))
 

@@ -23,6 +23,17 @@ _SINGLE = "strongroom_single"
 
 # Milliseconds that a statement on SQLite waits for locks of others.
 _BUSY = 30_000
+# Milliseconds after which PostgreSQL ends a transaction in which nothing happens: a replica that stands still or is cut
+# off gives up its locks.
+_IDLE = 8_000
+# Seconds, and milliseconds where it says user: a server that is gone without a word is noticed.
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 # A checkpoint keeps all writers waiting while it waits for readers.
 _CHECKPOINT_BUSY = 200
 
@@ -233,5 +244,6 @@ def _postgresql(url: URL, service: str, pool_size: int) -> Engine:
         max_overflow=pool_size,
         pool_pre_ping=True,
         hide_parameters=True,
-        connect_args={"options": f"-csearch_path={service} -ctimezone=UTC"},
+        connect_args=_POSTGRESQL
+        | {"options": f"-csearch_path={service} -ctimezone=UTC -cidle_in_transaction_session_timeout={_IDLE}"},
     )

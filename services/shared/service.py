@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -48,7 +49,9 @@ _OPTIONS = [
     # 200 MiB of it, and were no faster.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 2 << 20),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    # As often as the gateway and other services ask whether we are alive (two seconds), and a little more.
+    ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
 ]
 
 
@@ -125,10 +128,16 @@ class Server:
         self._server.start()
         self._watcher.start()
 
+    def give_notice(self) -> None:
+        """Tells who asks for health that the end is near, and goes on serving until they have sent others elsewhere."""
+        self._stopping.set()
+        self._health.enter_graceful_shutdown()  # whatever the watcher finds now
+        time.sleep(self._settings.notice_seconds)
+
     def stop(self, grace: float | None = None) -> None:
         """Says so to who asks for health, lets requests in flight finish, closes what the service opened."""
         self._stopping.set()
-        self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._health.enter_graceful_shutdown()
         self._server.stop(self._settings.drain_seconds if grace is None else grace).wait()
         self._watcher.join()
         self._service.close()
@@ -209,6 +218,7 @@ def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -
     _log.info("listening", port=server.port)
     ended.wait()
     _log.info("stopping")
+    server.give_notice()
     server.stop()
     if tracing:
         tracing.close()

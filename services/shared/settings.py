@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.shared.tokens import ISSUER
+from strongroom.addresses import target
 
 
 class ServiceSettings(BaseSettings):
@@ -26,7 +27,8 @@ class ServiceSettings(BaseSettings):
     auth_listen: str = "127.0.0.1:0"
     models_listen: str = "127.0.0.1:0"
     secrets_listen: str = "127.0.0.1:0"
-    # host:port under which the other services are reached.
+    # host:port under which the other services are reached; of several replicas with commas, or a name that resolves to
+    # all of them.
     auth_addr: str = "127.0.0.1:8091"
     models_addr: str = "127.0.0.1:8092"
     secrets_addr: str = "127.0.0.1:8093"
@@ -44,6 +46,9 @@ class ServiceSettings(BaseSettings):
     caller_workers: Annotated[int, Field(ge=0)] = 0
     # Requests that wait; more are refused.
     waiting_calls: Annotated[int, Field(ge=1)] = 1024
+    # Seconds for which a service that stops goes on serving, so that the gateway hears of it first; none if it is the
+    # last to go.
+    notice_seconds: Annotated[float, Field(ge=0, le=60)] = 3.0
     # Seconds that requests in flight get to finish when the service stops.
     drain_seconds: float = 20.0
 
@@ -52,6 +57,12 @@ class ServiceSettings(BaseSettings):
     def _empty_is_none(cls, value: Any) -> Any:
         """Compose files pass on what is not set as an empty text, which would be the current folder."""
         return None if value == "" else value
+
+    @field_validator("auth_addr", "models_addr", "secrets_addr")
+    @classmethod
+    def _can_be_reached(cls, text: str) -> str:
+        target(text)
+        return text
 
     @property
     def calls_per_caller(self) -> int:

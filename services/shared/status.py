@@ -3,12 +3,16 @@
 import math
 
 import grpc
+import sqlalchemy as sa
+import structlog
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from services.shared import errors
 
 ERROR_DOMAIN = "strongroom"
+
+_log = structlog.get_logger()
 
 CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -28,6 +32,8 @@ CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
 
 # A dependency's codes for which the caller should try again.
 _NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+# A connection that is lost or not made, a lock that is not given up, a pool without a free connection.
+_NO_DATABASE = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
 
 
 def foreseen(error: BaseException) -> errors.DomainError | None:
@@ -35,6 +41,9 @@ def foreseen(error: BaseException) -> errors.DomainError | None:
     if isinstance(error, grpc.Call) and error.code() in _NO_ANSWER:
         message = "A service that this request needs does not answer. Try again."
         return errors.Unavailable(message, reason="DEPENDENCY_UNAVAILABLE")
+    if isinstance(error, _NO_DATABASE):
+        _log.warning("the database does not answer", error=f"{type(error).__name__}: {error}")
+        return errors.Unavailable("The database does not answer. Try again.", reason="DEPENDENCY_UNAVAILABLE")
     return error if isinstance(error, errors.DomainError) else None
 
 

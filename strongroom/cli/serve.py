@@ -30,13 +30,13 @@ def gateway(
     host: Annotated[str, typer.Option(envvar="STRONGROOM_GATEWAY_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="STRONGROOM_GATEWAY_PORT", help="Port to listen on.")] = 8080,
     auth_addr: Annotated[
-        str, typer.Option(envvar="STRONGROOM_AUTH_ADDR", help="host:port of auth.")
+        str, typer.Option(envvar="STRONGROOM_AUTH_ADDR", help="host:port of auth, of its replicas with commas.")
     ] = "127.0.0.1:8091",
     models_addr: Annotated[
-        str, typer.Option(envvar="STRONGROOM_MODELS_ADDR", help="host:port of models.")
+        str, typer.Option(envvar="STRONGROOM_MODELS_ADDR", help="host:port of models, of its replicas with commas.")
     ] = "127.0.0.1:8092",
     secrets_addr: Annotated[
-        str, typer.Option(envvar="STRONGROOM_SECRETS_ADDR", help="host:port of secrets.")
+        str, typer.Option(envvar="STRONGROOM_SECRETS_ADDR", help="host:port of secrets, of its replicas with commas.")
     ] = "127.0.0.1:8093",
 ) -> None:
     """Run the gateway alone. SIGTERM lets requests in flight finish."""

@@ -32,6 +32,13 @@ class Admin:
         text = self._request("GET", "/stats?filter=^http\\.public\\.downstream_rq_active$")
         return int(text.partition(":")[2] or 0)
 
+    def unhealthy(self) -> set[str]:
+        """The replicas, as host:port, that get no requests. Raises OSError if Envoy does not answer."""
+        lines = (line.split("::") for line in self._request("GET", "/clusters").splitlines())
+        return {
+            fields[1] for fields in lines if len(fields) == 4 and fields[2] == "health_flags" and fields[3] != "healthy"
+        }
+
     def _request(self, verb: str, path: str) -> str:
         connection = _UnixConnection(self._path, timeout=2)
         try:

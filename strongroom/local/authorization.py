@@ -7,6 +7,8 @@ routes of public methods. It fails closed.
 from pathlib import Path
 from typing import Any
 
+from strongroom.local.retries import retries
+
 _MODEL = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
 NAME = "envoy.filters.http.ext_authz"
 # The cluster of auth's socket.
@@ -15,7 +17,6 @@ CHECK = "check"
 CREDENTIAL = "x-strongroom-credential"
 
 _SECONDS = "5s"
-_RETRIES = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 3}
 # Nothing else of a request is auth's to know.
 _SHOWN = ["x-api-key", "authorization", "x-strongroom-several-credentials", "x-request-id"]
 
@@ -43,7 +44,9 @@ def authorization(check_socket: Path | None) -> dict[str, Any]:
 
 
 def _over_grpc() -> dict[str, Any]:
-    service = {"envoy_grpc": {"cluster_name": "auth", "retry_policy": _RETRIES}, "timeout": _SECONDS}
+    # To judge a credential twice does no harm: of one that is wrong, one more failure is counted.
+    # Not within `envoy_grpc`, where it is about Envoy's own configuration alone.
+    service = {"envoy_grpc": {"cluster_name": "auth"}, "timeout": _SECONDS, "retry_policy": retries(again=True)}
     return {"grpc_service": service}
 
 
@@ -52,7 +55,7 @@ def _over_http() -> dict[str, Any]:
     return {
         "http_service": {
             "server_uri": {"uri": "http://auth", "cluster": CHECK, "timeout": _SECONDS},
-            "retry_policy": _RETRIES,
+            "retry_policy": retries(again=True),
             "authorization_request": {"headers_to_add": [{"key": key, "value": value} for key, value in said.items()]},
             "authorization_response": {
                 "allowed_upstream_headers": _exactly("x-strongroom-identity"),

@@ -48,6 +48,8 @@ class Method:
     public: bool
     client_streaming: bool
     server_streaming: bool
+    # Whether asking twice changes nothing more than asking once.
+    idempotent: bool
     bindings: tuple[Binding, ...]
     fields: frozenset[str]
 
@@ -132,6 +134,7 @@ def _for_users(method: MethodDescriptorProto) -> bool:
 
 def _method(upstream: str, service: str, method: MethodDescriptorProto, request: DescriptorProto) -> Method:
     options: Any = method.options
+    bindings = tuple(_bindings(options.Extensions[annotations_pb2.http]))
     return Method(
         upstream=upstream,
         service=service,
@@ -139,9 +142,17 @@ def _method(upstream: str, service: str, method: MethodDescriptorProto, request:
         public=any(rule.public for rule in _rules(method)),
         client_streaming=method.client_streaming,
         server_streaming=method.server_streaming,
-        bindings=tuple(_bindings(options.Extensions[annotations_pb2.http])),
+        idempotent=bool(method.options.idempotency_level) or _reads(bindings),
+        bindings=bindings,
         fields=frozenset(field.name for field in request.field),
     )
+
+
+def _reads(bindings: tuple[Binding, ...]) -> bool:
+    """Whether its verbs say so. PUT and DELETE do not here: of a second one, callers would hear that the version is
+    another one than they expected, or that there is nothing to delete.
+    """
+    return bool(bindings) and all(binding.verb == "GET" for binding in bindings)  # RFC 9110, section 9.2.1
 
 
 def _bindings(rule: http_pb2.HttpRule) -> Iterator[Binding]:

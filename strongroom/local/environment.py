@@ -60,6 +60,7 @@ def service_environment(
         "STRONGROOM_DATA_DIR": str(layout.root),
         "STRONGROOM_IDENTITY_DIR": str(layout.identities),
         "STRONGROOM_METRICS_LISTEN": f"127.0.0.1:{state.metrics[service]}",
+        "STRONGROOM_NOTICE_SECONDS": "0",  # the gateway stops before them
         "PYTHONUNBUFFERED": "1",
     }
     if service == "auth":

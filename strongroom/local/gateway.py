@@ -14,6 +14,7 @@ from strongroom.local.clusters import CONNECTION_WINDOW, STREAM_WINDOW, clusters
 from strongroom.local.contract import SERVICES, Contract, transcoder
 from strongroom.local.limits import limiter
 from strongroom.local.policy import Policy
+from strongroom.local.retries import retries
 from strongroom.local.routes import PUBLIC_BYTES, routes
 from strongroom.local.telemetry import Telemetry, metrics_address
 from strongroom.local.tls import GatewayTls
@@ -37,7 +38,8 @@ METRICS_SOCKET = "stats.sock"
 class GatewaySettings:
     """Where the gateway listens and what it stands in front of.
 
-    `addresses` are host:port by service; the sockets lie in a folder that nobody else may enter.
+    `addresses` are those of each service, host:port with commas between replicas; the sockets lie in a folder that
+    nobody else may enter.
     """
 
     host: str
@@ -82,6 +84,7 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "hosts": settings.policy.hosts(settings.host),
         "open": settings.policy.open,
         "issuer": settings.policy.issuer,
+        "jwks_retries": retries(again=True),
         "key_set_cache": f"{settings.policy.key_set_seconds}s",
         "verbs": [{"pattern": path, "verbs": ", ".join(verbs)} for path, verbs in contract.verbs().items()],
         "jwks_transcoder": _transcoder("jwks", ["strongroom.auth.v1.TokenService"], [], last=True),

@@ -6,6 +6,7 @@ from strongroom.local.authorization import NAME
 from strongroom.local.clusters import PROTOCOLS, PUBLIC, SESSIONS, SIGN_IN
 from strongroom.local.contract import PUBLIC_PROTOCOLS, SERVICES, Contract, Method, regex, transcoder
 from strongroom.local.limits import descriptors
+from strongroom.local.retries import retries
 from strongroom.rates import Rate
 
 # Seconds that a method without a stream may take; callers set shorter deadlines of their own.
@@ -17,7 +18,8 @@ PUBLIC_BYTES = 64 << 10
 # The public method that computes passwords, which is slow.
 PASSWORDS = "/strongroom.auth.v1.SessionService/SignIn"
 
-_RETRY_ON = "unavailable,connect-failure,refused-stream,reset-before-request"
+# Bytes of a client's stream that are kept until a replica has taken the request.
+_KEPT_BYTES = 1 << 20
 
 
 def routes(contract: Contract, rate: Rate | None) -> list[dict[str, Any]]:
@@ -68,21 +70,17 @@ def _route(method: Method, rate: Rate | None) -> dict[str, Any]:
         # A gRPC client's own deadline holds at the gateway as well.
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},
         **(_short() if method.public else {}),
+        # What a client streams is not kept, so it cannot be sent again once it has begun.
+        "retry_policy": retries(again=method.idempotent and not method.client_streaming),
         **descriptors(method, rate),
     }
-    if not method.client_streaming:
-        # What a client streams is not kept, so it cannot be sent again.
-        action["retry_policy"] = {
-            "retry_on": _RETRY_ON,
-            "num_retries": 3,
-            "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
-        }
     filters = {**_OPEN, **_whole_first(method)} if method.public else _asked_for(method)
     match = {"path": method.path, "grpc": {}}
     return {
         "name": method.path,
         "match": match,
         "route": action,
+        **({"request_body_buffer_limit": _KEPT_BYTES} if method.client_streaming else {}),
         # The services limit gRPC messages themselves.
         "typed_per_filter_config": {**filters, **_UNLIMITED},
     }

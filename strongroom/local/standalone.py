@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from strongroom.addresses import parse
 from strongroom.local import gateway
 from strongroom.local.administration import Admin
 from strongroom.local.contract import Contract
@@ -31,6 +32,8 @@ def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
         policy = Policy.read(os.environ)
         telemetry = Telemetry.read(os.environ)
         sources = Sources.read(os.environ, pki_of(os.environ))
+        for service, text in addresses.items():
+            _check(service, text)
     except StartError as error:
         return _complain(error)
     os.umask(0o077)
@@ -64,6 +67,14 @@ def run_gateway(host: str, port: int, addresses: Mapping[str, str]) -> int:
 def _complain(error: object) -> int:
     sys.stderr.write(f"strongroom: {error}\n")
     return 1
+
+
+def _check(service: str, text: str) -> None:
+    """Raises StartError unless these are addresses of a service's replicas."""
+    try:
+        parse(text)
+    except ValueError as error:
+        raise StartError(f"STRONGROOM_{service.upper()}_ADDR: {error}") from None
 
 
 def _drain(admin: Admin) -> None:
