@@ -1,8 +1,7 @@
 """Makes `clients/typescript/src/gen/` out of the protos, with their comments. `make clients` runs this.
 
 protoc-gen-es, pinned by the package's lock file, is given the contract without what concerns the server alone: access
-rules, validation, HTTP paths. What can be repeated without harm, those methods that HTTP calls `GET`, is told it as their
-idempotency.
+rules, validation, HTTP paths. Of methods that HTTP calls `GET` it is told that they can be repeated.
 """
 
 import argparse
