@@ -29,7 +29,7 @@ async function main(): Promise<void> {
   }
   console.log(`${received} bytes came back`);
 
-  for await (const page of pages((asked) => strongroom.models.listModels(asked), { managerId: "default" })) {
+  for await (const page of pages(strongroom.models.listModels, { managerId: "default" })) {
     for (const model of page.models.filter((one) => one.name === "example-ts")) {
       console.log(`${model.name} is there`);
     }

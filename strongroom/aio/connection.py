@@ -42,7 +42,7 @@ class AsyncConnection:
         breaker: Breaker | None = None,
         direct: bool = True,
     ) -> None:
-        asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._retries = retries or AsyncRetries()
         self._breaker = breaker or Breaker()
         # For what runs in threads. Both have one credential and one breaker.
@@ -132,10 +132,9 @@ class AsyncConnection:
 
     def here(self, report: Callable[[T], None]) -> Callable[[T], None]:
         """Calls `report` in the event loop, also from a thread."""
-        loop = asyncio.get_running_loop()
 
         def tell(said: T) -> None:
-            loop.call_soon_threadsafe(report, said)
+            self._loop.call_soon_threadsafe(report, said)
 
         return tell
 

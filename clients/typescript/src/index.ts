@@ -5,7 +5,7 @@
  *
  *     const strongroom = new Strongroom({ url: "http://127.0.0.1:8080", apiKey: process.env.STRONGROOM_API_KEY });
  *     const { data } = await strongroom.secrets.getSecret({ name: "prod/db" });
- *     for await (const page of pages((request) => strongroom.models.listModels(request), { managerId: "default" })) …
+ *     for await (const page of pages(strongroom.models.listModels, { managerId: "default" })) …
  *
  * Methods and messages are those of the protos in `strongroom.*.v1`. Failures are the classes of `errors.ts`. Every call
  * has a deadline (`timeoutMs` of its options; 30 s, an hour for streams). A call that the rate limit refused is made again
@@ -155,10 +155,10 @@ export class Strongroom {
   }
 }
 
-/** The pages of a listing, each fetched when it is asked for. */
-export async function* pages<Asked extends { pageToken?: string }, Page extends { nextPageToken: string }>(
+/** The pages of a listing, such as `pages(strongroom.models.listModels, { … })`, each fetched when it is asked for. */
+export async function* pages<Asked extends object, Page extends { nextPageToken: string }>(
   list: (request: Asked) => Promise<Page>,
-  request: Asked,
+  request: NoInfer<Asked>,
 ): AsyncGenerator<Page> {
   for (let asked = request; ; ) {
     const page = await list(asked);
