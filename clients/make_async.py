@@ -55,8 +55,9 @@ class Module:
     def defined(self) -> set[str]:
         """The names that the module itself gives a meaning."""
         names = {node.name for node in self.tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-        assigned = (node.targets[0] for node in self.tree.body if isinstance(node, ast.Assign))
-        return names | {target.id for target in assigned if isinstance(target, ast.Name)}
+        assigned = [node for node in self.tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+        stored = (one for node in assigned for one in ast.walk(node) if isinstance(one, ast.Name))
+        return names | {one.id for one in stored if isinstance(one.ctx, ast.Store)}
 
     @property
     def made(self) -> set[str]:

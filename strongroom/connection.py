@@ -53,6 +53,7 @@ class Connection:
         self.channel = self.address.channel()
         self.url = url.rstrip("/")
         self.route = Route(self, direct=direct)
+        self._routes = [self.route]
         self.credential = Credential(api_key, token)
         self.presented: Metadata = ()
         self._retries = retries or Retries()
@@ -81,9 +82,11 @@ class Connection:
         other = copy.copy(self)
         other.presented = presented(access_code)
         other.route = Route(other, direct=self._direct)
+        self._routes.append(other.route)
         try:
             yield other
         finally:
+            self._routes.remove(other.route)
             other.route.close()
 
     def apart(self) -> "Connection":
@@ -91,6 +94,7 @@ class Connection:
         other = copy.copy(self)
         other.channel = self.address.channel()
         other.route = Route(other, direct=self._direct)
+        other._routes = [other.route]
         return other
 
     def call(
@@ -159,7 +163,8 @@ class Connection:
             call.cancel()
 
     def close(self) -> None:
-        self.route.close()
+        for route in [*self._routes]:
+            route.close()
         self.channel.close()
 
 

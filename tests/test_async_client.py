@@ -190,7 +190,9 @@ def test_the_loop_goes_on_while_weights_travel(stack: Stack, tmp_path: Path) -> 
     assert longest < 1, "somebody else of this loop waited"
 
 
-def test_a_cancelled_push_ends_and_can_be_made_again(stack: Stack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("access_code", [None, "open sesame"])
+def test_a_cancelled_push_ends_and_can_be_made_again(stack: Stack, tmp_path: Path, access_code: str | None) -> None:
+    model = f"async-cancelled-{access_code is None}"
     source = tmp_path / "cancelled.bin"
     with source.open("wb") as file:
         for number in range(48):
@@ -201,14 +203,15 @@ def test_a_cancelled_push_ends_and_can_be_made_again(stack: Stack, tmp_path: Pat
             if progress.done:
                 pushing.cancel()
 
-        pushing = asyncio.ensure_future(client.models.push("async-cancelled", source, version="v1", progress=tell))
+        pushing = asyncio.ensure_future(client.models.push(model, source, access_code=access_code, progress=tell))
         with pytest.raises(asyncio.CancelledError):
             await pushing
         left = [thread.name for thread in threading.enumerate() if thread.name.startswith(("strongroom", "push"))]
         assert left == []
         with pytest.raises(NotFound):
-            await client.models.show("async-cancelled", "v1")
-        assert (await client.models.push("async-cancelled", source, version="v1")).version.version == "v1"
+            await client.models.show(model)
+        pushed = await client.models.push(model, source, version="v1", access_code=access_code)
+        assert pushed.version.version == "v1"
 
     use(stack, using)
 
