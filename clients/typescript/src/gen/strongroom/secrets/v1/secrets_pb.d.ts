@@ -602,6 +602,13 @@ export declare type ListSecretsRequest = Message<"strongroom.secrets.v1.ListSecr
   showDeleted: boolean;
 
   /**
+   * Only secrets whose current version is in use since before this moment: those that are due for rotation.
+   *
+   * @generated from field: google.protobuf.Timestamp written_before = 8;
+   */
+  writtenBefore?: Timestamp | undefined;
+
+  /**
    * Only here, as in `CreateSecretRequest`.
    *
    * @generated from field: string provider = 14;
