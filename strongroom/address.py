@@ -1,10 +1,12 @@
 """Where a Strongroom is, and how it is called there."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import grpc
 
+from strongroom.authorities import channel_credentials
 from strongroom.errors import InvalidArgument
 
 OPTIONS: list[tuple[str, int]] = [
@@ -24,8 +26,8 @@ class Address:
     credentials: grpc.ChannelCredentials | None = field(repr=False)
 
     @classmethod
-    def of(cls, url: str) -> "Address":
-        """The address that a URL gives. Raises InvalidArgument."""
+    def of(cls, url: str, ca_file: Path | str | None = None) -> "Address":
+        """The address that a URL gives; `ca_file` as of `Connection`. Raises InvalidArgument, LocalFileError."""
         try:
             parts = urlsplit(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -43,7 +45,7 @@ class Address:
                 f"{url!r} is no address of a Strongroom. It looks like http://127.0.0.1:8080.", reason="URL_INVALID"
             )
         host = f"[{host}]" if ":" in host else host
-        return cls(f"{host}:{port}", grpc.ssl_channel_credentials() if parts.scheme == "https" else None)
+        return cls(f"{host}:{port}", channel_credentials(ca_file) if parts.scheme == "https" else None)
 
     def channel(self) -> grpc.Channel:
         """A channel for threads."""

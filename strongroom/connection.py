@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -37,6 +38,7 @@ class Connection:
         retries: repeats calls.
         breaker: keeps calls from a server that is not there.
         direct: whether bulk streams may go past the gateway where that is possible.
+        ca_file: authorities in PEM that are believed instead of gRPC's own.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Connection:
         retries: Retries | None = None,
         breaker: Breaker | None = None,
         direct: bool = True,
+        ca_file: Path | str | None = None,
     ) -> None:
-        self.address = Address.of(url)
+        self.address = Address.of(url, ca_file)
         self.channel = self.address.channel()
         self.url = url.rstrip("/")
         self.route = Route(self, direct=direct)

@@ -85,6 +85,10 @@ class CircuitOpen(Unavailable):
     """Calls in a row did not reach the server, so this one was not made. `retry_after` says when one is."""
 
 
+class ServerUnproven(Unavailable):
+    """The server did not prove who it is: no authority that is believed made its certificate, or for another name."""
+
+
 class DataLoss(StrongroomError):
     """Bytes are damaged. Nothing damaged was written."""
 
@@ -111,6 +115,12 @@ _BY_CODE: dict[grpc.StatusCode, type[StrongroomError]] = {
 # Strongroom gives a reason with these. Without one they tell of a stream that a proxy reset as its server died:
 # https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors
 _NOT_OURS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+# How gRPC says that a handshake failed on the certificate.
+_UNPROVEN = ("CERTIFICATE_VERIFY_FAILED", "Peer name ", "Hostname Verification Check failed")
+_NOT_BELIEVED = (
+    "The server's certificate is not one to believe for this address. Name its authority (ca.pem) with "
+    "STRONGROOM_CA_FILE, ca_file or --ca-file, and reach it by a name that the certificate has."
+)
 
 
 def from_rpc(error: grpc.RpcError) -> StrongroomError:
@@ -118,6 +128,8 @@ def from_rpc(error: grpc.RpcError) -> StrongroomError:
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
     code, said = error.code(), error.details() or ""
     info, retry = _details(error)
+    if not info.reason and code is grpc.StatusCode.UNAVAILABLE and any(sign in said for sign in _UNPROVEN):
+        return ServerUnproven(_NOT_BELIEVED, code=code.name, reason="CERTIFICATE_NOT_TRUSTED")
     if not info.reason and code in _NOT_OURS:
         message = f"The connection broke ({said or code.name}). Run it again."
         return Unavailable(message, code=code.name, reason="CONNECTION_BROKEN")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from strongroom.authorities import CA_FILE
 from strongroom.connection import DEFAULT_URL
 from strongroom.errors import LocalFileError
 from strongroom.session import Tokens
@@ -21,6 +22,8 @@ class Profile:
     api_key: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
     session: Tokens | None = None
+    # Authorities that are believed about this address, in PEM; gRPC's own if empty.
+    ca_file: str = ""
 
     def goes_to(self, url: str) -> bool:
         """Whether its credential belongs to this address."""
@@ -34,20 +37,23 @@ def path() -> Path:
 
 
 def current() -> Profile:
-    """The profile, overridden by STRONGROOM_URL and STRONGROOM_API_KEY or STRONGROOM_TOKEN. Raises LocalFileError.
+    """The profile, overridden by STRONGROOM_URL, STRONGROOM_CA_FILE and STRONGROOM_API_KEY or STRONGROOM_TOKEN. Raises
+    LocalFileError.
 
     The kept credential goes to the kept address only: another address is not told it.
     """
     given_url = os.environ.get("STRONGROOM_URL", "")
     given_key, given_token = os.environ.get("STRONGROOM_API_KEY", ""), os.environ.get("STRONGROOM_TOKEN", "")
+    given_ca = os.environ.get(CA_FILE, "")
     if given_url and (given_key or given_token):
         # A script with both needs no home folder, nor a profile that can be read.
-        return Profile(given_url, given_key, given_token)
+        return Profile(given_url, given_key, given_token, ca_file=given_ca)
     kept = _read(path())
     url = given_url or kept.url
+    ca_file = given_ca or (kept.ca_file if kept.goes_to(url) else "")
     if given_key or given_token:
-        return Profile(url, given_key, given_token)
-    return replace(kept, url=url) if kept.goes_to(url) else Profile(url)
+        return Profile(url, given_key, given_token, ca_file=ca_file)
+    return replace(kept, url=url, ca_file=ca_file) if kept.goes_to(url) else Profile(url, ca_file=ca_file)
 
 
 def overriding() -> list[str]:
@@ -71,15 +77,16 @@ def forget() -> Profile:
     """Removes the credential from the profile; the address stays. Returns what was kept. Raises LocalFileError."""
     with _locked() as target:
         kept = _read(target)
-        _write(target, Profile(kept.url))
+        _write(target, Profile(kept.url, ca_file=kept.ca_file))
     return kept
 
 
 class KeptSession:
     """The session in the profile, which other commands may renew at the same time."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ca_file: str = "") -> None:
         self._url = url
+        self._ca_file = ca_file
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -93,7 +100,7 @@ class KeptSession:
     def save(self, tokens: Tokens | None) -> None:
         """Only inside of `exclusive`."""
         try:
-            _write(path(), Profile(self._url, session=tokens))
+            _write(path(), Profile(self._url, session=tokens, ca_file=self._ca_file))
         except OSError as error:
             raise _unwritable(path(), error) from None
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from strongroom.errors import RateLimited, StrongroomError, Unavailable
+from strongroom.errors import RateLimited, ServerUnproven, StrongroomError, Unavailable
 
 T = TypeVar("T")
 
@@ -89,6 +89,8 @@ def _may_repeat(repeat: Repeat, error: BaseException) -> bool:
     if isinstance(error, RateLimited):
         # Without a time to come back it may be a message that is too long, and will be.
         return repeat is not Repeat.NEVER and error.retry_after is not None
+    if isinstance(error, ServerUnproven):
+        return False
     if isinstance(error, Unavailable) and repeat is Repeat.SAFE:
         return error.code == "UNAVAILABLE" or error.reason == "CONNECTION_BROKEN"
     return False

@@ -253,8 +253,10 @@ class SecretManager:
 
     def _start(self) -> None:
         profile = _profile(self._options.strongroom)
-        session = KeptSession(profile.url) if profile.session is not None else None
-        self._running = Client(profile.url, api_key=profile.api_key, token=profile.token, session=session)
+        session = KeptSession(profile.url, profile.ca_file) if profile.session is not None else None
+        self._running = Client(
+            profile.url, api_key=profile.api_key, token=profile.token, session=session, ca_file=profile.ca_file
+        )
         for line in expectations.elsewhere(self._options):
             _log.info("%s", line)
         try:
@@ -293,7 +295,7 @@ def _profile(given: ServiceOptions) -> Profile:
         return Profile(given.url, given.api_key, given.token)
     around = profiles.current()
     if given.api_key or given.token:
-        return Profile(around.url, given.api_key, given.token)
+        return Profile(around.url, given.api_key, given.token, ca_file=around.ca_file)
     if not given.url or around.goes_to(given.url):
         return around
     alone = profiles.overriding() and not os.environ.get("STRONGROOM_URL")

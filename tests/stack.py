@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ class Stack:
     @property
     def target(self) -> str:
         """host:port for gRPC."""
-        return self.url.removeprefix("http://")
+        return self.url.partition("://")[2]
 
     @property
     def state(self) -> dict:
@@ -47,8 +48,18 @@ class Stack:
 class RunningStack:
     """Starts `strongroom up` and ends it with the block."""
 
-    def __init__(self, data_dir: Path, port: int | None = None, *, measured: bool = False, **environment: str) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int | None = None,
+        *,
+        measured: bool = False,
+        ca_file: Path | None = None,
+        **environment: str,
+    ) -> None:
         self.data_dir = data_dir
+        # The authority of one that speaks https.
+        self.ca_file = ca_file
         # Coverage takes a quarter of a start's time; it sees the same code in the stack that all tests share.
         self.measured = measured
         self.port = port or free_port()
@@ -66,9 +77,9 @@ class RunningStack:
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, env=kept | self.environment, start_new_session=True
             )
-        url = f"http://127.0.0.1:{self.port}"
+        url = f"{'https' if self.ca_file else 'http'}://127.0.0.1:{self.port}"
         deadline = time.monotonic() + seconds
-        while not (_healthy(url) and LAST_LINE in self.output.read_bytes()[said:]):
+        while not (_healthy(url, self.ca_file) and LAST_LINE in self.output.read_bytes()[said:]):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise AssertionError(f"strongroom up did not get healthy:\n{self.report()}")
@@ -113,9 +124,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _healthy(url: str) -> bool:
+def _healthy(url: str, ca_file: Path | None) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:  # noqa: S310 - always our own http URL
+        context = ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
+        with urllib.request.urlopen(f"{url}/health", timeout=2, context=context) as answer:  # noqa: S310 - always our own URL
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

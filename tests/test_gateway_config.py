@@ -10,6 +10,7 @@ from strongroom.local import gateway
 from strongroom.local.contract import SERVICES, Contract, lua_pattern, regex
 from strongroom.local.policy import Policy
 from strongroom.local.routes import routes
+from strongroom.local.tls import GatewayTls, Sources
 from strongroom.rates import Rate
 
 ADDRESSES = {"auth": "127.0.0.1:20001", "models": "models.internal:20002", "secrets": "[::1]:20003"}
@@ -24,7 +25,9 @@ def contract() -> Contract:
 
 def render(folder: Path, contract: Contract, host: str = "127.0.0.1", policy: Policy = POLICY) -> str:
     sockets = folder / "admin.sock", folder / "jwks.sock"
-    return gateway.render(gateway.GatewaySettings(host, 20000, ADDRESSES, *sockets, policy), contract)
+    return gateway.render(
+        gateway.GatewaySettings(host, 20000, ADDRESSES, *sockets, policy, GatewayTls(Sources(), folder)), contract
+    )
 
 
 def test_envoy_accepts_the_configuration(tmp_path: Path, contract: Contract) -> None:

@@ -28,6 +28,15 @@ local function without_slash(headers, path)
   return path:sub(1, -2)
 end
 
+-- The limits on headers. Envoy's own, which are above, cut the connection in HTTP/2 and say nothing.
+local MOST_BYTES, MOST_HEADERS = 60 * 1024, 100
+
+local function too_many_headers(headers)
+  local count, bytes = 0, 0
+  for name, value in pairs(headers) do count, bytes = count + 1, bytes + #name + #value end
+  return count > MOST_HEADERS or bytes > MOST_BYTES
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   request.remember(handle, "request_id", headers:get("x-request-id") or "")
@@ -38,6 +47,10 @@ function envoy_on_request(handle)
   end
   -- The log shows this path: it holds no credential and no query.
   request.remember(handle, "path", path)
+  if too_many_headers(headers) then
+    request.refuse(handle, 431, "HEADERS_TOO_LARGE", "The headers are larger than 60 KiB, or more than 100.")
+    return
+  end
   local moved = exposed or access_code.moved(headers, path)
   if origins.answered(handle, headers, path) then return end
   if exposed then
@@ -72,6 +85,25 @@ local function apply_hints(handle, headers)
   end
 end
 
+-- What browsers are told about every answer, unless the service says it for a page of its own.
+local DEFAULTS = {
+  -- Nobody else keeps tokens, secrets and what a caller may see (RFC 6749, section 5.1; RFC 9111, section 5.2.2.5).
+  ["cache-control"] = "no-store",
+  -- An answer is data: never taken for a page or a script, shown in no frame, and no link of it tells where it stood.
+  ["x-content-type-options"] = "nosniff",
+  ["content-security-policy"] = "default-src 'none'; frame-ancestors 'none'",
+  ["x-frame-options"] = "DENY",
+  ["referrer-policy"] = "no-referrer",
+}
+
+-- From now on https alone (RFC 6797). Not for names of this machine, where other servers have other ports.
+local function pin_to_https(handle, headers)
+  local name = (handle:streamInfo():requestedServerName() or ""):lower()
+  if not name:find("%.") or name:find("%.localhost$") then return end
+  local seconds = handle:virtualHost():metadata():get("hsts") or 0
+  if seconds > 0 then headers:replace("strict-transport-security", string.format("max-age=%d", seconds)) end
+end
+
 function envoy_on_response(handle)
   local headers = handle:headers()
   local origin = request.recall(handle).origin
@@ -82,8 +114,10 @@ function envoy_on_response(handle)
   end
   -- The answer may differ for another website: caches keep them apart.
   headers:add("vary", "Origin")
-  -- Tokens, secrets and what a caller may see: nobody on the way keeps them (RFC 6749, section 5.1; RFC 9111, section 5.2.2.5).
-  if not headers:get("cache-control") then headers:add("cache-control", "no-store") end
+  for name, value in pairs(DEFAULTS) do
+    if not headers:get(name) then headers:add(name, value) end
+  end
+  pin_to_https(handle, headers)
   local status = tonumber(headers:get(":status"))
   if status == 200 then apply_hints(handle, headers) end
   for _, name in ipairs(INSIDE) do headers:remove(name) end

@@ -23,9 +23,9 @@ local REASONS = {
   [403] = {"PERMISSION_DENIED", "This is not allowed."},
   [404] = {"PATH_UNKNOWN", "There is nothing at this path."},
   [405] = {"METHOD_NOT_ALLOWED", "This path does not answer to this method."},
-  [408] = {"REQUEST_TIMEOUT", "The request took too long to arrive."},
+  [408] = {"REQUEST_TIMEOUT", "The request took too long to arrive, or nothing moved for too long."},
   [413] = {"BODY_TOO_LARGE", "The body is larger than this method takes."},
-  [431] = {"HEADERS_TOO_LARGE", "The headers are larger than 60 KiB."},
+  [431] = {"HEADERS_TOO_LARGE", "The headers are larger than 60 KiB, or more than 100."},
   [429] = {"RATE_LIMITED", "Too many requests. Try again later."},
   [500] = {"INTERNAL", "Internal error. The gateway's log has the details under the request id."},
   [502] = {"UNAVAILABLE", "A service gave no valid answer. Try again."},
@@ -36,7 +36,9 @@ local REASONS = {
 -- https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto, and the failure above that explains a code.
 local STATUS_OF_CODE = {[3] = 400, [4] = 504, [7] = 403, [8] = 429, [12] = 404, [13] = 500, [14] = 503, [16] = 401}
 -- The codes of what is refused here; Envoy knows others for some of them.
-local CODE_OF_STATUS = {[400] = 3, [401] = 16, [403] = 7, [429] = 8}
+local CODE_OF_STATUS = {[400] = 3, [401] = 16, [403] = 7, [408] = 4, [413] = 8, [429] = 8, [431] = 8}
+-- What Envoy says over gRPC of limits for which gRPC has no code: it makes UNKNOWN of them.
+local STATUS_OF_TEXT = {["Payload Too Large"] = 413, ["stream timeout"] = 408, ["request timeout"] = 408}
 
 local function starts(text, prefix)
   return text:sub(1, #prefix) == prefix
@@ -46,7 +48,7 @@ end
 local function about_inside(text)
   return text == "" or starts(text, "Jwt") or starts(text, "Jwks") or starts(text, "upstream ")
     or starts(text, "no healthy upstream") or starts(text, "no cluster") or text == "local_rate_limited"
-    or text == "content length too large"
+    or text == "content length too large" or STATUS_OF_TEXT[text]
 end
 
 -- As many requests of a kind are under way as the gateway sends on at a time.
@@ -171,12 +173,12 @@ local function explain_grpc(handle, headers)
   local request = recall(handle)
   local text = (headers:get("grpc-message") or ""):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
   -- Envoy makes UNAVAILABLE of a 429 that auth's check answers, and others of what was refused here.
-  local status = request.status or (code == 14 and headers:get("retry-after") and 429)
+  local status = request.status or STATUS_OF_TEXT[text] or (code == 14 and headers:get("retry-after") and 429)
   if CODE_OF_STATUS[status] then
     code = CODE_OF_STATUS[status]
     headers:replace("grpc-status", tostring(code))
   end
-  local reason, message = explain(STATUS_OF_CODE[code] or 500, text)
+  local reason, message = explain(status or STATUS_OF_CODE[code] or 500, text)
   if request.reason then reason, message = request.reason, request.detail end
   local seconds = (reason == "RATE_LIMITED" or too_many(text)) and seconds_to_wait(headers, "") or nil
   local details = wire.status(code, message, reason, request.request_id or "", seconds)

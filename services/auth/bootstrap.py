@@ -55,7 +55,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
     Raises ValueError or PermissionError, without the value, for a setting that can't be used.
     """
     first = FirstCredentials.of(settings)
-    identity = ServiceIdentity.load(_NAME, settings.identity_dir)
+    identity = ServiceIdentity.load(_NAME, settings.identity_dir, settings.pki_dir)
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
     addresses = {"models": settings.models_addr, "secrets": settings.secrets_addr}
     channels = {name: service_channel(address, name, identity) for name, address in addresses.items()}
@@ -75,6 +75,7 @@ def build(settings: AuthSettings, clock: Clock = _utc_now) -> Service:
             AUDIT_LOG_SERVICE,
         ],
         register=partial(_register, parts, channels, settings.public_url),
+        certificates=identity.certificates,
         verifier=TokenVerifier(
             audience=_NAME,
             access_keys=parts.core.signing_keys.public_key,

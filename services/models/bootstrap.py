@@ -73,7 +73,7 @@ def _utc_now() -> datetime:
 
 def build(settings: ModelsSettings, clock: Clock = _utc_now) -> Service:
     """Wires the service. Nothing is asked of the other services before its `start`."""
-    identity = ServiceIdentity.load(_NAME, settings.identity_dir)
+    identity = ServiceIdentity.load(_NAME, settings.identity_dir, settings.pki_dir)
     verifier, trust = verifier_for(_NAME, settings, identity)
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
     accounts = accounts_for(settings.auth_addr, identity, clock)
@@ -109,6 +109,7 @@ def build(settings: ModelsSettings, clock: Clock = _utc_now) -> Service:
         name=_NAME,
         services=[*(f"strongroom.models.v1.{name}" for name in _SERVICES), AUDIT_LOG_SERVICE],
         register=register,
+        certificates=identity.certificates,
         verifier=verifier,
         start=start,
         ready=database.check,

@@ -40,7 +40,7 @@ def _utc_now() -> datetime:
 
 def build(settings: SecretsSettings, clock: Clock = _utc_now) -> Service:
     """Wires the service. Raises RootKeyError or ConfigurationError, which say what to do, before anything is served."""
-    identity = ServiceIdentity.load(_NAME, settings.identity_dir)
+    identity = ServiceIdentity.load(_NAME, settings.identity_dir, settings.pki_dir)
     database = Database.open(settings.database_url.get_secret_value(), service=_NAME, migrations=_MIGRATIONS)
     keys = Keys.of(settings, database, clock)
     secrets = Secrets.of(settings, database, keys.keyring, clock)
@@ -85,6 +85,7 @@ def build(settings: SecretsSettings, clock: Clock = _utc_now) -> Service:
         name=_NAME,
         services=[*(f"strongroom.secrets.v1.{name}" for name in _SERVICES), AUDIT_LOG_SERVICE],
         register=register,
+        certificates=identity.certificates,
         verifier=verifier,
         start=start,
         ready=ready,

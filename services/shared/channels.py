@@ -4,10 +4,13 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
 
+from services.shared.certificates import secure_channel
+from services.shared.renewing_channel import RenewingChannel
 from services.shared.tokens import ServiceIdentity
 
 IDENTITY_HEADER = "x-strongroom-identity"
@@ -35,14 +38,20 @@ _RETRIES = {
 
 def service_channel(address: str, audience: str, identity: ServiceIdentity) -> grpc.Channel:
     """A channel to the service `audience` that proves the caller's identity. Calls end after ten seconds by default."""
-    options = [
+    options: list[tuple[str, object]] = [
         ("grpc.service_config", json.dumps(_RETRIES)),
         ("grpc.max_receive_message_length", 64 << 20),
         ("grpc.initial_reconnect_backoff_ms", 100),
         # Less than the retries above take together: who calls a service that is back finds it.
         ("grpc.max_reconnect_backoff_ms", 300),
     ]
-    return grpc.intercept_channel(grpc.insecure_channel(address, options), _Identify(audience, identity))
+    certificates = identity.certificates
+    if certificates is None:
+        channel = grpc.insecure_channel(address, options)
+    else:
+        connect = partial(secure_channel, address, audience, options=options)
+        channel = RenewingChannel(certificates.current, connect)
+    return grpc.intercept_channel(channel, _Identify(audience, identity))
 
 
 class _CallDetails(grpc.ClientCallDetails):

@@ -10,6 +10,7 @@ from grpc_status import rpc_status
 
 from services.shared import access, errors, status
 from services.shared.call import Call
+from services.shared.certificates import only_gateway
 from services.shared.concurrency import Overloaded, Threads
 from services.shared.ids import new_id
 from services.shared.layers import REQUESTS, Layer
@@ -138,6 +139,7 @@ def _on_threads(handler: Any, threads: ThreadPoolExecutor) -> Any:
 
     def run(request: Any, context: grpc.ServicerContext) -> Any:
         try:
+            only_gateway(context)
             return handler.unary_unary(request, context)
         except errors.DomainError as error:
             context.abort_with_status(rpc_status.to_status(status.status_of(error, new_id())))

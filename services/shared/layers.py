@@ -19,6 +19,7 @@ from services.shared import access, errors, status, validation
 from services.shared.accounts import Accounts
 from services.shared.audit.layer import AuditLayers
 from services.shared.call import Call
+from services.shared.certificates import bind_to_certificate
 from services.shared.channels import IDENTITY_HEADER
 from services.shared.concurrency import ConcurrentCalls, Patience
 from services.shared.identity import Principal
@@ -61,6 +62,7 @@ def layers(
         *([audit.record] if audit else []),  # outside of every check, whose refusals are events, but not as statuses
         *([socket.layer] if socket else []),  # before anybody believes what only the gateway may say
         identify(verifier),  # who calls: everything below may ask
+        bind_to_certificate,  # next: a token of a service counts on that service's connection alone
         concurrent.layer,  # at once, before anything is waited for: idle calls hold threads as others do
         receive(
             patience

@@ -16,6 +16,7 @@ from prometheus_client import start_http_server
 from services.shared import access, logs
 from services.shared.accounts import Accounts
 from services.shared.audit.layer import AuditLayers
+from services.shared.certificates import Certificates
 from services.shared.concurrency import ConcurrentCalls, Patience, Threads
 from services.shared.interceptor import LayerInterceptor
 from services.shared.layers import layers
@@ -23,6 +24,7 @@ from services.shared.private_socket import PrivateSocket
 from services.shared.settings import ServiceSettings
 from services.shared.tokens import TokenVerifier
 from strongroom import allocator
+from strongroom.certificates import CertificateError
 
 _Settings = TypeVar("_Settings", bound=ServiceSettings)
 
@@ -33,6 +35,7 @@ _RETRY_SECONDS = 0.05
 _CHECK_SECONDS = 2.0
 # Seconds that a stranger's message may take from the headers on.
 _MESSAGE_SECONDS = 10.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def _nothing() -> None:
@@ -64,6 +67,8 @@ class Service:
     max_request_bytes: int = 4 << 20
     # A unix socket on which it listens as well, for this user's processes alone.
     socket: PrivateSocket | None = None
+    # With them its port speaks TLS, with parts alone.
+    certificates: Certificates | None = None
 
 
 class Server:
@@ -103,7 +108,7 @@ class Server:
             names = [*service.reflected, health.SERVICE_NAME, reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, self._server)
         self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.port = self._server.add_insecure_port(settings.listen_address(service.name))
+        self.port = _bind(self._server, settings.listen_address(service.name), service.certificates)
         if service.socket:
             service.socket.listen(self._server)
 
@@ -148,6 +153,15 @@ class Server:
             self._health.set(name, state)
 
 
+def _bind(server: grpc.Server, address: str, certificates: Certificates | None) -> int:
+    if certificates is not None:
+        return int(server.add_secure_port(address, certificates.server_credentials()))
+    host = address.rpartition(":")[0].strip("[]")
+    if host not in _LOOPBACK:
+        _log.warning("what comes and goes can be read on the way: STRONGROOM_PKI_DIR is not set", address=address)
+    return int(server.add_insecure_port(address))
+
+
 def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -> None:
     """Runs a service until SIGTERM or SIGINT."""
     allocator.tune()
@@ -159,7 +173,10 @@ def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    server = Server(build(settings), settings)
+    try:
+        server = Server(build(settings), settings)
+    except CertificateError as error:
+        raise SystemExit(str(error)) from None
     if settings.metrics_listen:
         host, _, port = settings.metrics_listen.rpartition(":")
         start_http_server(int(port), addr=host)

@@ -1,9 +1,9 @@
 """Settings of a service: read once from the environment, frozen, secrets never in their repr."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.shared.tokens import ISSUER
@@ -32,6 +32,8 @@ class ServiceSettings(BaseSettings):
     secrets_addr: str = "127.0.0.1:8093"
     # Folder of the service identities: `<name>.pem` (this service's private key, 0600) and `<name>.pub.pem` of all.
     identity_dir: Path = Path(".strongroom/keys")
+    # Folder of `<name>.pem` (this service's certificate and key, 0600) and `ca.pem`: with it parts speak mutual TLS.
+    pki_dir: Path | None = None
     # host:port of the Prometheus endpoint; none if empty.
     metrics_listen: str = ""
     # debug, info, warning or error.
@@ -44,6 +46,12 @@ class ServiceSettings(BaseSettings):
     waiting_calls: Annotated[int, Field(ge=1)] = 1024
     # Seconds that requests in flight get to finish when the service stops.
     drain_seconds: float = 20.0
+
+    @field_validator("pki_dir", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        """Compose files pass on what is not set as an empty text, which would be the current folder."""
+        return None if value == "" else value
 
     @property
     def calls_per_caller(self) -> int:

@@ -19,6 +19,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, EllipticCurvePublicKey
 
+from services.shared.certificates import Certificates
 from services.shared.errors import Unauthenticated
 from services.shared.identity import Grant, Principal, Quota
 from services.shared.ids import new_id
@@ -55,21 +56,24 @@ class InvalidToken(Unauthenticated):
 
 @dataclass(frozen=True)
 class ServiceIdentity:
-    """A service's own name and private key, with which it proves to the other services who it is."""
+    """A service's own name and private key, with which it proves to the other services who it is; and where they speak
+    TLS, its certificate.
+    """
 
     name: str
     key: EllipticCurvePrivateKey = field(repr=False)
+    certificates: Certificates | None = field(default=None, repr=False)
 
     @classmethod
-    def load(cls, name: str, identity_dir: Path) -> "ServiceIdentity":
-        """Reads `<name>.pem`; refuses a file that others may read."""
+    def load(cls, name: str, identity_dir: Path, pki_dir: Path | None = None) -> "ServiceIdentity":
+        """Reads `<name>.pem`; refuses a file that others may read. Raises CertificateError for what is in `pki_dir`."""
         file = identity_dir / f"{name}.pem"
         if file.stat().st_mode & 0o077:
             raise PermissionError(f"{file} may be read by others; run: chmod 600 {file}")
         key = serialization.load_pem_private_key(file.read_bytes(), password=None)
         if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
             raise ValueError(f"{file} is not a P-256 private key")  # noqa: TRY004 - the content is wrong, not a type
-        return cls(name, key)
+        return cls(name, key, Certificates(pki_dir, name) if pki_dir else None)
 
     def token(self, audience: str, now: float | None = None) -> str:
         """A service token for `audience`, good for a minute."""

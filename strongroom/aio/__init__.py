@@ -13,6 +13,7 @@ cancelled.
 """
 # Made from strongroom/client/__init__.py by `make clients`. Change it there.
 
+from pathlib import Path
 from types import TracebackType
 
 from strongroom.aio.access import Access
@@ -48,6 +49,8 @@ class AsyncClient:
         token: an access token; or
         session: where the tokens of a user's session are kept. Without any, `client.sessions.sign_in` begins one.
         direct: whether weights may go past the gateway to a Strongroom of the same user on the same machine.
+        ca_file: the authorities that are believed about `https`, in PEM: the `ca.pem` of `strongroom pki`.
+            STRONGROOM_CA_FILE if not given, and gRPC's own list without that.
     """
 
     def __init__(
@@ -58,8 +61,9 @@ class AsyncClient:
         token: str | None = None,
         session: TokenStore | None = None,
         direct: bool = True,
+        ca_file: Path | str | None = None,
     ) -> None:
-        self._connection = AsyncConnection(url, api_key=api_key, token=token, direct=direct)
+        self._connection = AsyncConnection(url, api_key=api_key, token=token, direct=direct, ca_file=ca_file)
         self.models = Models(self._connection)
         self.aliases = Aliases(self._connection)
         self.catalog = Catalog(self._connection)

@@ -5,6 +5,7 @@ import copy
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -27,7 +28,7 @@ class AsyncConnection:
     runs when it is made; RuntimeError without one.
 
     Args:
-        url, api_key, token, direct: as of `Connection`.
+        url, api_key, token, direct, ca_file: as of `Connection`.
         retries: repeats calls.
         breaker: keeps calls from a server that is not there.
     """
@@ -41,12 +42,15 @@ class AsyncConnection:
         retries: AsyncRetries | None = None,
         breaker: Breaker | None = None,
         direct: bool = True,
+        ca_file: Path | str | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._retries = retries or AsyncRetries()
         self._breaker = breaker or Breaker()
         # For what runs in threads. Both have one credential and one breaker.
-        self.blocking = Connection(url, api_key=api_key, token=token, breaker=self._breaker, direct=direct)
+        self.blocking = Connection(
+            url, api_key=api_key, token=token, breaker=self._breaker, direct=direct, ca_file=ca_file
+        )
         self.channel = self.blocking.address.aio_channel()
         self._presented: Metadata = ()
 

@@ -16,6 +16,7 @@ from strongroom.cli import (
     keys,
     managers,
     models,
+    pki,
     rotate,
     run,
     secret_rotation,
@@ -57,6 +58,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(access.app, name="access")
 app.add_typer(usage.app, name="usage")
 app.add_typer(admin.app, name="admin")
+app.add_typer(pki.app, name="pki")
 app.command("up")(up.command)
 app.add_typer(serve.app, name="serve")
 app.command("gateway")(serve.gateway)

@@ -1,6 +1,8 @@
 """`login`, `logout`, `passwd`, `whoami`, `status`: the caller, and its way to Strongroom."""
 
+import os
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -40,6 +42,10 @@ def login(
         str | None, typer.Option("--email", "-e", help="Sign in as a user; without it with an API key.")
     ] = None,
     password_stdin: PasswordStdin = False,
+    ca_file: Annotated[
+        str | None,
+        typer.Option(envvar="STRONGROOM_CA_FILE", help="Authorities to believe about https: the server's ca.pem."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Keep address and key, or session, in a profile that only you can read.
@@ -49,6 +55,7 @@ def login(
     Example: strongroom login --url https://strongroom.example.org --email ada@example.org
     """
     from strongroom.connection import DEFAULT_URL
+    from strongroom.profiles import Profile
 
     terminal = sys.stdin.isatty()
     if password_stdin and email is None:
@@ -57,11 +64,13 @@ def login(
         misused("there is no terminal to ask on: give --password-stdin")
     if terminal and not password_stdin:
         url = url or typer.prompt("Address", default=DEFAULT_URL)
+    # A profile outlives the folder that it was made in.
+    where = Profile(url or DEFAULT_URL, ca_file=os.path.abspath(ca_file) if ca_file else "")  # noqa: PTH100
     if email is not None:
-        _sign_in(url or DEFAULT_URL, email, _Passwords(from_stdin=password_stdin), json=json)
+        _sign_in(where, email, _Passwords(from_stdin=password_stdin), json=json)
     else:
         key = typer.prompt("API key", hide_input=True) if terminal else sys.stdin.readline()
-        _keep_key(url or DEFAULT_URL, key.strip(), json=json)
+        _keep_key(replace(where, api_key=key.strip()), json=json)
 
 
 def logout(
@@ -165,13 +174,13 @@ def _warn_of_listeners(url: str) -> None:
         complain(f"warning: {url} is not encrypted; others on the way can read what you send", 0)
 
 
-def _sign_in(url: str, email: str, passwords: _Passwords, *, json: bool) -> None:
+def _sign_in(where: "Profile", email: str, passwords: _Passwords, *, json: bool) -> None:
     from strongroom import profiles
     from strongroom.errors import FailedPrecondition
 
-    _warn_of_listeners(url)
+    _warn_of_listeners(where.url)
     password = passwords.current()
-    with connected(profiles.Profile(url), profiles.KeptSession(url)) as client:
+    with connected(where, profiles.KeptSession(where.url, where.ca_file)) as client:
         try:
             client.sessions.sign_in(email, password)
         except FailedPrecondition as error:
@@ -181,18 +190,17 @@ def _sign_in(url: str, email: str, passwords: _Passwords, *, json: bool) -> None
                 complain("your password must be changed", 0)
             client.sessions.sign_in(email, password, new_password=passwords.new())
         caller = client.tokens.caller()
-    _say_logged_in(url, caller, str(profiles.path()), json=json)
+    _say_logged_in(where.url, caller, str(profiles.path()), json=json)
 
 
-def _keep_key(url: str, key: str, *, json: bool) -> None:
+def _keep_key(profile: "Profile", *, json: bool) -> None:
     from strongroom import profiles
 
-    _warn_of_listeners(url)
-    profile = profiles.Profile(url, key)
+    _warn_of_listeners(profile.url)
     with connected(profile) as client:
         caller = client.tokens.caller()
         kept = profiles.save(profile)
-    _say_logged_in(url, caller, str(kept), json=json)
+    _say_logged_in(profile.url, caller, str(kept), json=json)
 
 
 def _say_logged_in(url: str, caller: "GetCallerResponse", kept: str, *, json: bool) -> None:
@@ -211,7 +219,7 @@ def _end_session(kept: "Profile", *, everywhere: bool) -> int:
 
     store = MemoryStore()
     store.save(kept.session)
-    with Client(kept.url, session=store) as client:
+    with Client(kept.url, session=store, ca_file=kept.ca_file) as client:
         if everywhere:
             return client.sessions.sign_out_everywhere()
         client.sessions.sign_out()

@@ -51,9 +51,16 @@ def client_of(profile: "Profile", session: "TokenStore | None" = None) -> "Clien
     from strongroom.profiles import KeptSession
 
     if session is None and profile.session is not None:
-        session = KeptSession(profile.url)
+        session = KeptSession(profile.url, profile.ca_file)
     direct = os.environ.get("STRONGROOM_DIRECT") != "off"
-    return Client(profile.url, api_key=profile.api_key, token=profile.token, session=session, direct=direct)
+    return Client(
+        profile.url,
+        api_key=profile.api_key,
+        token=profile.token,
+        session=session,
+        direct=direct,
+        ca_file=profile.ca_file,
+    )
 
 
 @dataclass

@@ -15,6 +15,7 @@ without harm are, with growing random waits, while the server is away. After sev
 the next ones fail at once with `CircuitOpen`, which says when one is made again.
 """
 
+from pathlib import Path
 from types import TracebackType
 
 from strongroom.client.access import Access
@@ -49,6 +50,8 @@ class Client:
         token: an access token; or
         session: where the tokens of a user's session are kept. Without any, `client.sessions.sign_in` begins one.
         direct: whether weights may go past the gateway to a Strongroom of the same user on the same machine.
+        ca_file: the authorities that are believed about `https`, in PEM: the `ca.pem` of `strongroom pki`.
+            STRONGROOM_CA_FILE if not given, and gRPC's own list without that.
     """
 
     def __init__(
@@ -59,8 +62,9 @@ class Client:
         token: str | None = None,
         session: TokenStore | None = None,
         direct: bool = True,
+        ca_file: Path | str | None = None,
     ) -> None:
-        self._connection = Connection(url, api_key=api_key, token=token, direct=direct)
+        self._connection = Connection(url, api_key=api_key, token=token, direct=direct, ca_file=ca_file)
         self.models = Models(self._connection)
         self.aliases = Aliases(self._connection)
         self.catalog = Catalog(self._connection)

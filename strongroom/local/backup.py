@@ -93,12 +93,13 @@ class _Maker:
         self._with_weights = weights
 
     def small_files(self) -> Iterator[tuple[str, bytes]]:
-        """Root key, identities, heads of the audit log, marks of the index: by their path in the data directory."""
+        """Keys, identities, certificates, heads of the audit log, marks of the index: by path in the data directory."""
         root = self._layout.root
         if self._with_root_key:
             yield from self._root_key_files()
         folders = [
             self._layout.identities,
+            self._layout.pki,
             root / "audit",
             *([root / "weights" / _MARKS] if self._with_weights else []),
         ]

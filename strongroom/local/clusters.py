@@ -7,6 +7,7 @@ from typing import Any
 
 from strongroom.local.authorization import CHECK
 from strongroom.local.contract import SERVICES
+from strongroom.local.tls import GatewayTls
 
 # Auth four times more, for whoever has no credential: one kind of request cannot keep out the others, and none of them
 # whoever has a credential. So many at a time.
@@ -28,10 +29,13 @@ STREAM_WINDOW = 4 << 20
 CONNECTION_WINDOW = 8 << 20
 
 
-def clusters(addresses: Mapping[str, str], jwks_socket: Path, check_socket: Path | None) -> list[dict[str, Any]]:
+def clusters(
+    addresses: Mapping[str, str], jwks_socket: Path, check_socket: Path | None, tls: GatewayTls
+) -> list[dict[str, Any]]:
     """One for each service, those of strangers, and those of sockets. `addresses` are host:port by service."""
-    services = [_cluster(service, addresses[service]) for service in SERVICES]
-    strangers = [_cluster(name, addresses["auth"], requests) for name, requests in STRANGERS.items()]
+    services = [_cluster(service, addresses[service], tls.upstream(service)) for service in SERVICES]
+    auth = addresses["auth"], tls.upstream("auth")
+    strangers = [_cluster(name, *auth, requests) for name, requests in STRANGERS.items()]
     sockets = [_socket("jwks", jwks_socket)] + ([_socket(CHECK, check_socket)] if check_socket else [])
     return [*services, *strangers, *sockets]
 
@@ -47,13 +51,14 @@ def _endpoint(name: str, address: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "load_assignment": {"cluster_name": name, "endpoints": endpoints}}
 
 
-def _cluster(name: str, address: str, max_requests: int = 4096) -> dict[str, Any]:
+def _cluster(name: str, address: str, tls: dict[str, Any] | None, max_requests: int = 4096) -> dict[str, Any]:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     return {
         **_endpoint(name, {"socket_address": {"address": host, "port_value": int(port)}}),
         "type": "STATIC" if _is_ip(host) else "STRICT_DNS",
         "connect_timeout": "1s",
+        **({"transport_socket": tls} if tls else {}),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",

@@ -18,6 +18,8 @@ class Report:
     seconds: float
     admin_key_file: Path | None
     shown_key: str | None = field(default=None, repr=False)
+    # What a caller has to be told to trust.
+    ca_file: Path | None = None
 
 
 class Console:
@@ -48,8 +50,10 @@ class Console:
             self._row("admin key", "its file is gone; no new one is made. The keys you have work.")
         self._row("data, logs", f"{report.data_dir}, {report.data_dir / 'logs'}")
         source = shlex.quote(str(file)) if file else "KEYFILE"
-        self._row("curl", f'curl -H "X-API-Key: $(cat {source})" {report.url}/api/v1/caller')
-        self._row("strongroom", f'export STRONGROOM_URL={report.url} STRONGROOM_API_KEY="$(cat {source})"')
+        ca = shlex.quote(str(report.ca_file)) if report.ca_file else ""
+        curl, variable = (f"curl --cacert {ca}", f" STRONGROOM_CA_FILE={ca}") if ca else ("curl", "")
+        self._row("curl", f'{curl} -H "X-API-Key: $(cat {source})" {report.url}/api/v1/caller')
+        self._row("strongroom", f'export STRONGROOM_URL={report.url}{variable} STRONGROOM_API_KEY="$(cat {source})"')
         self._row("stop", "Ctrl-C")
 
     def _row(self, label: str, value: str, style: str = "") -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from strongroom.local.contract import SERVICES
 from strongroom.local.credentials import BOOTSTRAP_KEY, BOOTSTRAP_KEY_FILE, ROOT_KEY_FILE, Credentials
 from strongroom.local.layout import Layout
+from strongroom.local.pki import DIRECTORY
 from strongroom.local.state import State
 
 # Where auth answers the gateway; no longer than `admin.sock`.
@@ -25,6 +26,8 @@ _OWNERS = {
     "STRONGROOM_KMS": "secrets",
     "STRONGROOM_PROVIDERS": "secrets",
     "STRONGROOM_STORES": "models",
+    "STRONGROOM_TLS_CERT": "",  # the gateway's
+    "STRONGROOM_TLS_KEY": "",
     "API_KEYS": "auth",
     "API_KEYS_FILE": "auth",
     "AUTH_TOKEN": "auth",
@@ -46,6 +49,7 @@ def service_environment(
     layout: Layout,
     credentials: Credentials,
     state: State,
+    pki: Path | None = None,
 ) -> dict[str, str]:
     """The variables of one service; what the user set and does not concern where parts are stays."""
     values = {name: value for name, value in outer.items() if _owner(name) in (service, None)}
@@ -66,6 +70,8 @@ def service_environment(
         values[BOOTSTRAP_KEY_FILE] = str(credentials.admin_key_file)
     if service == "secrets":
         values[ROOT_KEY_FILE] = str(credentials.root_key_file)
+    if pki:
+        values[DIRECTORY] = str(pki)
     if _PACKAGES.name not in ("site-packages", "dist-packages"):
         # `python -P` leaves out the current folder, where a user's `types.py` or `secrets.py` may lie.
         values["PYTHONPATH"] = ":".join(filter(None, (str(_PACKAGES), outer.get("PYTHONPATH"))))

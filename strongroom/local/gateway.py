@@ -9,17 +9,20 @@ from string import Template
 from typing import Any
 
 from strongroom.local.authorization import authorization
+from strongroom.local.cleartext import inspectors, refusal
 from strongroom.local.clusters import CONNECTION_WINDOW, STREAM_WINDOW, clusters
 from strongroom.local.contract import SERVICES, Contract, transcoder
 from strongroom.local.limits import limiter
 from strongroom.local.policy import Policy
 from strongroom.local.routes import PUBLIC_BYTES, routes
+from strongroom.local.tls import GatewayTls
 
 # In an installed wheel they stand in the package, in a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parents[1]
 FILES = next(path for path in (_PACKAGE / "gateway", _PACKAGE.parent / "gateway") if path.is_dir())
 DESCRIPTOR_SET = FILES / "strongroom.binpb"
 
+_ENTRIES = ("main", "cleartext")
 # Bytes of a JSON request or answer, and of one message of a stream. Files have no limit.
 MAX_MESSAGE = 16 << 20
 # Seconds over which Envoy spreads the closing of connections while it drains.
@@ -39,6 +42,7 @@ class GatewaySettings:
     admin_socket: Path
     jwks_socket: Path
     policy: Policy
+    tls: GatewayTls
     # Where auth answers the gateway on this machine.
     check_socket: Path | None = None
 
@@ -50,15 +54,21 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "port": settings.port,
         "admin_socket": str(settings.admin_socket),
         "jwks_socket": str(settings.jwks_socket),
+        "listener_tls": settings.tls.listener(),
+        "inspectors": inspectors() if settings.tls.at_edge else [],
+        "encrypted": {"transport_protocol": "tls"} if settings.tls.at_edge else None,
+        "in_the_clear": refusal(_lua("cleartext")) if settings.tls.at_edge else None,
+        "idle": f"{settings.policy.idle_seconds}s",
+        "hsts": settings.policy.hsts,
         "max_message": MAX_MESSAGE,
         "max_public": PUBLIC_BYTES,
         "stream_window": STREAM_WINDOW,
         "connection_window": CONNECTION_WINDOW,
-        "lua": _lua(),
+        "lua": _lua("main"),
         "routes": routes(contract, settings.policy.rate),
         "limiter": limiter(settings.policy.rate),
         "authorization": authorization(settings.check_socket),
-        "clusters": clusters(settings.addresses, settings.jwks_socket, settings.check_socket),
+        "clusters": clusters(settings.addresses, settings.jwks_socket, settings.check_socket, settings.tls),
         "origins": settings.policy.origins,
         "hosts": settings.policy.hosts(settings.host),
         "open": settings.policy.open,
@@ -74,10 +84,11 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
     return template.substitute({name: json.dumps(value) for name, value in values.items()})
 
 
-def _lua() -> str:
+def _lua(name: str) -> str:
     """The files of `gateway/lua` as one: Envoy loads one, in which `require` finds the others."""
     files = {path.stem: path.read_text() for path in sorted((FILES / "lua").glob("*.lua"))}
-    main = files.pop("main")
+    main = files[name]
+    files = {stem: text for stem, text in files.items() if stem not in _ENTRIES}
     return "".join(f'package.preload["{name}"] = function()\n{text}end\n' for name, text in files.items()) + main
 
 

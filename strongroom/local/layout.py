@@ -61,6 +61,16 @@ class Layout:
         return self.run / "envoy.yaml"
 
     @property
+    def pki(self) -> Path:
+        """Certificates, if `strongroom pki init` has made any."""
+        return self.root / "pki"
+
+    @property
+    def tls(self) -> Path:
+        """Certificates as the gateway reads them."""
+        return self.run / "tls"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

@@ -19,6 +19,10 @@ SIGNING_KEY_DELAY = "STRONGROOM_SIGNING_KEY_DELAY_SECONDS"
 _ISSUER = "strongroom"
 _DELAY_SECONDS = 90
 
+HSTS = "STRONGROOM_HSTS_SECONDS"
+IDLE = "STRONGROOM_IDLE_SECONDS"
+_DAY = 86_400
+_YEAR = 365 * _DAY
 AUTH_MODE = "STRONGROOM_AUTH_MODE"
 
 # Scheme, host and port, as browsers write them (RFC 6454, section 6.2): in lower case, without a slash at the end.
@@ -37,6 +41,10 @@ class Policy:
     issuer: str = _ISSUER
     key_set_seconds: int = 60
     open: bool = False
+    # Seconds for which browsers shall know this host by https alone; 0 for no word about it.
+    hsts: int = _YEAR
+    # Seconds for which nothing may move in a request or its answer.
+    idle_seconds: int = 600
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Policy":
@@ -47,7 +55,14 @@ class Policy:
             raise StartError(f"{RATE_LIMIT}: {error}") from None
         origins = _origins(environment.get(ALLOWED_ORIGINS) or environment.get(_ALIAS, ""))
         issuer = environment.get(PUBLIC_URL) or _ISSUER
-        return cls(origins, rate, issuer, _key_set_seconds(environment), environment.get(AUTH_MODE) == "open")
+        return cls(
+            origins,
+            rate,
+            issuer,
+            _key_set_seconds(environment),
+            environment.get(AUTH_MODE) == "open",
+            **_numbers(environment),
+        )
 
     def hosts(self, listen: str) -> list[str]:
         """The names under which the gateway answers pages of its own; `listen` is where it listens."""
@@ -62,6 +77,15 @@ def _key_set_seconds(environment: Mapping[str, str]) -> int:
     if not delay.isdecimal() or int(delay) < 5:
         raise StartError(f"{SIGNING_KEY_DELAY} is a number of seconds, 5 or more.")
     return min(60, int(delay) * 2 // 3)
+
+
+def _numbers(environment: Mapping[str, str]) -> dict[str, int]:
+    hsts, idle = environment.get(HSTS) or str(_YEAR), environment.get(IDLE) or "600"
+    if not hsts.isdecimal() or int(hsts) > 2 * _YEAR:
+        raise StartError(f"{HSTS} is a number of seconds, at most two years; 0 for none.")
+    if not idle.isdecimal() or not 1 <= int(idle) <= _DAY:
+        raise StartError(f"{IDLE} is a number of seconds, from 1 to a day.")
+    return {"hsts": int(hsts), "idle_seconds": int(idle)}
 
 
 def _origins(text: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from strongroom.local.console import Console
 from strongroom.local.errors import StartError
 from strongroom.local.gateway import DRAIN_SECONDS
 from strongroom.local.process import Part
-from strongroom.local.questions import health
+from strongroom.local.questions import Edge, health
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Blocked, and taken one by one with sigtimedwait(2): nothing here is ever interrupted half-way.
@@ -49,19 +49,20 @@ class Supervisor:
 
     Args:
         stages: the parts, in the order in which they stop; those of one stage stop together.
-        host, port: where the gateway listens.
+        edge: where the gateway listens now.
         admin: the gateway's administration.
         started: told of each process that starts.
+        each_second: called so often, once everything was ready.
         ready: told once `/health` answers 200 for the first time.
     """
 
     stages: Sequence[Sequence[Part]]
-    host: str
-    port: int
+    edge: Callable[[], Edge]
     admin: Admin
     console: Console
     started: Callable[[Part], None]
     ready: Callable[[], None]
+    each_second: Callable[[], None]
     _backoffs: dict[str, Backoff] = field(default_factory=dict)
     _due: dict[str, float] = field(default_factory=dict)
     _impatient: bool = False
@@ -97,7 +98,7 @@ class Supervisor:
         """False if the user gave up."""
         complain_at = time.monotonic() + _PATIENCE_SECONDS
         while True:
-            status, detail = health(self.host, self.port)
+            status, detail = health(self.edge())
             if status == http.client.OK:
                 self.ready()
                 return True
@@ -111,6 +112,7 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._take_signal(_WATCH_SECONDS):
             self._mend()
+            self.each_second()
 
     def _take_signal(self, seconds: float) -> bool:
         """Waits for a signal, or until the next part is due. True if it is time to end."""

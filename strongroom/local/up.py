@@ -17,9 +17,10 @@ from strongroom.local.layout import Layout, write_private
 from strongroom.local.policy import PUBLIC_URL, Policy
 from strongroom.local.ports import check_free, free_ports
 from strongroom.local.process import Part
-from strongroom.local.questions import is_refused
+from strongroom.local.questions import Edge, is_refused
 from strongroom.local.state import State, end_leftovers, remove_sockets
 from strongroom.local.supervisor import Supervisor
+from strongroom.local.tls import CERTIFICATE, KEY, GatewayTls, Sources, Upkeep, pki_of
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,18 @@ class Options:
     data_dir: Path = Path(".strongroom")
     host: str = "127.0.0.1"
     port: int = 8080
+    # The certificate that callers are shown and its key, instead of those of `strongroom pki`.
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
 
 
 def up(options: Options, environment: Mapping[str, str], console: Console) -> None:
     """Runs Strongroom until SIGINT, SIGTERM or SIGHUP. Raises StartError with a sentence for the user."""
     began = time.monotonic()
     os.umask(0o077)
+    environment = {**environment, **_chosen(options)}
     Policy.read(environment)  # before anything is made
+    Sources.read(environment, None)
     layout = Layout(options.data_dir.absolute())
     layout.create()
     with layout.locked():
@@ -43,23 +49,41 @@ def up(options: Options, environment: Mapping[str, str], console: Console) -> No
         port = options.port or free_ports(1)[0]
         check_free(options.host, port)
         credentials = provide(layout, environment)
-        state = _new_state(layout, options.host, port)
+        tls = _tls(layout, environment)
+        state = _new_state(layout, Edge(options.host, port), tls)
         # Where callers reach it, unless somebody knows better: tokens name it as their issuer.
         environment = {**environment, PUBLIC_URL: environment.get(PUBLIC_URL) or state.url}
         try:
-            settings = _gateway_settings(options.host, state, Policy.read(environment))
+            settings = _gateway_settings(options.host, state, Policy.read(environment), tls)
             _supervisor(layout, settings, state, credentials, environment, console, began).run()
         finally:
             remove_sockets(layout, Path(state.sockets))
             layout.state.unlink(missing_ok=True)
 
 
-def _new_state(layout: Layout, host: str, port: int) -> State:
+def _chosen(options: Options) -> dict[str, str]:
+    given = {CERTIFICATE: options.tls_cert, KEY: options.tls_key}
+    return {name: str(path) for name, path in given.items() if path is not None}
+
+
+def _tls(layout: Layout, environment: Mapping[str, str]) -> GatewayTls:
+    pki = pki_of(environment, layout.pki)
+    if pki:
+        pki.renew()
+    tls = GatewayTls(Sources.read(environment, pki), layout.tls)
+    tls.start()
+    return tls
+
+
+def _new_state(layout: Layout, edge: Edge, tls: GatewayTls) -> State:
     chosen = free_ports(2 * len(SERVICES))
-    ports = dict(zip(SERVICES, chosen, strict=False)) | {"gateway": port}
+    ports = dict(zip(SERVICES, chosen, strict=False)) | {"gateway": edge.port}
     metrics = dict(zip(SERVICES, chosen[len(SERVICES) :], strict=True))
+    host = edge.host
+    if tls.at_edge and host not in tls.names and tls.names:
+        host = tls.names[0]  # under another it is not believed
     name = f"[{host}]" if ":" in host else host
-    state = State(f"http://{name}:{port}", str(layout.sockets()), ports, metrics)
+    state = State(f"{'https' if tls.at_edge else 'http'}://{name}:{edge.port}", str(layout.sockets()), ports, metrics)
     state.save(layout)
     return state
 
@@ -77,41 +101,46 @@ def _supervisor(
         state.record(part.name, part.pid)
         state.save(layout)
 
+    tls = settings.tls
+
+    def edge() -> Edge:
+        return Edge(settings.host, settings.port, tls.shown() if tls.at_edge else None)
+
     def ready() -> None:
         seconds = time.monotonic() - began
         file = credentials.admin_key_file
-        console.ready(Report(state.url, layout.root, seconds, file, credentials.shown_key))
-        if _is_dead(file, settings):
+        console.ready(Report(state.url, layout.root, seconds, file, credentials.shown_key, tls.ca_file))
+        if _is_dead(file, edge()):
             way_out = f"For another, start with {BOOTSTRAP_KEY}=<a new one>."
             console.trouble(f"The key in {file} is refused: it was revoked or rotated. {way_out}")
 
     write_private(layout.envoy_config, gateway.render(settings, Contract.load(gateway.DESCRIPTOR_SET)))
-    edge = Part("gateway", gateway.command(layout.envoy_config), gateway_environment(environment), layout.open_log)
+    envoy = Part("gateway", gateway.command(layout.envoy_config), gateway_environment(environment), layout.open_log)
     services = {
         name: Part(
             name,
             service_command(name),
-            service_environment(name, environment, layout, credentials, state),
+            service_environment(name, environment, layout, credentials, state, tls.pki_dir),
             layout.open_log,
         )
         for name in SERVICES
     }
     # Nobody is cut off from what it needs: callers stop before those they call, and auth last, to which all report what
     # was used in their last second.
-    stages = [[edge], [services["models"]], [services["secrets"]], [services["auth"]]]
+    stages = [[envoy], [services["models"]], [services["secrets"]], [services["auth"]]]
     admin = Admin(settings.admin_socket)
-    return Supervisor(stages, settings.host, settings.port, admin, console, started, ready)
+    return Supervisor(stages, edge, admin, console, started, ready, Upkeep(tls, console.trouble))
 
 
-def _is_dead(key_file: Path | None, settings: gateway.GatewaySettings) -> bool:
+def _is_dead(key_file: Path | None, edge: Edge) -> bool:
     """Whether the key was revoked or rotated. No restart brings it back, or revoking it would mean nothing."""
     with suppress(OSError, ValueError):
-        return key_file is not None and is_refused(settings.host, settings.port, key_file.read_text().strip())
+        return key_file is not None and is_refused(edge, key_file.read_text().strip())
     return False
 
 
-def _gateway_settings(host: str, state: State, policy: Policy) -> gateway.GatewaySettings:
+def _gateway_settings(host: str, state: State, policy: Policy, tls: GatewayTls) -> gateway.GatewaySettings:
     sockets = Path(state.sockets)
     addresses = {name: f"127.0.0.1:{state.ports[name]}" for name in SERVICES}
     ours = sockets / "admin.sock", sockets / "jwks.sock"
-    return gateway.GatewaySettings(host, state.ports["gateway"], addresses, *ours, policy, sockets / CHECK_SOCKET)
+    return gateway.GatewaySettings(host, state.ports["gateway"], addresses, *ours, policy, tls, sockets / CHECK_SOCKET)
