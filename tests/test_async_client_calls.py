@@ -75,8 +75,9 @@ def _something(name: str, kind: Any, folder: Path) -> Any:
         return folder / "destination"
     if isinstance(kind, type) and issubclass(kind, Message):
         return kind()
-    origin = str(kind)
-    return 1 if kind is int else {"a": 1.0} if "Mapping" in origin else [] if "Iterable" in origin else "x"
+    if "Mapping" in str(kind):
+        return {"a": 1.0 if "float" in str(kind) else "x"}
+    return 1 if kind is int else [] if "Iterable" in str(kind) else "x"
 
 
 def outcome(error: StrongroomError | None, value: object) -> Outcome:
