@@ -118,8 +118,8 @@ def _strip(file: descriptor_pb2.FileDescriptorProto) -> None:
 
 def _strip_message(message: descriptor_pb2.DescriptorProto) -> None:
     for one in (message, *message.field):
-        # `deprecated`, `map_entry` and the like say something to a caller, what extends them does not: an extension where
-        # somebody has imported it, unknown where nobody has.
+        # `deprecated`, `map_entry` and the like say something to a caller, what extends them does not. That is known as
+        # an extension where somebody has imported it, and unknown where nobody has.
         for option, _ in one.options.ListFields():
             if option.is_extension:
                 one.options.ClearExtension(option)
