@@ -117,18 +117,17 @@ def _strip(file: descriptor_pb2.FileDescriptorProto) -> None:
 
 
 def _strip_message(message: descriptor_pb2.DescriptorProto) -> None:
-    for field in (*message.field, *message.extension):
-        # `deprecated`, `packed` and the like say something to a caller, extensions do not.
-        for option, _ in field.options.ListFields():
+    for one in (message, *message.field):
+        # `deprecated`, `map_entry` and the like say something to a caller, what extends them does not. That is known as
+        # an extension where somebody has imported it, and unknown where nobody has.
+        for option, _ in one.options.ListFields():
             if option.is_extension:
-                field.options.ClearExtension(option)
-        if not field.options.ListFields():
-            field.ClearField("options")
-    for option, _ in message.options.ListFields():
-        if option.is_extension:
-            message.options.ClearExtension(option)
-    for one in message.oneof_decl:
-        one.ClearField("options")
+                one.options.ClearExtension(option)
+        one.options.DiscardUnknownFields()
+        if not one.options.ListFields():
+            one.ClearField("options")
+    for choice in message.oneof_decl:
+        choice.ClearField("options")
     for nested in message.nested_type:
         _strip_message(nested)
 

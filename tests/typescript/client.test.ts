@@ -72,6 +72,12 @@ test("a file goes up and comes back, whole and in part", async () => {
   assert.ok(content.subarray(4_999_990, 4_999_995).equals(part));
   await assert.rejects(admin.putFile(place, content), AlreadyExists);
   await assert.rejects(bytes(admin.getFile({ ...place, path: "none.bin" })), NotFound);
+  async function* pieces() {
+    yield content.subarray(0, 10);
+    yield content.subarray(10, 30);
+  }
+  await admin.putFile({ ...place, version: "v2" }, pieces());
+  assert.ok(content.subarray(0, 30).equals(await bytes(admin.getFile({ ...place, version: "latest" }))));
 });
 
 test("a protected file needs its code, which no error repeats", async () => {

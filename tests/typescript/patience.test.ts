@@ -101,6 +101,8 @@ test("after five calls that reached nobody the next is not made", async () => {
   await assert.rejects(client.tokens.getCaller({}), (error: unknown) => {
     return error instanceof CircuitOpen && error.reason === "CIRCUIT_OPEN" && error.retryAfter! <= 10;
   });
+  const stream = client.getFile({ model: "m", version: "v1", path: "p" });
+  await assert.rejects(stream.next(), CircuitOpen);
 });
 
 test("every call has a deadline, and can be broken off", () =>
@@ -109,5 +111,7 @@ test("every call has a deadline, and can be broken off", () =>
       return error instanceof Unavailable && error.code === "DEADLINE_EXCEEDED";
     });
     refusals.push(limited(30));
-    await assert.rejects(client.keys.getApiKey({ id: "1" }, { signal: AbortSignal.abort() }), Unavailable);
+    await assert.rejects(client.keys.getApiKey({ id: "1" }, { signal: AbortSignal.abort() }), (error: unknown) => {
+      return error instanceof Unavailable && error.code === "CANCELLED";
+    });
   }));

@@ -35,18 +35,30 @@ export class Breaker {
     }
   }
 
+  /** Throws CircuitOpen while the circuit is open, for calls whose beginning tells nothing of the server: streams. */
+  check(): void {
+    const left = this.#openUntil === undefined ? 0 : this.#openUntil - this.#now();
+    if (left > 0) {
+      throw this.#refusal(left);
+    }
+  }
+
   #admit(): boolean {
     if (this.#openUntil === undefined) {
       return false;
     }
     const left = this.#openUntil - this.#now();
     if (left > 0 || this.#probing) {
-      const retryAfter = Math.max(1, Math.ceil(left));
-      const message = `${this.#failures} calls in a row did not reach Strongroom. The next is made in ${retryAfter} s.`;
-      throw new CircuitOpen(message, { code: "UNAVAILABLE", reason: "CIRCUIT_OPEN", retryAfter });
+      throw this.#refusal(left);
     }
     this.#probing = true;
     return true;
+  }
+
+  #refusal(left: number): CircuitOpen {
+    const retryAfter = Math.max(1, Math.ceil(left));
+    const message = `${this.#failures} calls in a row did not reach Strongroom. The next is made in ${retryAfter} s.`;
+    return new CircuitOpen(message, { code: "UNAVAILABLE", reason: "CIRCUIT_OPEN", retryAfter });
   }
 
   #told(probe: boolean, connected: boolean): void {
@@ -62,6 +74,6 @@ export class Breaker {
 
 function foundNobody(error: unknown): boolean {
   // What the caller itself broke off says nothing of the server.
-  const own = error instanceof StrongroomError && error.code === "CANCELED";
+  const own = error instanceof StrongroomError && error.code === "CANCELLED";
   return error instanceof Unavailable && !own && ["", "CONNECTION_BROKEN"].includes(error.reason);
 }

@@ -81,7 +81,7 @@ const BY_CODE: Partial<Record<Code, typeof StrongroomError>> = {
 export function typed(error: unknown): StrongroomError {
   const failed = ConnectError.from(error);
   const [info] = failed.findDetails(ErrorInfoSchema);
-  const code = Code[failed.code].replace(/(?<=[a-z])(?=[A-Z])/g, "_").toUpperCase();
+  const code = failed.code === Code.Canceled ? "CANCELLED" : snake(Code[failed.code]);
   if (info === undefined && (failed.code === Code.Internal || failed.code === Code.Unknown)) {
     // Strongroom gives a reason with these. Without one they tell of a stream that broke as its server died.
     const message = `The connection broke (${failed.rawMessage || code}). Run it again.`;
@@ -94,6 +94,11 @@ export function typed(error: unknown): StrongroomError {
     metadata: { ...info?.metadata },
     retryAfter: retryAfter(failed),
   });
+}
+
+/** `NOT_FOUND` for `NotFound`: the names of https://grpc.io/docs/guides/status-codes/. */
+function snake(name: string): string {
+  return name.replace(/(?<=[a-z])(?=[A-Z])/g, "_").toUpperCase();
 }
 
 function retryAfter(failed: ConnectError): number | undefined {

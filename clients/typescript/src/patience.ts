@@ -37,8 +37,9 @@ export function patient(transport: Transport, breaker: Breaker, wait: Wait = wai
       return (await breaker.guard(() => repeated(method, call, wait, signal))) as UnaryResponse;
     },
     async stream(method, signal, timeoutMs, header, input, contextValues): Promise<StreamResponse> {
-      const call = () => transport.stream(method, signal, timeoutMs ?? LONG_DEADLINE, header, input, contextValues);
-      const answer = await breaker.guard(() => call().catch(raise));
+      breaker.check();
+      const deadline = timeoutMs ?? LONG_DEADLINE;
+      const answer = await transport.stream(method, signal, deadline, header, input, contextValues).catch(raise);
       return { ...answer, message: read(answer.message) } as StreamResponse;
     },
   } as Transport;
