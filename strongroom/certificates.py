@@ -63,10 +63,7 @@ class Pair:
 def read_pair(certificate: Path, key: Path | None = None, now: datetime | None = None) -> Pair:
     """Reads a certificate and its key, from one file or two. Raises CertificateError, also for one that has expired."""
     key_file = key or certificate
-    try:
-        chain = x509.load_pem_x509_certificates(_read(certificate))
-    except ValueError:
-        raise CertificateError(f"{certificate} holds no certificate in PEM.") from None
+    chain = read_certificates(certificate)
     private = _private_key(key_file)
     leaf = chain[0]
     if _public(leaf.public_key()) != _public(private.public_key()):
@@ -79,10 +76,11 @@ def read_pair(certificate: Path, key: Path | None = None, now: datetime | None =
     return Pair(pem, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), leaf)
 
 
-def read_authorities(file: Path) -> list[x509.Certificate]:
-    """The certificates of the authorities that a file names. Raises CertificateError."""
+def read_certificates(file: Path) -> list[x509.Certificate]:
+    """The certificates in a file, in its order; one at least. Raises CertificateError."""
+    content = _read(file)
     try:
-        return x509.load_pem_x509_certificates(_read(file))
+        return x509.load_pem_x509_certificates(content)
     except ValueError:
         raise CertificateError(f"{file} holds no certificate in PEM.") from None
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from services.shared.certificates import Certificates
-from strongroom.certificates import CertificateError, read_authorities, read_pair
+from strongroom.certificates import CertificateError, read_certificates, read_pair
 from strongroom.local.errors import StartError
 from strongroom.local.pki import Pki
 from strongroom.local.tls import GatewayTls, Sources, Upkeep, pki_of
@@ -89,7 +89,7 @@ def _private(file: Path, content: bytes) -> Path:
 
 def test_an_expired_certificate_is_refused(files: tuple[Path, Path]) -> None:
     with pytest.raises(CertificateError, match="has expired"):
-        read_pair(*files, now=datetime.now(UTC) + timedelta(days=40_000))
+        read_pair(*files, now=datetime.now(UTC) + timedelta(days=400_000))
 
 
 def served(folder: Path) -> str:
@@ -178,7 +178,7 @@ def test_a_service_keeps_what_it_has_while_files_are_wrong(tmp_path: Path) -> No
     pki._trust([pki._load().certificate])
     after = certificates.current()
     assert after is not before
-    assert read_authorities(pki.authorities)
+    assert read_certificates(pki.authorities)
     assert "PRIVATE" not in repr(after)
 
 

@@ -24,7 +24,7 @@ from services.shared.channels import IDENTITY_HEADER, service_channel
 from services.shared.service import Server, Service
 from services.shared.settings import ServiceSettings
 from services.shared.tokens import ServiceIdentity, TokenVerifier, load_service_keys
-from strongroom.certificates import as_pem, read_authorities, read_pair
+from strongroom.certificates import as_pem, read_certificates, read_pair
 from strongroom.local.authority import Authority
 from strongroom.local.pki import Pki
 from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc
@@ -64,7 +64,11 @@ class Running:
     def create(self, part: str = "models", certificate: str = "", audience: str = NAME) -> str:
         """Who a part is to the service."""
         with service_channel(self.address, audience, self.identity(part, certificate)) as channel:
-            return str(keys_pb2_grpc.KeyServiceStub(channel).CreateKek(keys_pb2.CreateKekRequest(), timeout=10).kek_id)
+            return str(
+                keys_pb2_grpc.KeyServiceStub(channel)
+                .CreateKek(keys_pb2.CreateKekRequest(kek_id="kek"), timeout=10)
+                .kek_id
+            )
 
     def shown(self) -> bytes:
         """The certificate that a new connection gets to see (DER)."""
@@ -184,7 +188,7 @@ def test_only_the_gateway_asks_about_credentials(running: Running) -> None:
 def test_the_certificate_opens_nothing_without_a_token(running: Running) -> None:
     with _channel(running, running.pki.of("models")) as channel:
         create = keys_pb2_grpc.KeyServiceStub(channel).CreateKek
-        request = keys_pb2.CreateKekRequest()
+        request = keys_pb2.CreateKekRequest(kek_id="kek")
         assert refused(lambda: create(request, timeout=5))[0] is grpc.StatusCode.UNAUTHENTICATED
         forged = [(IDENTITY_HEADER, make_token_maker().token(NAME, ADMINISTRATOR))]
         assert refused(lambda: create(request, timeout=5, metadata=forged))[0] is grpc.StatusCode.UNAUTHENTICATED
@@ -193,7 +197,7 @@ def test_the_certificate_opens_nothing_without_a_token(running: Running) -> None
 def _channel(running: Running, certificate: Path) -> grpc.Channel:
     """What whoever has this certificate sees of the service, with all the trust it needs."""
     pair = read_pair(certificate)
-    material = Material(pair.chain, pair.key, as_pem(read_authorities(running.pki.authorities)))
+    material = Material(pair.chain, pair.key, as_pem(read_certificates(running.pki.authorities)))
     return secure_channel(running.address, NAME, material, [])
 
 
@@ -214,7 +218,7 @@ def test_rotation_under_traffic_loses_no_call(running: Running, tmp_path: Path) 
                 if reconnecting:
                     channel.close()
                     channel = service_channel(running.address, NAME, identity)
-                keys_pb2_grpc.KeyServiceStub(channel).CreateKek(keys_pb2.CreateKekRequest(), timeout=10)
+                keys_pb2_grpc.KeyServiceStub(channel).CreateKek(keys_pb2.CreateKekRequest(kek_id="kek"), timeout=10)
                 calls[0] += 1
         except grpc.RpcError as error:
             failures.append(f"{error.code()} {error.details()}")

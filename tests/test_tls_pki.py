@@ -11,7 +11,7 @@ from cryptography.x509 import DNSName
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from typer.testing import CliRunner
 
-from strongroom.certificates import PARTS, name_of, part_named, read_authorities, read_pair
+from strongroom.certificates import PARTS, name_of, part_named, read_certificates, read_pair
 from strongroom.cli import app
 from strongroom.local.authority import EDGE, LEAF_LIFE, Authority, HostInvalid, host
 from strongroom.local.errors import StartError
@@ -45,7 +45,7 @@ def leaf(pki: Pki, holder: str) -> x509.Certificate:
 
 
 def believed(pki: Pki, certificate: x509.Certificate, name: str) -> bool:
-    verifier = PolicyBuilder().store(Store(read_authorities(pki.authorities))).build_server_verifier(DNSName(name))
+    verifier = PolicyBuilder().store(Store(read_certificates(pki.authorities))).build_server_verifier(DNSName(name))
     try:
         verifier.verify(certificate, [])
     except VerificationError:
@@ -118,11 +118,11 @@ def test_an_init_that_was_cut_off_can_be_repeated(pki: Pki, kept: list[str]) -> 
 
 def test_rotate_gives_all_new_keys_of_the_same_authority(pki: Pki) -> None:
     before = {holder: read_pair(pki.of(holder)) for holder in HOLDERS}
-    trusted = read_authorities(pki.authorities)
+    trusted = read_certificates(pki.authorities)
     pki.rotate()
     after = {holder: read_pair(pki.of(holder)) for holder in HOLDERS}
     assert all(before[holder].key != after[holder].key for holder in HOLDERS)
-    assert read_authorities(pki.authorities) == trusted
+    assert read_certificates(pki.authorities) == trusted
     assert believed(pki, after[EDGE].leaf, "strongroom.example.org"), "the hosts stay"
     with pytest.raises(StartError, match="--authority"):
         pki.rotate(["other.example.org"])
@@ -133,24 +133,24 @@ def test_a_new_authority_is_trusted_before_anybody_shows_its_certificates(tmp_pa
 
     def look(_: float) -> None:
         every = [leaf(pki, holder) for holder in PARTS]
-        trusted = read_authorities(pki.authorities)
+        trusted = read_certificates(pki.authorities)
         seen.append((len(trusted), all(certificate.issuer == trusted[0].subject for certificate in every)))
 
     pki = Pki(tmp_path / "pki", clock, pause=look)
     pki.init(HOSTS)
     pki.rotate_authority(["other.example.org"], distrust=True)
     assert seen == [(2, False), (2, True)], "both are trusted, first with old certificates and then with new ones"
-    assert len(read_authorities(pki.authorities)) == 1
+    assert len(read_certificates(pki.authorities)) == 1
     assert believed(pki, leaf(pki, EDGE), "other.example.org")
 
 
 def test_the_authority_before_is_trusted_until_its_last_certificate_has_ended(pki: Pki, clock: Clock) -> None:
     pki.rotate_authority()
     pki.rotate()
-    assert len(read_authorities(pki.authorities)) == 2
+    assert len(read_certificates(pki.authorities)) == 2
     clock.now += LEAF_LIFE + timedelta(hours=1)
     pki.rotate()
-    assert len(read_authorities(pki.authorities)) == 1
+    assert len(read_certificates(pki.authorities)) == 1
     assert not [one.note for one in pki.show() if one.note]
 
 

@@ -25,7 +25,7 @@ from strongroom.certificates import (
     as_pem,
     name_of,
     part_named,
-    read_authorities,
+    read_certificates,
     read_pair,
     versions,
 )
@@ -114,7 +114,7 @@ class Certificates:
         own, trusted = self._files
         pair = read_pair(own)
         _EXPIRES.set(pair.leaf.not_valid_after_utc.timestamp())
-        return Material(pair.chain, pair.key, as_pem(read_authorities(trusted)))
+        return Material(pair.chain, pair.key, as_pem(read_certificates(trusted)))
 
 
 def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:

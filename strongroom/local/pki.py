@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from strongroom import certificates
-from strongroom.certificates import PARTS, CertificateError, Pair, read_authorities, read_pair
+from strongroom.certificates import PARTS, CertificateError, Pair, read_certificates, read_pair
 from strongroom.local import authority
 from strongroom.local.authority import EDGE, LEAF_LIFE, Authority, private_pem
 from strongroom.local.errors import StartError
@@ -115,7 +115,7 @@ class Pki:
         with self._locked():
             names = _hosts(hosts) if hosts else self._edge_names()
             made = Authority.make(names, self._clock())
-            self._trust([made.certificate, *read_authorities(self.authorities)])
+            self._trust([made.certificate, *read_certificates(self.authorities)])
             self._pause(SPREAD_SECONDS)
             self._keep(made)
             self._issue(made, names)
@@ -142,7 +142,7 @@ class Pki:
         now = self._clock()
         found = [
             Shown("authority", (), one.not_valid_after_utc, _expired(one, now))
-            for one in read_authorities(self.authorities)
+            for one in read_certificates(self.authorities)
         ]
         for holder in HOLDERS:
             if not self.of(holder).exists():
@@ -158,7 +158,7 @@ class Pki:
     def _note(self, leaf: x509.Certificate) -> str:
         if expired := _expired(leaf, self._clock()):
             return expired
-        trusted = any(authority.issued(one, leaf) for one in read_authorities(self.authorities))
+        trusted = any(authority.issued(one, leaf) for one in read_certificates(self.authorities))
         return "" if trusted else "of an authority that is not trusted"
 
     def _due(self) -> list[str]:
@@ -184,7 +184,7 @@ class Pki:
         """The authorities before, while certificates of theirs may be good."""
         if self._clock() > own.certificate.not_valid_before_utc + LEAF_LIFE + authority.SKEW:
             return []
-        return [one for one in read_authorities(self.authorities) if one != own.certificate]
+        return [one for one in read_certificates(self.authorities) if one != own.certificate]
 
     def _issue(self, own: Authority, hosts: Sequence[str], holders: Sequence[str] = HOLDERS) -> None:
         for holder in holders:

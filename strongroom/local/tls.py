@@ -19,7 +19,7 @@ from strongroom.certificates import (
     Pair,
     as_pem,
     name_of,
-    read_authorities,
+    read_certificates,
     read_pair,
     versions,
 )
@@ -201,7 +201,7 @@ class GatewayTls:
         documents: dict[str, tuple[list[Path], Callable[[], dict[str, Any]]]] = {}
         if self._sources.pki:
             trusted, own = self._sources.pki.authorities, self._sources.pki.of(GATEWAY)
-            documents["ca"] = [trusted], lambda: _validation(as_pem(read_authorities(trusted)))
+            documents["ca"] = [trusted], lambda: _validation(as_pem(read_certificates(trusted)))
             documents[GATEWAY] = [own], lambda: _certificate(read_pair(own))
         if self._sources.edge:
             certificate, key = self._sources.edge
