@@ -12,7 +12,7 @@ WORKERS ?= 3
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python --build-constraints build-constraints.txt
 
-.PHONY: help up install develop test lint format proto lock bench fuzz faults clean
+.PHONY: help up install develop test lint format proto clients lock bench fuzz faults clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -43,6 +43,10 @@ format: develop ## rewrite code and protos in house style
 
 proto: develop ## regenerate stubs and descriptor set from protos/
 	$(BIN)/python protos/generate.py
+
+clients: proto ## regenerate the asynchronous and the TypeScript client
+	$(BIN)/python clients/make_async.py
+	$(BIN)/python clients/make_typescript.py
 
 lock: $(UV) ## resolve the dependencies anew
 	$(UV) pip compile $(LOCK_OPTIONS) --extra server pyproject.toml -o requirements.lock

@@ -7,13 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from strongroom.aio import AsyncClient
     from strongroom.client import Client
     from strongroom.cloud_providers import CloudProviderFactory
     from strongroom.secret_manager import SecretManager
 
-__all__ = ["Client", "CloudProviderFactory", "SecretManager"]
+__all__ = ["AsyncClient", "Client", "CloudProviderFactory", "SecretManager"]
 
-_MODULES = {"Client": "client", "CloudProviderFactory": "cloud_providers", "SecretManager": "secret_manager"}
+_MODULES = {
+    "AsyncClient": "aio",
+    "Client": "client",
+    "CloudProviderFactory": "cloud_providers",
+    "SecretManager": "secret_manager",
+}
 
 
 def __getattr__(name: str) -> Any:

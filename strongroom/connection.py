@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import grpc
 
 from strongroom import errors
-from strongroom.authorities import channel_credentials
+from strongroom.address import Address
 from strongroom.breaker import Breaker
+from strongroom.credential import Credential, Metadata, TokenSource, presented
 from strongroom.retries import Repeat, Retries
 from strongroom.route import Route
 
@@ -25,18 +25,7 @@ DEADLINE = 30.0
 # Seconds for a call that may read or write gigabytes on the server before it answers.
 LONG_DEADLINE = 3600.0
 
-Metadata = tuple[tuple[str, str], ...]
-
-# Characters of an access code.
-_MAX_CODE = 1024
-
-_OPTIONS = [
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.max_send_message_length", 64 << 20),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 3000),
-]
+_HEADER_NAMES = {"x-api-key": "X-API-Key", "authorization": "Authorization"}
 
 
 class Connection:
@@ -63,30 +52,29 @@ class Connection:
         direct: bool = True,
         ca_file: Path | str | None = None,
     ) -> None:
-        self.channel = _channel(url, ca_file)
+        self.address = Address.of(url, ca_file)
+        self.channel = self.address.channel()
         self.url = url.rstrip("/")
-        self.route = Route(self, _OPTIONS, direct=direct)
+        self.route = Route(self, direct=direct)
+        self._routes = [self.route]
+        self.credential = Credential(api_key, token)
+        self.presented: Metadata = ()
         self._retries = retries or Retries()
         self._breaker = breaker or Breaker()
         self._direct = direct
-        self.presented: Metadata = ()
-        self._token_source: Callable[[], str] | None = None
-        self._fixed: Metadata = ()
-        if api_key:
-            self._fixed = (("x-api-key", header_value(api_key, "API key")),)
-        elif token:
-            self._fixed = (("authorization", f"Bearer {header_value(token, 'token')}"),)
 
-    def act_as(self, token_source: Callable[[], str] | None) -> None:
-        """From now on calls carry the token that this returns at the time; None for the credential of the beginning."""
-        self._token_source = token_source
+    def act_as(self, source: TokenSource | None) -> None:
+        """From now on calls carry the tokens of this; None for the credential of the beginning."""
+        self.credential.act_as(source)
 
     @property
     def metadata(self) -> Metadata:
         """The credential, as a call carries it. Raises Unauthenticated if a session has ended."""
-        source = self._token_source
-        credential = (("authorization", f"Bearer {source()}"),) if source is not None else self._fixed
-        return (*credential, *self.presented)
+        return (*self.credential.metadata(), *self.presented)
+
+    def headers(self) -> dict[str, str]:
+        """The credential as HTTP headers. Raises Unauthenticated if a session has ended."""
+        return http_headers(self.credential.metadata())
 
     @contextmanager
     def presenting(self, access_code: str | None) -> "Iterator[Connection]":
@@ -94,14 +82,23 @@ class Connection:
         if access_code is None:
             yield self
             return
-        check_access_code(access_code)
         other = copy.copy(self)
-        other.presented = (("x-access-code", access_code),)
-        other.route = Route(other, _OPTIONS, direct=self._direct)
+        other.presented = presented(access_code)
+        other.route = Route(other, direct=self._direct)
+        self._routes.append(other.route)
         try:
             yield other
         finally:
+            self._routes.remove(other.route)
             other.route.close()
+
+    def apart(self) -> "Connection":
+        """The same caller with channels of its own, which can be closed while others go on."""
+        other = copy.copy(self)
+        other.channel = self.address.channel()
+        other.route = Route(other, direct=self._direct)
+        other._routes = [other.route]
+        return other
 
     def call(
         self,
@@ -169,47 +166,11 @@ class Connection:
             call.cancel()
 
     def close(self) -> None:
-        self.route.close()
+        for route in [*self._routes]:
+            route.close()
         self.channel.close()
 
 
-def _channel(url: str, ca_file: Path | str | None) -> grpc.Channel:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        # Neither a host nor a port can be made out.
-        parts, port = urlsplit(""), 0
-    if "@" in url:
-        # Not repeated: in front of the @ a password may stand.
-        message = "The address holds a user or a password. Give the key apart."
-        raise errors.InvalidArgument(message, reason="URL_INVALID")
-    host = parts.hostname or ""
-    beyond = parts.path.strip("/") or parts.query or parts.fragment
-    if parts.scheme not in ("http", "https") or not host or not port or beyond:
-        raise errors.InvalidArgument(
-            f"{url!r} is no address of a Strongroom. It looks like http://127.0.0.1:8080.", reason="URL_INVALID"
-        )
-    host = f"[{host}]" if ":" in host else host
-    if parts.scheme == "https":
-        return grpc.secure_channel(f"{host}:{port}", channel_credentials(ca_file), _OPTIONS)
-    return grpc.insecure_channel(f"{host}:{port}", _OPTIONS)
-
-
-def check_access_code(code: str) -> None:
-    """Raises InvalidArgument, which does not repeat it, for a code that no header can carry."""
-    if not (code.isascii() and code.isprintable() and code == code.strip() and 0 < len(code) <= _MAX_CODE):
-        message = (
-            f"An access code travels in a header: choose one of 1 to {_MAX_CODE} printable ASCII characters, without a "
-            "space at its ends."
-        )
-        raise errors.InvalidArgument(message, reason="ACCESS_CODE_INVALID")
-
-
-def header_value(value: str, what: str) -> str:
-    """The value as a header carries it. Raises Unauthenticated, which does not repeat it."""
-    stripped = value.strip()
-    if not (stripped.isascii() and stripped.isprintable()):
-        message = f"The {what} has characters that no {what} has. Copy it again."
-        raise errors.Unauthenticated(message, reason="CREDENTIAL_INVALID")
-    return stripped
+def http_headers(metadata: Metadata) -> dict[str, str]:
+    """A credential as HTTP headers are written."""
+    return {_HEADER_NAMES[name]: value for name, value in metadata}

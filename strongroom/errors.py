@@ -125,7 +125,7 @@ _NOT_BELIEVED = (
 
 def from_rpc(error: grpc.RpcError) -> StrongroomError:
     """The typed error of a failed call, with the reason and metadata of its ErrorInfo if it has one."""
-    assert isinstance(error, grpc.Call)
+    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
     code, said = error.code(), error.details() or ""
     info, retry = _details(error)
     if not info.reason and code is grpc.StatusCode.UNAVAILABLE and any(sign in said for sign in _UNPROVEN):
@@ -137,11 +137,11 @@ def from_rpc(error: grpc.RpcError) -> StrongroomError:
     return kind(said or code.name, code=code.name, reason=info.reason, metadata=info.metadata, retry_after=retry)
 
 
-def _details(error: grpc.Call) -> tuple[error_details_pb2.ErrorInfo, float | None]:
+def _details(error: grpc.Call | grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo, float | None]:
     """Why, and after how many seconds the call may be repeated."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     try:
-        status = rpc_status.from_call(error)
+        status = rpc_status.from_call(error)  # type: ignore[arg-type] # which needs no more than both have
     except ValueError:
         # The details contradict the status: a proxy between us put in its own.
         return info, _retry_after(error)
@@ -154,7 +154,7 @@ def _details(error: grpc.Call) -> tuple[error_details_pb2.ErrorInfo, float | Non
     return info, _retry_after(error) if seconds is None else seconds
 
 
-def _retry_after(error: grpc.Call) -> float | None:
+def _retry_after(error: grpc.Call | grpc.aio.AioRpcError) -> float | None:
     """The header of that name, in seconds (RFC 9110, section 10.2.3): a gateway that refuses knows no RetryInfo."""
     for name, value in (*(error.trailing_metadata() or ()), *(error.initial_metadata() or ())):
         if name == "retry-after" and str(value).isdecimal():

@@ -6,13 +6,14 @@ restarts do not come back together. Where the server says when to come back, tha
 that repeats calls: gRPC is told of no retry policy of its own.
 """
 
+import asyncio
 import enum
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tenacity
 
@@ -48,21 +49,37 @@ class Retries:
     """
 
     def __init__(self, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._loops = {
-            repeat: tenacity.Retrying(
-                sleep=sleep,
-                retry=tenacity.retry_if_exception(partial(_may_repeat, repeat)),
-                wait=_wait,
-                stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_before_delay(PATIENCE),
-                before_sleep=_tell,
-                reraise=True,
-            )
-            for repeat in Repeat
-        }
+        self._loops = {repeat: tenacity.Retrying(sleep=sleep, **_rules(repeat)) for repeat in Repeat}
 
     def run(self, attempt: Callable[[], T], repeat: Repeat) -> T:
         """What `attempt` returns, or raises the last time."""
         return self._loops[repeat](attempt)
+
+
+class AsyncRetries:
+    """The same for the tasks of an event loop.
+
+    Args:
+        sleep: waits so many seconds.
+    """
+
+    def __init__(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._loops = {repeat: tenacity.AsyncRetrying(sleep=sleep, **_rules(repeat)) for repeat in Repeat}
+
+    async def run(self, attempt: Callable[[], Awaitable[T]], repeat: Repeat) -> T:
+        """What `attempt` returns, or raises the last time."""
+        # A copy, as a loop keeps its state by thread: tasks would take each other's.
+        return await self._loops[repeat].copy()(attempt)
+
+
+def _rules(repeat: Repeat) -> dict[str, Any]:
+    return {
+        "retry": tenacity.retry_if_exception(partial(_may_repeat, repeat)),
+        "wait": _wait,
+        "stop": tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_before_delay(PATIENCE),
+        "before_sleep": _tell,
+        "reraise": True,
+    }
 
 
 _jitter = tenacity.wait_random_exponential(multiplier=_FIRST_BOUND, max=_LAST_BOUND)

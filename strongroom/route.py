@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 import grpc
 
 from strongroom import errors
+from strongroom.address import OPTIONS
 from strongroom.models.v1 import weights_pb2, weights_pb2_grpc
 from strongroom.retries import Repeat
 
 if TYPE_CHECKING:
-    from strongroom.connection import Connection, Metadata
+    from strongroom.connection import Connection
+    from strongroom.credential import Metadata
 
 SOCKET_NAME = "bulk.sock"
 _IDENTITY_HEADER = "x-strongroom-identity"
@@ -33,13 +35,11 @@ class Route:
     """Begins the bulk streams of a connection. Several threads may share it.
 
     Args:
-        options: of the channel past the gateway.
-        direct: whether there may be one.
+        direct: whether there may be a channel past the gateway.
     """
 
-    def __init__(self, connection: "Connection", options: list[tuple[str, int]], *, direct: bool = True) -> None:
+    def __init__(self, connection: "Connection", *, direct: bool = True) -> None:
         self._connection = connection
-        self._options = options
         self._direct = direct and _is_loopback(connection.url)
         self._asking = threading.Lock()
         self._asked_at = -_FRESH_SECONDS
@@ -84,7 +84,7 @@ class Route:
             return
         if self._channel is None or route.socket != self._socket:
             self.close()
-            self._socket, self._channel = route.socket, grpc.insecure_channel(f"unix:{route.socket}", self._options)
+            self._socket, self._channel = route.socket, grpc.insecure_channel(f"unix:{route.socket}", OPTIONS)
         self._identity, self._asked_at = route.identity, time.monotonic()
 
     def _abandon(self) -> None:

@@ -68,6 +68,11 @@ class Renewing:
                 self._token, self._renew_at = got.access_token, self._clock() + _RENEW_AFTER * got.expires_in
             return self._token
 
+    def held(self) -> str | None:
+        """A token, if one is held that need not be renewed."""
+        token, renew_at = self._token, self._renew_at
+        return token if self._clock() < renew_at else None
+
 
 class TokenStore(Protocol):
     """Where the tokens of a session are kept."""
@@ -120,11 +125,17 @@ class Session:
 
     def access_token(self) -> str:
         """A token that is valid now. Raises Unauthenticated if the session has ended."""
-        tokens = self._tokens
-        if tokens is None or self._clock() >= tokens.renew_at:
-            with self._lock:
-                tokens = self._tokens = self._current()
+        held = self.held()
+        if held is not None:
+            return held
+        with self._lock:
+            tokens = self._tokens = self._current()
         return tokens.access_token
+
+    def held(self) -> str | None:
+        """A token, if one is held that need not be renewed."""
+        tokens = self._tokens
+        return tokens.access_token if tokens is not None and self._clock() < tokens.renew_at else None
 
     def _current(self) -> Tokens:
         """The store's tokens, which another thread or process may have renewed just now; else renewed here."""

@@ -42,9 +42,16 @@ def admin(stack: Stack) -> Iterator[Client]:
         yield client
 
 
-def test_every_example_is_executed_here() -> None:
-    source = Path(__file__).read_text()
-    assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("*.py"))
+def test_every_example_is_executed() -> None:
+    source = Path(__file__).read_text() + (REPOSITORY / "tests" / "test_typescript.py").read_text()
+    assert [path.name for path in EXAMPLES.iterdir() if path.is_file() and f'"{path.name}"' not in source] == []
+
+
+@pytest.mark.row("S3.11")
+def test_the_program_with_an_event_loop(stack: Stack, admin: Client) -> None:
+    key = admin.keys.create("example-async", permission_set="full_access").key
+    out = run("async_client.py", variables(stack, key))
+    assert re.fullmatch(r"10 secrets at a time\npushed \S+\n\['example-async'\]\n", out), out
 
 
 @pytest.mark.row("S3.7")

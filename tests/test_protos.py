@@ -11,6 +11,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
+from clients import make_typescript
 from strongroom.options.v1 import options_pb2
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -105,12 +106,14 @@ def test_every_element_of_the_contract_has_a_comment() -> None:
 def test_generated_files_are_up_to_date(tmp_path: Path) -> None:
     command = [sys.executable, str(REPOSITORY / "protos" / "generate.py"), "--root", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
+    typescript = Path("clients", "typescript", "src", "gen")
+    make_typescript.generate(tmp_path / "build" / "image.binpb", tmp_path / typescript)
     generated = {
         path.relative_to(tmp_path): path.read_bytes()
-        for folder in ("strongroom", "gateway", "docs")
+        for folder in ("strongroom", "gateway", "docs", typescript)
         for path in (tmp_path / folder).rglob("*")
         if path.is_file() and path.name != "__init__.py"
     }
     assert len(generated) > 40
     stale = [str(path) for path, content in generated.items() if (REPOSITORY / path).read_bytes() != content]
-    assert stale == [], "run: make proto"
+    assert stale == [], "run: make clients"

@@ -43,8 +43,6 @@ from strongroom.client.users import Users
 from strongroom.connection import DEFAULT_URL, Connection
 from strongroom.session import TokenStore
 
-_HEADER_NAMES = {"x-api-key": "X-API-Key", "authorization": "Authorization"}
-
 
 class Client:
     """A Strongroom, seen by one caller. Safe to use from several threads; close it, or use it as a context manager.
@@ -95,7 +93,7 @@ class Client:
 
     def headers(self) -> dict[str, str]:
         """The credential as HTTP headers, good for this moment: for calls over REST by other libraries."""
-        return {_HEADER_NAMES[name]: value for name, value in self._connection.metadata}
+        return self._connection.headers()
 
     def close(self) -> None:
         """Ends the connection, not the session."""

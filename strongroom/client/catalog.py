@@ -1,7 +1,6 @@
 """What is said about models and versions: cards, tags, stages, lineage; and search."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from strongroom.client.aliases import DEFAULT_MANAGER
 from strongroom.client.paging import pages
@@ -13,8 +12,6 @@ from strongroom.retries import Repeat
 
 # How often a change is made again because somebody else was faster.
 _ROUNDS = 10
-
-T = TypeVar("T")
 
 
 class Catalog:
@@ -40,19 +37,21 @@ class Catalog:
         manager: str = DEFAULT_MANAGER,
     ) -> pb.ModelEntry:
         """Changes what is given, and leaves the rest as it is, also what others change meanwhile."""
-
-        def attempt() -> pb.ModelEntry:
+        gone = set(remove_tags)
+        for _ in range(_ROUNDS):
             now = self.model(name, manager=manager)
             request = pb.UpdateModelRequest(
                 manager_id=manager,
                 model_name=name,
                 card=now.card if card is None else card,
-                tags=_merged(now.tags, tags or {}, remove_tags),
+                tags=_merged(now.tags, tags or {}, gone),
                 etag=now.etag,
             )
-            return self._connection.call(self._stub.UpdateModel, request)
-
-        return _until_nobody_was_faster(attempt)
+            try:
+                return self._connection.call(self._stub.UpdateModel, request)
+            except Conflict as conflict:
+                refused = conflict
+        raise refused
 
     def update_version(
         self,
@@ -65,8 +64,8 @@ class Catalog:
         manager: str = DEFAULT_MANAGER,
     ) -> models_pb2.Version:
         """Changes what is given, and leaves the rest as it is, also what others change meanwhile."""
-
-        def attempt() -> models_pb2.Version:
+        gone = set(remove_tags)
+        for _ in range(_ROUNDS):
             asked = models_pb2.GetVersionRequest(manager_id=manager, model_name=name, version=version)
             now = self._connection.call(self._models.GetVersion, asked, repeat=Repeat.SAFE)
             request = pb.UpdateVersionRequest(
@@ -74,12 +73,14 @@ class Catalog:
                 model_name=name,
                 version=now.version,
                 card=now.card if card is None else card,
-                tags=_merged(now.tags, tags or {}, remove_tags),
+                tags=_merged(now.tags, tags or {}, gone),
                 etag=now.etag,
             )
-            return self._connection.call(self._stub.UpdateVersion, request)
-
-        return _until_nobody_was_faster(attempt)
+            try:
+                return self._connection.call(self._stub.UpdateVersion, request)
+            except Conflict as conflict:
+                refused = conflict
+        raise refused
 
     def set_stage(
         self, name: str, version: str, stage: str, *, manager: str = DEFAULT_MANAGER, etag: str = ""
@@ -131,19 +132,9 @@ class Catalog:
             yield from page.versions
 
 
-def _merged(now: Mapping[str, str], new: Mapping[str, str], removed: Iterable[str]) -> dict[str, str]:
-    gone = set(removed)
+def _merged(now: Mapping[str, str], new: Mapping[str, str], gone: Set[str]) -> dict[str, str]:
     return {name: value for name, value in {**now, **new}.items() if name not in gone}
 
 
 def _listed(tags: Mapping[str, str] | None) -> list[str]:
     return [f"{name}={value}" for name, value in (tags or {}).items()]
-
-
-def _until_nobody_was_faster(attempt: Callable[[], T]) -> T:
-    for _ in range(_ROUNDS - 1):
-        try:
-            return attempt()
-        except Conflict:
-            continue
-    return attempt()

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from strongroom.client.marks import transfer
 from strongroom.client.paging import pages
-from strongroom.connection import LONG_DEADLINE, Connection, check_access_code
+from strongroom.connection import LONG_DEADLINE, Connection
+from strongroom.credential import check_access_code
 from strongroom.models.v1 import managers_pb2 as pb
 from strongroom.models.v1 import managers_pb2_grpc
 from strongroom.retries import Repeat
@@ -68,6 +70,7 @@ class Managers:
         request = pb.DeleteManagerRequest(manager_id=manager_id, allow_in_use=allow_in_use)
         self._connection.call(self._stub.DeleteManager, request, deadline=LONG_DEADLINE)
 
+    @transfer
     def upload(
         self, manager_id: str, source: str | Path, *, access_code: str | None = None
     ) -> pb.UploadModelResponse.Details:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from strongroom import pull as pulling
 from strongroom.client.aliases import DEFAULT_MANAGER, Aliases
+from strongroom.client.marks import transfer
 from strongroom.client.paging import pages
 from strongroom.connection import LONG_DEADLINE, Connection
 from strongroom.models.v1 import models_pb2, models_pb2_grpc, weights_pb2
@@ -28,6 +29,7 @@ class Models:
         self._stub = models_pb2_grpc.ModelServiceStub(connection.channel)
         self._aliases = Aliases(connection)
 
+    @transfer
     def push(
         self,
         name: str,
@@ -49,10 +51,12 @@ class Models:
             push = Push(connection, manager, name, version, progress, compression_level=compression_level)
             return push.run(Path(source))
 
+    @transfer
     def plan_push(self, name: str, source: str | Path, *, manager: str = DEFAULT_MANAGER) -> PushProgress:
         """How much a push would have to send, in bytes: `total - done`. Sends no weights."""
         return Push(self._connection, manager, name, "", _silent).plan(Path(source))
 
+    @transfer
     def pull(
         self,
         name: str,
@@ -75,6 +79,7 @@ class Models:
         with self._connection.presenting(access_code) as connection:
             return Pull(connection, manager, name, version, progress, provider).run(destination)
 
+    @transfer
     def read(
         self,
         name: str,
@@ -103,6 +108,7 @@ class Models:
         with self._connection.presenting(access_code) as connection:
             return pulling.read(connection, request)
 
+    @transfer
     def tensor(
         self,
         name: str,

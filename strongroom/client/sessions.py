@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from strongroom import session
 from strongroom.auth.v1 import sessions_pb2 as pb
 from strongroom.auth.v1 import sessions_pb2_grpc
+from strongroom.client.marks import blocking
 from strongroom.connection import Connection
 from strongroom.retries import Repeat
 from strongroom.session import MemoryStore, Session, TokenStore
@@ -20,6 +21,7 @@ class SignedIn:
     role: str
 
 
+@blocking
 class Sessions:
     """The caller's sessions.
 
@@ -81,7 +83,7 @@ class Sessions:
         self._connection.call(self._stub.ChangePassword, request, repeat=Repeat.NEVER)
 
     def _act(self) -> None:
-        self._connection.act_as(Session(self._store, self._refresh).access_token)
+        self._connection.act_as(Session(self._store, self._refresh))
 
     def _refresh(self, refresh_token: str) -> session.Tokens:
         """Not repeated if its answer is lost: a refresh token that is shown twice ends the session."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from strongroom.auth.v1 import tokens_pb2 as pb
 from strongroom.auth.v1 import tokens_pb2_grpc
+from strongroom.client.marks import blocking
 from strongroom.connection import Connection
 from strongroom.retries import Repeat
 from strongroom.session import AccessToken, Renewing
@@ -21,6 +22,7 @@ class Tokens:
         answer = self._connection.call(self._stub.CreateToken, pb.CreateTokenRequest(), repeat=Repeat.SAFE)
         return AccessToken(answer.access_token, answer.expires_in)
 
+    @blocking
     def act_as_aws(self, region: str = "", *, server: str = "", endpoint: str = "") -> None:
         """From now on every call is that of this machine's AWS identity, and its token renews itself.
 
@@ -34,7 +36,7 @@ class Tokens:
 
         token = Renewing(sign_in)
         token.access_token()  # what is wrong is told here, not at the next call
-        self._connection.act_as(token.access_token)
+        self._connection.act_as(token)
 
     def sign_in_with_aws(self, url: str, headers: Mapping[str, str], body: str, *, method: str = "POST") -> AccessToken:
         """Exchanges a signed GetCallerIdentity request, by `strongroom.aws`, for an access token."""

@@ -1,0 +1,1 @@
+"""What makes the clients out of the contract: none of it is part of the product."""
