@@ -5,8 +5,8 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 _HEADER = """# gRPC reference
 
-Made from `protos/` by `make proto`. Everything is served at one address, that of the gateway; a credential goes into the
-metadata `x-api-key`, or `authorization` as `Bearer TOKEN`. Failures carry a `google.rpc.ErrorInfo` with one of the
+Made from `protos/` by `make proto`. Everything is served at one address, that of the gateway; a credential goes into
+the metadata `x-api-key`, or `authorization` as `Bearer TOKEN`. Failures carry a `google.rpc.ErrorInfo` with one of the
 [reasons](errors.md). The gateway answers reflection: `grpcurl -plaintext HOST:PORT list`.
 """
 _KINDS = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}

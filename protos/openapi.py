@@ -25,8 +25,8 @@ _HEADERS = {
     "content-disposition": "A name for the file.",
 }
 _CODE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b|\bABORTED\b|\bUNAUTHENTICATED\b|\bUNAVAILABLE\b")
-# What any operation may fail for, by HTTP status: of 401 those with a credential, of 404 those with a name in the path, of
-# 413 those with a body.
+# What any operation may fail for, by HTTP status: 401 with a credential alone, 404 with a name in the path, 413 with a
+# body.
 _GENERAL = {
     400: ["REQUEST_MALFORMED", "FIELD_INVALID"],
     401: ["CREDENTIAL_MISSING", "CREDENTIAL_INVALID"],
@@ -136,7 +136,7 @@ def _operation(
     if method.body:
         operation["requestBody"] = _body(contract, schemas, method, example)
     operation["responses"] = {str(method.http_status): _success(schemas, method, example)}
-    operation["responses"] |= _failures(method, reasons)
+    operation["responses"] |= _failures(contract, method, reasons)
     return operation
 
 
@@ -151,7 +151,7 @@ def _parameters(contract: Contract, schemas: Schemas, method: Method) -> list[Sc
             # What a path can't leave empty.
             shortest = {"minLength": 1} if schema.get("type") == "string" and "enum" not in schema else {}
             found.append(_parameter("path", field.name, text.strip(), {**shortest, **schema}, required=True))
-        elif method.body != "*" and field.name != method.body and _fits_query(contract, field):
+        elif method.body != "*" and field.name != method.body and _fits_query(field):
             schema = schemas.field(method.proto.input_type, field, answer=False)
             text = schema.pop("description", "")
             found.append(_parameter("query", field.name, text, schema, required=schemas.required(field)))
@@ -169,7 +169,7 @@ def _parameter(place: str, name: str, text: str, schema: Schema, *, required: bo
     }
 
 
-def _fits_query(contract: Contract, field: FieldDescriptorProto) -> bool:
+def _fits_query(field: FieldDescriptorProto) -> bool:
     """Whether the transcoder can read the field from a query: it takes texts, numbers, times and lists of them."""
     return field.type != field.TYPE_MESSAGE or field.type_name == ".google.protobuf.Timestamp"
 
@@ -210,8 +210,14 @@ def _success(schemas: Schemas, method: Method, example: Mapping[str, Any]) -> di
     return answer
 
 
-def _failures(method: Method, reasons: Mapping[str, Reason]) -> dict[str, Any]:
+def _failures(contract: Contract, method: Method, reasons: Mapping[str, Reason]) -> dict[str, Any]:
     named = named_reasons(method, reasons)
+    if "if-match" in method.rest.headers:
+        named.setdefault(412, ["ETAG_MISMATCH"])
+    if "x-access-code" in method.rest.headers:
+        named[400] = [*named.get(400, []), "ACCESS_CODE_INVALID"]
+    if any(field.name == "page_token" for field in contract.messages[method.proto.input_type].field):
+        named[400] = [*named.get(400, []), "PAGE_TOKEN_INVALID"]
     unlikely = {401: method.public, 404: not method.path_fields, 413: not method.body}
     general = {status for status in _GENERAL if not unlikely.get(status)}
     failures: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """Every reason an error of the product may carry, read from where the errors stand: `services/` and the gateway's Lua.
 
-A reason is a class's `reason = "…"` or the `reason="…"` of a call that makes an error; it has the gRPC code of the class.
+A reason is a class's `reason = "…"` or the `reason="…"` of a call that makes an error; it has the code of the class.
 """
 
 import ast
@@ -40,7 +40,7 @@ _CODE_OF_STATUS = {
 class Reason:
     """Why a request failed.
 
-    `code` is empty for what only the gateway says, over REST alone. `says` is a sentence, of which `…` stands for names.
+    `code` is empty for what only the gateway says, over REST alone. `says` is a sentence in which `…` stands for names.
     """
 
     name: str

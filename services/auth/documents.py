@@ -9,8 +9,8 @@ from services.shared.errors import NotFound
 # Scripts from here alone, nothing from elsewhere, no frame around a page in which a key is typed (CSP Level 3). Both
 # pages make styles as they go; a style can't send a key anywhere, because nothing else may be loaded or asked.
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 # Names of vendored assets carry their version, so what is kept under them never changes.
 _KEPT = "public, max-age=31536000, immutable"
