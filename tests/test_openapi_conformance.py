@@ -1,4 +1,4 @@
-"""The gateway does what its OpenAPI document says: requests made from the document, valid and invalid, of every operation.
+"""The gateway does what its OpenAPI document says: requests made of it, valid and invalid, for every operation.
 
 `OPENAPI_EXAMPLES=100` makes so many of each kind, on an installation of their own.
 """
@@ -27,13 +27,23 @@ EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "0"))
 
 # What everybody here shares: these are asked by one who may not, unless the installation is the test's own.
 _SHARED = frozenset(
-    {"RotateSigningKey", "MoveRootKey", "RebuildIndex", "CollectGarbage", "SyncStores", "SyncProviders", "VerifyAuditLog"}
+    {
+        "RotateSigningKey",
+        "MoveRootKey",
+        "RebuildIndex",
+        "CollectGarbage",
+        "SyncStores",
+        "SyncProviders",
+        "VerifyAuditLog",
+    }
 )
 # Reasons of failures that any operation may have, whatever it does.
-_ANYWHERE = frozenset({"PATH_UNKNOWN", "METHOD_NOT_ALLOWED", "REQUEST_TIMEOUT", "HEADERS_TOO_LARGE", "CREDENTIAL_IN_URL"})
+_ANYWHERE = frozenset(
+    {"PATH_UNKNOWN", "METHOD_NOT_ALLOWED", "REQUEST_TIMEOUT", "HEADERS_TOO_LARGE", "CREDENTIAL_IN_URL"}
+)
 _CHECKS: dict[str, Any] = {
-    # A page token, a password, a regular expression, a time to come: no schema says which are valid. Instead each refusal
-    # must have a reason that the operation documents.
+    # A page token, a password, a regular expression, a time to come: no schema says which are valid. Instead each
+    # refusal must have a reason that the operation documents.
     "positive_data_acceptance": {"enabled": False},
     # The gateway refuses a body before it reads it.
     "negative_data_rejection": {"expected-statuses": [400, 401, 403, 404, 405, 409, 412, 413, 429, 431]},

@@ -30,6 +30,9 @@ class SecretServiceStub:
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     def __init__(self, channel):
@@ -105,6 +108,9 @@ class SecretServiceServicer:
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     def CreateSecret(self, request, context):
@@ -292,6 +298,9 @@ class SecretService:
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     @staticmethod

@@ -31,6 +31,9 @@ class SecretServiceStub:
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     @_typing.overload
@@ -103,6 +106,9 @@ class SecretServiceAsyncStub(SecretServiceStub):
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -171,6 +177,9 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     @_abc_1.abstractmethod
