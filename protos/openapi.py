@@ -28,7 +28,7 @@ _CODE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b|\bABORTED\b|\bUNAUTHENTIC
 # What any operation may fail for, by HTTP status: 401 with a credential alone, 404 with a name in the path, 413 with a
 # body.
 _GENERAL = {
-    400: ["REQUEST_MALFORMED", "FIELD_INVALID"],
+    400: ["REQUEST_MALFORMED", "FIELD_INVALID", "INVALID_ARGUMENT"],
     401: ["CREDENTIAL_MISSING", "CREDENTIAL_INVALID"],
     403: ["PERMISSION_MISSING", "ORIGIN_NOT_ALLOWED"],
     404: ["NOT_FOUND", "PATH_UNKNOWN"],

@@ -165,7 +165,7 @@ class SecretServiceServicer:
 
     def EditSecret(self, request, context):
         """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
-        reason LABELS_INVALID beyond 32 labels.
+        reason LABELS_INVALID beyond 32 labels, or EXPIRY_PAST.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

@@ -72,7 +72,7 @@ class SecretServiceStub:
     """
     EditSecret: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.EditSecretRequest, _secrets_pb2.SecretSummary]
     """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
-    reason LABELS_INVALID beyond 32 labels.
+    reason LABELS_INVALID beyond 32 labels, or EXPIRY_PAST.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -144,7 +144,7 @@ class SecretServiceAsyncStub(SecretServiceStub):
     """
     EditSecret: _aio.UnaryUnaryMultiCallable[_secrets_pb2.EditSecretRequest, _secrets_pb2.SecretSummary]  # type: ignore[assignment]
     """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
-    reason LABELS_INVALID beyond 32 labels.
+    reason LABELS_INVALID beyond 32 labels, or EXPIRY_PAST.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -249,7 +249,7 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_secrets_pb2.SecretSummary, _abc.Awaitable[_secrets_pb2.SecretSummary]]:
         """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
-        reason LABELS_INVALID beyond 32 labels.
+        reason LABELS_INVALID beyond 32 labels, or EXPIRY_PAST.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
