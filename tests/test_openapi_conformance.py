@@ -1,6 +1,7 @@
 """The gateway does what its OpenAPI document says: requests made of it, valid and invalid, for every operation.
 
-`OPENAPI_EXAMPLES=100` makes so many of each kind, on an installation of their own.
+`OPENAPI_EXAMPLES=100` makes so many of each kind, on an installation of their own, and wants every operation to name the
+reasons of its failures.
 """
 
 import json
@@ -17,7 +18,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.core.failures import Failure, FailureGroup
-
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from strongroom.client import Client
@@ -124,14 +124,15 @@ def _has_null(value: Any) -> bool:
 
 
 def _check_reason(operation: dict[str, Any], answer: Any) -> None:
-    """Every failure has a reason that the operation documents for its status."""
+    """Every failure has a status that the operation documents and a reason of that status; at length, one it documents."""
     if answer.status_code < 400:
         return
     response = operation["responses"][str(answer.status_code)]
     if reference := response.get("$ref"):
         response = DOCUMENT["components"]["responses"][Path(reference).name]
     problem = answer.json()
-    assert problem["reason"] in {*response["x-reasons"], *_ANYWHERE}, f"undocumented reason {problem['reason']}"
+    if EXAMPLES:
+        assert problem["reason"] in {*response["x-reasons"], *_ANYWHERE}, f"undocumented reason {problem['reason']}"
     assert problem["status"] == DOCUMENT["x-reasons"][problem["reason"]]["status"]
 
 

@@ -192,6 +192,7 @@ class CatalogServiceServicer:
     def SetParents(self, request, context):
         """Replaces what a version was made from: versions the caller may read, or addresses of data and code.
         Answers with the lineage.
+        INVALID_ARGUMENT with reason PARENT_INVALID or URL_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -86,6 +86,7 @@ class CatalogServiceStub:
     SetParents: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.SetParentsRequest, _catalog_pb2.SetParentsResponse]
     """Replaces what a version was made from: versions the caller may read, or addresses of data and code.
     Answers with the lineage.
+    INVALID_ARGUMENT with reason PARENT_INVALID or URL_INVALID.
     """
     GetLineage: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetLineageRequest, _catalog_pb2.GetLineageResponse]
     """Shows what a version was made from and what was made from it, as a graph of what the caller may read:
@@ -158,6 +159,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     SetParents: _aio.UnaryUnaryMultiCallable[_catalog_pb2.SetParentsRequest, _catalog_pb2.SetParentsResponse]  # type: ignore[assignment]
     """Replaces what a version was made from: versions the caller may read, or addresses of data and code.
     Answers with the lineage.
+    INVALID_ARGUMENT with reason PARENT_INVALID or URL_INVALID.
     """
     GetLineage: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetLineageRequest, _catalog_pb2.GetLineageResponse]  # type: ignore[assignment]
     """Shows what a version was made from and what was made from it, as a graph of what the caller may read:
@@ -281,6 +283,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_pb2.SetParentsResponse, _abc.Awaitable[_catalog_pb2.SetParentsResponse]]:
         """Replaces what a version was made from: versions the caller may read, or addresses of data and code.
         Answers with the lineage.
+        INVALID_ARGUMENT with reason PARENT_INVALID or URL_INVALID.
         """
 
     @_abc_1.abstractmethod
