@@ -1,7 +1,7 @@
 """The gateway does what its OpenAPI document says: requests made of it, valid and invalid, for every operation.
 
-`OPENAPI_EXAMPLES=100` makes so many of each kind, on an installation of their own, and wants every operation to name the
-reasons of its failures.
+`OPENAPI_EXAMPLES=100` makes so many of each kind, on an installation of their own, and wants every operation to name
+the reasons of its failures.
 """
 
 import json
@@ -124,7 +124,7 @@ def _has_null(value: Any) -> bool:
 
 
 def _check_reason(operation: dict[str, Any], answer: Any) -> None:
-    """Every failure has a status that the operation documents and a reason of that status; at length, one it documents."""
+    """Every failure has a reason of its status that is documented: anywhere, and at length with its operation."""
     if answer.status_code < 400:
         return
     response = operation["responses"][str(answer.status_code)]
