@@ -12,7 +12,11 @@ from reasons import HTTP_STATUS, Reason
 
 _PROBLEM = "application/problem+json"
 _HTTP_BODY = ".google.api.HttpBody"
-_CREDENTIALS: list[dict[str, list[str]]] = [{"ApiKey": []}, {"Bearer": []}]
+_SCHEMES = {
+    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+    "Bearer": {"type": "http", "scheme": "bearer", "description": "An access token, or a fixed token."},
+}
+_CREDENTIALS: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
 
 # Headers by their names in lower case.
 _HEADERS = {
@@ -84,10 +88,7 @@ def document(
         "tags": [{"name": service.name, "description": service.comment} for service in tags],
         "paths": dict(sorted(paths.items())),
         "components": {
-            "securitySchemes": {
-                "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
-                "Bearer": {"type": "http", "scheme": "bearer", "description": "An access token, or a fixed token."},
-            },
+            "securitySchemes": _SCHEMES,
             "schemas": schemas.components() | {"Problem": _problem()},
             "responses": {
                 str(status): _failure(status, [reasons[name] for name in names]) for status, names in _GENERAL.items()
