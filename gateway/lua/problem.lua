@@ -113,11 +113,15 @@ local function problem(status, reason, detail, details, request)
     status, reason, quote(request.request_id or ""), details)
 end
 
--- The verbs that the path does answer to, if there are any. They come from the descriptor set.
+-- The verbs that the path does answer to, if there are any. They come from the descriptor set. What ends in `:verify` is no
+-- name that ends so, although its characters would do.
 local function verbs_of(handle, path)
   local verbs = {}
   for _, entry in ipairs(handle:virtualHost():metadata():get("verbs") or {}) do
-    if path:find(entry.pattern) then verbs[#verbs + 1] = entry.verbs end
+    if path:find(entry.pattern) then
+      if entry.pattern:find(":%a+%$$") then return entry.verbs end
+      verbs[#verbs + 1] = entry.verbs
+    end
   end
   return #verbs > 0 and table.concat(verbs, ", ")
 end

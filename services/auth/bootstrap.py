@@ -12,6 +12,8 @@ from services.auth import contract, ext_authz
 from services.auth.access_servicer import AccessServicer
 from services.auth.api_key_servicer import ApiKeyServicer
 from services.auth.audit_servicer import AuditServicer
+from services.auth.document_servicer import DocumentServicer
+from services.auth.documents import Documents
 from services.auth.info_servicer import InfoServicer
 from services.auth.key_ages import KeyAges
 from services.auth.parts import FirstCredentials, Parts
@@ -34,6 +36,7 @@ from strongroom.auth.v1 import (
     access_pb2_grpc,
     api_keys_pb2_grpc,
     audit_pb2_grpc,
+    documents_pb2_grpc,
     info_pb2_grpc,
     sessions_pb2_grpc,
     tokens_pb2_grpc,
@@ -108,6 +111,7 @@ def _register(parts: Parts, channels: Mapping[str, grpc.Channel], public_url: st
     info_pb2_grpc.add_InfoServiceServicer_to_server(
         InfoServicer(_version(), parts.health, parts.managers, core.clock), server
     )
+    documents_pb2_grpc.add_DocumentServiceServicer_to_server(DocumentServicer(Documents.load()), server)
     access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(identities.explainer()), server)
     usage_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(counts.ledger, counts.quotas), server)
     own = AuditLogServicer(parts.trail)

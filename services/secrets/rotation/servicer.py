@@ -66,7 +66,7 @@ class SecretRotationServicer(rotations_pb2_grpc.SecretRotationServiceServicer):
 
 def _after(token: str) -> str:
     try:
-        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
+        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         raise PageTokenInvalid("ListSecretRotations") from None
 

@@ -29,7 +29,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ApiKeyServiceStub:
-    """Creates, changes, rotates and revokes API keys, and tells how old they are."""
+    """Creates, changes, rotates and revokes API keys, and tells how old they are.
+
+    What a request names and is not there, or the caller may not read, is NOT_FOUND with reason API_KEY_NOT_FOUND.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -64,7 +67,9 @@ class ApiKeyServiceStub:
     """Changes what the request names, and leaves the rest. What the key may do is replaced as a whole by
     `permission_set`, `permissions` or `grants`, under the same rules as at its creation: the caller's
     grants must cover the new ones as well as the old ones. Access tokens made with the key end if its
-    grants or quotas change. FAILED_PRECONDITION with reason API_KEY_REVOKED.
+    grants or quotas change. FAILED_PRECONDITION with reason API_KEY_REVOKED; the rest as CreateApiKey:
+    PERMISSION_SET_UNKNOWN, PERMISSION_UNKNOWN, PERMISSIONS_REQUIRED, SCOPE_INVALID, QUOTA_INVALID, OWNER_INVALID,
+    GRANTS_TOO_LARGE, GRANT_NOT_COVERED, QUOTA_NOT_COVERED, LIFETIME_NOT_COVERED, LIFETIME_TOO_LONG.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -96,7 +101,10 @@ class ApiKeyServiceStub:
 
 @_typing.type_check_only
 class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
-    """Creates, changes, rotates and revokes API keys, and tells how old they are."""
+    """Creates, changes, rotates and revokes API keys, and tells how old they are.
+
+    What a request names and is not there, or the caller may not read, is NOT_FOUND with reason API_KEY_NOT_FOUND.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.CreateApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
@@ -128,7 +136,9 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """Changes what the request names, and leaves the rest. What the key may do is replaced as a whole by
     `permission_set`, `permissions` or `grants`, under the same rules as at its creation: the caller's
     grants must cover the new ones as well as the old ones. Access tokens made with the key end if its
-    grants or quotas change. FAILED_PRECONDITION with reason API_KEY_REVOKED.
+    grants or quotas change. FAILED_PRECONDITION with reason API_KEY_REVOKED; the rest as CreateApiKey:
+    PERMISSION_SET_UNKNOWN, PERMISSION_UNKNOWN, PERMISSIONS_REQUIRED, SCOPE_INVALID, QUOTA_INVALID, OWNER_INVALID,
+    GRANTS_TOO_LARGE, GRANT_NOT_COVERED, QUOTA_NOT_COVERED, LIFETIME_NOT_COVERED, LIFETIME_TOO_LONG.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -159,7 +169,10 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """
 
 class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Creates, changes, rotates and revokes API keys, and tells how old they are."""
+    """Creates, changes, rotates and revokes API keys, and tells how old they are.
+
+    What a request names and is not there, or the caller may not read, is NOT_FOUND with reason API_KEY_NOT_FOUND.
+    """
 
     @_abc_1.abstractmethod
     def CreateApiKey(
@@ -225,7 +238,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes what the request names, and leaves the rest. What the key may do is replaced as a whole by
         `permission_set`, `permissions` or `grants`, under the same rules as at its creation: the caller's
         grants must cover the new ones as well as the old ones. Access tokens made with the key end if its
-        grants or quotas change. FAILED_PRECONDITION with reason API_KEY_REVOKED.
+        grants or quotas change. FAILED_PRECONDITION with reason API_KEY_REVOKED; the rest as CreateApiKey:
+        PERMISSION_SET_UNKNOWN, PERMISSION_UNKNOWN, PERMISSIONS_REQUIRED, SCOPE_INVALID, QUOTA_INVALID, OWNER_INVALID,
+        GRANTS_TOO_LARGE, GRANT_NOT_COVERED, QUOTA_NOT_COVERED, LIFETIME_NOT_COVERED, LIFETIME_TOO_LONG.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

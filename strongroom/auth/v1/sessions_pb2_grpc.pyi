@@ -40,7 +40,7 @@ class SessionServiceStub:
     UNAUTHENTICATED with reason SIGN_IN_FAILED. Who guesses is slowed down by address:
     RESOURCE_EXHAUSTED with reason SIGN_IN_THROTTLED and RetryInfo; nobody can lock another out.
     FAILED_PRECONDITION with reason PASSWORD_EXPIRED if the password must be changed: sign in once more with
-    `new_password`. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
+    `new_password`, which may be refused as PASSWORD_WEAK or PASSWORD_INVALID. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.RefreshSessionRequest, _sessions_pb2.RefreshSessionResponse]
     """Exchanges a refresh token for a new pair of tokens, with the user's role of this moment.
@@ -72,7 +72,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     UNAUTHENTICATED with reason SIGN_IN_FAILED. Who guesses is slowed down by address:
     RESOURCE_EXHAUSTED with reason SIGN_IN_THROTTLED and RetryInfo; nobody can lock another out.
     FAILED_PRECONDITION with reason PASSWORD_EXPIRED if the password must be changed: sign in once more with
-    `new_password`. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
+    `new_password`, which may be refused as PASSWORD_WEAK or PASSWORD_INVALID. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RefreshSessionRequest, _sessions_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Exchanges a refresh token for a new pair of tokens, with the user's role of this moment.
@@ -107,7 +107,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         UNAUTHENTICATED with reason SIGN_IN_FAILED. Who guesses is slowed down by address:
         RESOURCE_EXHAUSTED with reason SIGN_IN_THROTTLED and RetryInfo; nobody can lock another out.
         FAILED_PRECONDITION with reason PASSWORD_EXPIRED if the password must be changed: sign in once more with
-        `new_password`. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
+        `new_password`, which may be refused as PASSWORD_WEAK or PASSWORD_INVALID. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
         """
 
     @_abc_1.abstractmethod

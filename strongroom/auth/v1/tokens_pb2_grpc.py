@@ -128,6 +128,7 @@ class TokenServiceServicer:
     def RotateSigningKey(self, request, context):
         """Makes a new signing key. It is published at once and signs only when every verifier has had the time
         to fetch it, so no request fails; the old key is published until the last token it signed has expired.
+        FAILED_PRECONDITION with reason SIGNING_KEY_ROTATION_PENDING until the new key signs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

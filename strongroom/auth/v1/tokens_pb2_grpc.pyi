@@ -58,6 +58,7 @@ class TokenServiceStub:
     RotateSigningKey: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.RotateSigningKeyRequest, _tokens_pb2.RotateSigningKeyResponse]
     """Makes a new signing key. It is published at once and signs only when every verifier has had the time
     to fetch it, so no request fails; the old key is published until the last token it signed has expired.
+    FAILED_PRECONDITION with reason SIGNING_KEY_ROTATION_PENDING until the new key signs.
     """
     ListRevocations: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.ListRevocationsRequest, _tokens_pb2.ListRevocationsResponse]
     """The credentials revoked since a moment, for services that hold verified tokens in memory."""
@@ -94,6 +95,7 @@ class TokenServiceAsyncStub(TokenServiceStub):
     RotateSigningKey: _aio.UnaryUnaryMultiCallable[_tokens_pb2.RotateSigningKeyRequest, _tokens_pb2.RotateSigningKeyResponse]  # type: ignore[assignment]
     """Makes a new signing key. It is published at once and signs only when every verifier has had the time
     to fetch it, so no request fails; the old key is published until the last token it signed has expired.
+    FAILED_PRECONDITION with reason SIGNING_KEY_ROTATION_PENDING until the new key signs.
     """
     ListRevocations: _aio.UnaryUnaryMultiCallable[_tokens_pb2.ListRevocationsRequest, _tokens_pb2.ListRevocationsResponse]  # type: ignore[assignment]
     """The credentials revoked since a moment, for services that hold verified tokens in memory."""
@@ -163,6 +165,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tokens_pb2.RotateSigningKeyResponse, _abc.Awaitable[_tokens_pb2.RotateSigningKeyResponse]]:
         """Makes a new signing key. It is published at once and signs only when every verifier has had the time
         to fetch it, so no request fails; the old key is published until the last token it signed has expired.
+        FAILED_PRECONDITION with reason SIGNING_KEY_ROTATION_PENDING until the new key signs.
         """
 
     @_abc_1.abstractmethod

@@ -28,6 +28,9 @@ if _version_not_supported:
 class UserServiceStub:
     """Keeps the users. Who may give a role must hold what the role allows: PERMISSION_DENIED with reason
     GRANT_NOT_COVERED otherwise.
+
+    What a request names and is not there is NOT_FOUND with reason USER_NOT_FOUND; a role that is not there is
+    INVALID_ARGUMENT with reason ROLE_UNKNOWN.
     """
 
     def __init__(self, channel):
@@ -81,6 +84,9 @@ class UserServiceStub:
 class UserServiceServicer:
     """Keeps the users. Who may give a role must hold what the role allows: PERMISSION_DENIED with reason
     GRANT_NOT_COVERED otherwise.
+
+    What a request names and is not there is NOT_FOUND with reason USER_NOT_FOUND; a role that is not there is
+    INVALID_ARGUMENT with reason ROLE_UNKNOWN.
     """
 
     def CreateUser(self, request, context):
@@ -207,6 +213,9 @@ def add_UserServiceServicer_to_server(servicer, server):
 class UserService:
     """Keeps the users. Who may give a role must hold what the role allows: PERMISSION_DENIED with reason
     GRANT_NOT_COVERED otherwise.
+
+    What a request names and is not there is NOT_FOUND with reason USER_NOT_FOUND; a role that is not there is
+    INVALID_ARGUMENT with reason ROLE_UNKNOWN.
     """
 
     @staticmethod

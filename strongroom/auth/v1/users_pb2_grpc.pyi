@@ -29,6 +29,9 @@ GRPC_VERSION: str
 class UserServiceStub:
     """Keeps the users. Who may give a role must hold what the role allows: PERMISSION_DENIED with reason
     GRANT_NOT_COVERED otherwise.
+
+    What a request names and is not there is NOT_FOUND with reason USER_NOT_FOUND; a role that is not there is
+    INVALID_ARGUMENT with reason ROLE_UNKNOWN.
     """
 
     @_typing.overload
@@ -75,6 +78,9 @@ class UserServiceStub:
 class UserServiceAsyncStub(UserServiceStub):
     """Keeps the users. Who may give a role must hold what the role allows: PERMISSION_DENIED with reason
     GRANT_NOT_COVERED otherwise.
+
+    What a request names and is not there is NOT_FOUND with reason USER_NOT_FOUND; a role that is not there is
+    INVALID_ARGUMENT with reason ROLE_UNKNOWN.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -117,6 +123,9 @@ class UserServiceAsyncStub(UserServiceStub):
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the users. Who may give a role must hold what the role allows: PERMISSION_DENIED with reason
     GRANT_NOT_COVERED otherwise.
+
+    What a request names and is not there is NOT_FOUND with reason USER_NOT_FOUND; a role that is not there is
+    INVALID_ARGUMENT with reason ROLE_UNKNOWN.
     """
 
     @_abc_1.abstractmethod

@@ -31,6 +31,8 @@ class ArtifactServiceStub:
     `strongroom://MANAGER/MODEL/VERSION` is a version that is stored here: then its size is known, and it can be
     downloaded by those who may read it. Other addresses are never opened by Strongroom, so whoever registers one
     says how large it is.
+
+    What a request names and is not there is NOT_FOUND with reason ARTIFACT_NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -96,11 +98,14 @@ class ArtifactServiceServicer:
     `strongroom://MANAGER/MODEL/VERSION` is a version that is stored here: then its size is known, and it can be
     downloaded by those who may read it. Other addresses are never opened by Strongroom, so whoever registers one
     says how large it is.
+
+    What a request names and is not there is NOT_FOUND with reason ARTIFACT_NOT_FOUND.
     """
 
     def RegisterArtifact(self, request, context):
         """Registers an artifact. `artifact_type` is `model`, `dataset` or `code`. Without a name it gets the last part of its
-        address. ALREADY_EXISTS with reason ARTIFACT_EXISTS for a second one of type and address.
+        address. ALREADY_EXISTS with reason ARTIFACT_EXISTS for a second one of type and address. INVALID_ARGUMENT with
+        reason URL_INVALID or ARTIFACT_INVALID.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -119,7 +124,8 @@ class ArtifactServiceServicer:
 
     def UpdateArtifact(self, request, context):
         """Replaces the data of an artifact; its type, name and id stay, and if they are given they must be its own.
-        ABORTED with reason ETAG_MISMATCH (over REST 412), as with CatalogService.
+        ABORTED with reason ETAG_MISMATCH (over REST 412), as with CatalogService. INVALID_ARGUMENT with reason URL_INVALID
+        or ARTIFACT_INVALID; ALREADY_EXISTS with reason ARTIFACT_EXISTS.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -146,7 +152,7 @@ class ArtifactServiceServicer:
     def QueryArtifacts(self, request, context):
         """Lists artifacts that one of the queries names, as a bare list of metadata. Each query is an object with `name`
         (`*`: every name) and optionally `types`. The header `offset` of the answer, if there is one, is the `offset` of
-        the next page.
+        the next page. INVALID_ARGUMENT with reason ARTIFACT_INVALID.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -259,6 +265,8 @@ class ArtifactService:
     `strongroom://MANAGER/MODEL/VERSION` is a version that is stored here: then its size is known, and it can be
     downloaded by those who may read it. Other addresses are never opened by Strongroom, so whoever registers one
     says how large it is.
+
+    What a request names and is not there is NOT_FOUND with reason ARTIFACT_NOT_FOUND.
     """
 
     @staticmethod

@@ -32,6 +32,8 @@ class ArtifactServiceStub:
     `strongroom://MANAGER/MODEL/VERSION` is a version that is stored here: then its size is known, and it can be
     downloaded by those who may read it. Other addresses are never opened by Strongroom, so whoever registers one
     says how large it is.
+
+    What a request names and is not there is NOT_FOUND with reason ARTIFACT_NOT_FOUND.
     """
 
     @_typing.overload
@@ -40,7 +42,8 @@ class ArtifactServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ArtifactServiceAsyncStub: ...
     RegisterArtifact: _grpc.UnaryUnaryMultiCallable[_artifacts_pb2.RegisterArtifactRequest, _artifacts_pb2.Artifact]
     """Registers an artifact. `artifact_type` is `model`, `dataset` or `code`. Without a name it gets the last part of its
-    address. ALREADY_EXISTS with reason ARTIFACT_EXISTS for a second one of type and address.
+    address. ALREADY_EXISTS with reason ARTIFACT_EXISTS for a second one of type and address. INVALID_ARGUMENT with
+    reason URL_INVALID or ARTIFACT_INVALID.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -51,7 +54,8 @@ class ArtifactServiceStub:
     """
     UpdateArtifact: _grpc.UnaryUnaryMultiCallable[_artifacts_pb2.UpdateArtifactRequest, _artifacts_pb2.Artifact]
     """Replaces the data of an artifact; its type, name and id stay, and if they are given they must be its own.
-    ABORTED with reason ETAG_MISMATCH (over REST 412), as with CatalogService.
+    ABORTED with reason ETAG_MISMATCH (over REST 412), as with CatalogService. INVALID_ARGUMENT with reason URL_INVALID
+    or ARTIFACT_INVALID; ALREADY_EXISTS with reason ARTIFACT_EXISTS.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -65,7 +69,7 @@ class ArtifactServiceStub:
     QueryArtifacts: _grpc.UnaryUnaryMultiCallable[_artifacts_pb2.QueryArtifactsRequest, _struct_pb2.ListValue]
     """Lists artifacts that one of the queries names, as a bare list of metadata. Each query is an object with `name`
     (`*`: every name) and optionally `types`. The header `offset` of the answer, if there is one, is the `offset` of
-    the next page.
+    the next page. INVALID_ARGUMENT with reason ARTIFACT_INVALID.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -98,12 +102,15 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     `strongroom://MANAGER/MODEL/VERSION` is a version that is stored here: then its size is known, and it can be
     downloaded by those who may read it. Other addresses are never opened by Strongroom, so whoever registers one
     says how large it is.
+
+    What a request names and is not there is NOT_FOUND with reason ARTIFACT_NOT_FOUND.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterArtifact: _aio.UnaryUnaryMultiCallable[_artifacts_pb2.RegisterArtifactRequest, _artifacts_pb2.Artifact]  # type: ignore[assignment]
     """Registers an artifact. `artifact_type` is `model`, `dataset` or `code`. Without a name it gets the last part of its
-    address. ALREADY_EXISTS with reason ARTIFACT_EXISTS for a second one of type and address.
+    address. ALREADY_EXISTS with reason ARTIFACT_EXISTS for a second one of type and address. INVALID_ARGUMENT with
+    reason URL_INVALID or ARTIFACT_INVALID.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -114,7 +121,8 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """
     UpdateArtifact: _aio.UnaryUnaryMultiCallable[_artifacts_pb2.UpdateArtifactRequest, _artifacts_pb2.Artifact]  # type: ignore[assignment]
     """Replaces the data of an artifact; its type, name and id stay, and if they are given they must be its own.
-    ABORTED with reason ETAG_MISMATCH (over REST 412), as with CatalogService.
+    ABORTED with reason ETAG_MISMATCH (over REST 412), as with CatalogService. INVALID_ARGUMENT with reason URL_INVALID
+    or ARTIFACT_INVALID; ALREADY_EXISTS with reason ARTIFACT_EXISTS.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -128,7 +136,7 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     QueryArtifacts: _aio.UnaryUnaryMultiCallable[_artifacts_pb2.QueryArtifactsRequest, _struct_pb2.ListValue]  # type: ignore[assignment]
     """Lists artifacts that one of the queries names, as a bare list of metadata. Each query is an object with `name`
     (`*`: every name) and optionally `types`. The header `offset` of the answer, if there is one, is the `offset` of
-    the next page.
+    the next page. INVALID_ARGUMENT with reason ARTIFACT_INVALID.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -160,6 +168,8 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     `strongroom://MANAGER/MODEL/VERSION` is a version that is stored here: then its size is known, and it can be
     downloaded by those who may read it. Other addresses are never opened by Strongroom, so whoever registers one
     says how large it is.
+
+    What a request names and is not there is NOT_FOUND with reason ARTIFACT_NOT_FOUND.
     """
 
     @_abc_1.abstractmethod
@@ -169,7 +179,8 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_artifacts_pb2.Artifact, _abc.Awaitable[_artifacts_pb2.Artifact]]:
         """Registers an artifact. `artifact_type` is `model`, `dataset` or `code`. Without a name it gets the last part of its
-        address. ALREADY_EXISTS with reason ARTIFACT_EXISTS for a second one of type and address.
+        address. ALREADY_EXISTS with reason ARTIFACT_EXISTS for a second one of type and address. INVALID_ARGUMENT with
+        reason URL_INVALID or ARTIFACT_INVALID.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -192,7 +203,8 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_artifacts_pb2.Artifact, _abc.Awaitable[_artifacts_pb2.Artifact]]:
         """Replaces the data of an artifact; its type, name and id stay, and if they are given they must be its own.
-        ABORTED with reason ETAG_MISMATCH (over REST 412), as with CatalogService.
+        ABORTED with reason ETAG_MISMATCH (over REST 412), as with CatalogService. INVALID_ARGUMENT with reason URL_INVALID
+        or ARTIFACT_INVALID; ALREADY_EXISTS with reason ARTIFACT_EXISTS.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -224,7 +236,7 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_struct_pb2.ListValue, _abc.Awaitable[_struct_pb2.ListValue]]:
         """Lists artifacts that one of the queries names, as a bare list of metadata. Each query is an object with `name`
         (`*`: every name) and optionally `types`. The header `offset` of the answer, if there is one, is the `offset` of
-        the next page.
+        the next page. INVALID_ARGUMENT with reason ARTIFACT_INVALID.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

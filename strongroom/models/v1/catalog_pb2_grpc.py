@@ -32,6 +32,8 @@ class CatalogServiceStub:
     change is made only if nobody was faster: else ABORTED (over REST 412) with reason ETAG_MISMATCH. The
     etag "0" (header `If-None-Match: *`) stands for what nobody has set yet, `*` for whatever is set. Without
     an etag a change is made in any case.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -108,6 +110,8 @@ class CatalogServiceServicer:
     change is made only if nobody was faster: else ABORTED (over REST 412) with reason ETAG_MISMATCH. The
     etag "0" (header `If-None-Match: *`) stands for what nobody has set yet, `*` for whatever is set. Without
     an etag a change is made in any case.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     def GetModel(self, request, context):
@@ -188,6 +192,7 @@ class CatalogServiceServicer:
     def SetParents(self, request, context):
         """Replaces what a version was made from: versions the caller may read, or addresses of data and code.
         Answers with the lineage.
+        INVALID_ARGUMENT with reason PARENT_INVALID or URL_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,6 +209,7 @@ class CatalogServiceServicer:
     def SearchModels(self, request, context):
         """Finds models by name, card and tags: those the caller may read, by name. A page may hold fewer than asked for,
         even none, and still have a next one: each call looks at a bounded number of models.
+        INVALID_ARGUMENT with reason TAG_INVALID or REGEX_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,7 +217,7 @@ class CatalogServiceServicer:
 
     def SearchVersions(self, request, context):
         """Finds versions by name, card, tags and stage: of models the caller may read, by model and newest first.
-        Pages as those of SearchModels.
+        Pages and errors as those of SearchModels: TAG_INVALID, REGEX_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -294,6 +300,8 @@ class CatalogService:
     change is made only if nobody was faster: else ABORTED (over REST 412) with reason ETAG_MISMATCH. The
     etag "0" (header `If-None-Match: *`) stands for what nobody has set yet, `*` for whatever is set. Without
     an etag a change is made in any case.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     @staticmethod

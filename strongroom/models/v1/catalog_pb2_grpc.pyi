@@ -33,6 +33,8 @@ class CatalogServiceStub:
     change is made only if nobody was faster: else ABORTED (over REST 412) with reason ETAG_MISMATCH. The
     etag "0" (header `If-None-Match: *`) stands for what nobody has set yet, `*` for whatever is set. Without
     an etag a change is made in any case.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     @_typing.overload
@@ -84,6 +86,7 @@ class CatalogServiceStub:
     SetParents: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.SetParentsRequest, _catalog_pb2.SetParentsResponse]
     """Replaces what a version was made from: versions the caller may read, or addresses of data and code.
     Answers with the lineage.
+    INVALID_ARGUMENT with reason PARENT_INVALID or URL_INVALID.
     """
     GetLineage: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetLineageRequest, _catalog_pb2.GetLineageResponse]
     """Shows what a version was made from and what was made from it, as a graph of what the caller may read:
@@ -92,10 +95,11 @@ class CatalogServiceStub:
     SearchModels: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.SearchModelsRequest, _catalog_pb2.SearchModelsResponse]
     """Finds models by name, card and tags: those the caller may read, by name. A page may hold fewer than asked for,
     even none, and still have a next one: each call looks at a bounded number of models.
+    INVALID_ARGUMENT with reason TAG_INVALID or REGEX_INVALID.
     """
     SearchVersions: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.SearchVersionsRequest, _catalog_pb2.SearchVersionsResponse]
     """Finds versions by name, card, tags and stage: of models the caller may read, by model and newest first.
-    Pages as those of SearchModels.
+    Pages and errors as those of SearchModels: TAG_INVALID, REGEX_INVALID.
     """
 
 @_typing.type_check_only
@@ -105,6 +109,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     change is made only if nobody was faster: else ABORTED (over REST 412) with reason ETAG_MISMATCH. The
     etag "0" (header `If-None-Match: *`) stands for what nobody has set yet, `*` for whatever is set. Without
     an etag a change is made in any case.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -153,6 +159,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     SetParents: _aio.UnaryUnaryMultiCallable[_catalog_pb2.SetParentsRequest, _catalog_pb2.SetParentsResponse]  # type: ignore[assignment]
     """Replaces what a version was made from: versions the caller may read, or addresses of data and code.
     Answers with the lineage.
+    INVALID_ARGUMENT with reason PARENT_INVALID or URL_INVALID.
     """
     GetLineage: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetLineageRequest, _catalog_pb2.GetLineageResponse]  # type: ignore[assignment]
     """Shows what a version was made from and what was made from it, as a graph of what the caller may read:
@@ -161,10 +168,11 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     SearchModels: _aio.UnaryUnaryMultiCallable[_catalog_pb2.SearchModelsRequest, _catalog_pb2.SearchModelsResponse]  # type: ignore[assignment]
     """Finds models by name, card and tags: those the caller may read, by name. A page may hold fewer than asked for,
     even none, and still have a next one: each call looks at a bounded number of models.
+    INVALID_ARGUMENT with reason TAG_INVALID or REGEX_INVALID.
     """
     SearchVersions: _aio.UnaryUnaryMultiCallable[_catalog_pb2.SearchVersionsRequest, _catalog_pb2.SearchVersionsResponse]  # type: ignore[assignment]
     """Finds versions by name, card, tags and stage: of models the caller may read, by model and newest first.
-    Pages as those of SearchModels.
+    Pages and errors as those of SearchModels: TAG_INVALID, REGEX_INVALID.
     """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -173,6 +181,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     change is made only if nobody was faster: else ABORTED (over REST 412) with reason ETAG_MISMATCH. The
     etag "0" (header `If-None-Match: *`) stands for what nobody has set yet, `*` for whatever is set. Without
     an etag a change is made in any case.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     @_abc_1.abstractmethod
@@ -273,6 +283,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_pb2.SetParentsResponse, _abc.Awaitable[_catalog_pb2.SetParentsResponse]]:
         """Replaces what a version was made from: versions the caller may read, or addresses of data and code.
         Answers with the lineage.
+        INVALID_ARGUMENT with reason PARENT_INVALID or URL_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -293,6 +304,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_pb2.SearchModelsResponse, _abc.Awaitable[_catalog_pb2.SearchModelsResponse]]:
         """Finds models by name, card and tags: those the caller may read, by name. A page may hold fewer than asked for,
         even none, and still have a next one: each call looks at a bounded number of models.
+        INVALID_ARGUMENT with reason TAG_INVALID or REGEX_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -302,7 +314,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.SearchVersionsResponse, _abc.Awaitable[_catalog_pb2.SearchVersionsResponse]]:
         """Finds versions by name, card, tags and stage: of models the caller may read, by model and newest first.
-        Pages as those of SearchModels.
+        Pages and errors as those of SearchModels: TAG_INVALID, REGEX_INVALID.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -30,6 +30,9 @@ if _version_not_supported:
 class FileServiceStub:
     """One file in, one file out, for clients that do not cut chunks themselves. With the header
     `x-access-code` a file is stored protected by that code, and read again.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND,
+    VERSION_NOT_FOUND or FILE_NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -53,6 +56,9 @@ class FileServiceStub:
 class FileServiceServicer:
     """One file in, one file out, for clients that do not cut chunks themselves. With the header
     `x-access-code` a file is stored protected by that code, and read again.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND,
+    VERSION_NOT_FOUND or FILE_NOT_FOUND.
     """
 
     def PutFile(self, request_iterator, context):
@@ -99,6 +105,9 @@ def add_FileServiceServicer_to_server(servicer, server):
 class FileService:
     """One file in, one file out, for clients that do not cut chunks themselves. With the header
     `x-access-code` a file is stored protected by that code, and read again.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND,
+    VERSION_NOT_FOUND or FILE_NOT_FOUND.
     """
 
     @staticmethod

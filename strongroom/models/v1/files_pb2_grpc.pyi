@@ -31,6 +31,9 @@ GRPC_VERSION: str
 class FileServiceStub:
     """One file in, one file out, for clients that do not cut chunks themselves. With the header
     `x-access-code` a file is stored protected by that code, and read again.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND,
+    VERSION_NOT_FOUND or FILE_NOT_FOUND.
     """
 
     @_typing.overload
@@ -54,6 +57,9 @@ class FileServiceStub:
 class FileServiceAsyncStub(FileServiceStub):
     """One file in, one file out, for clients that do not cut chunks themselves. With the header
     `x-access-code` a file is stored protected by that code, and read again.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND,
+    VERSION_NOT_FOUND or FILE_NOT_FOUND.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -73,6 +79,9 @@ class FileServiceAsyncStub(FileServiceStub):
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     """One file in, one file out, for clients that do not cut chunks themselves. With the header
     `x-access-code` a file is stored protected by that code, and read again.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND,
+    VERSION_NOT_FOUND or FILE_NOT_FOUND.
     """
 
     @_abc_1.abstractmethod

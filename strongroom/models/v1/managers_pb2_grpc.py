@@ -33,6 +33,8 @@ class ManagerServiceStub:
 
     A protected file wants its access code: in the request, or in the metadata (header) `x-access-code`,
     which goes before.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -120,10 +122,13 @@ class ManagerServiceServicer:
 
     A protected file wants its access code: in the request, or in the metadata (header) `x-access-code`,
     which goes before.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     def CreateManager(self, request, context):
-        """Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS.
+        """Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS; INVALID_ARGUMENT with reason
+        PATH_INVALID for a `model_path` that is no path.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -330,6 +335,8 @@ class ManagerService:
 
     A protected file wants its access code: in the request, or in the metadata (header) `x-access-code`,
     which goes before.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     @staticmethod

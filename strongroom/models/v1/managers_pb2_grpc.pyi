@@ -34,6 +34,8 @@ class ManagerServiceStub:
 
     A protected file wants its access code: in the request, or in the metadata (header) `x-access-code`,
     which goes before.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     @_typing.overload
@@ -41,7 +43,9 @@ class ManagerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ManagerServiceAsyncStub: ...
     CreateManager: _grpc.UnaryUnaryMultiCallable[_managers_pb2.CreateManagerRequest, _managers_pb2.CreateManagerResponse]
-    """Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS."""
+    """Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS; INVALID_ARGUMENT with reason
+    PATH_INVALID for a `model_path` that is no path.
+    """
     ListManagers: _grpc.UnaryUnaryMultiCallable[_managers_pb2.ListManagersRequest, _managers_pb2.ListManagersResponse]
     """Lists managers by id: those of which the caller may read all models."""
     MapManagers: _grpc.UnaryUnaryMultiCallable[_managers_pb2.MapManagersRequest, _struct_pb2.Struct]
@@ -108,11 +112,15 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
 
     A protected file wants its access code: in the request, or in the metadata (header) `x-access-code`,
     which goes before.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateManager: _aio.UnaryUnaryMultiCallable[_managers_pb2.CreateManagerRequest, _managers_pb2.CreateManagerResponse]  # type: ignore[assignment]
-    """Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS."""
+    """Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS; INVALID_ARGUMENT with reason
+    PATH_INVALID for a `model_path` that is no path.
+    """
     ListManagers: _aio.UnaryUnaryMultiCallable[_managers_pb2.ListManagersRequest, _managers_pb2.ListManagersResponse]  # type: ignore[assignment]
     """Lists managers by id: those of which the caller may read all models."""
     MapManagers: _aio.UnaryUnaryMultiCallable[_managers_pb2.MapManagersRequest, _struct_pb2.Struct]  # type: ignore[assignment]
@@ -178,6 +186,8 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A protected file wants its access code: in the request, or in the metadata (header) `x-access-code`,
     which goes before.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     @_abc_1.abstractmethod
@@ -186,7 +196,9 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _managers_pb2.CreateManagerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_managers_pb2.CreateManagerResponse, _abc.Awaitable[_managers_pb2.CreateManagerResponse]]:
-        """Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS."""
+        """Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS; INVALID_ARGUMENT with reason
+        PATH_INVALID for a `model_path` that is no path.
+        """
 
     @_abc_1.abstractmethod
     def ListManagers(

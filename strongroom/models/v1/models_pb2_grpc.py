@@ -28,6 +28,8 @@ if _version_not_supported:
 class ModelServiceStub:
     """Lists, shows, verifies and deletes what was pushed. A manager holds models, a model holds
     versions, a version holds files and never changes.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -66,6 +68,8 @@ class ModelServiceStub:
 class ModelServiceServicer:
     """Lists, shows, verifies and deletes what was pushed. A manager holds models, a model holds
     versions, a version holds files and never changes.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     def ListModels(self, request, context):
@@ -148,6 +152,8 @@ def add_ModelServiceServicer_to_server(servicer, server):
 class ModelService:
     """Lists, shows, verifies and deletes what was pushed. A manager holds models, a model holds
     versions, a version holds files and never changes.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     @staticmethod

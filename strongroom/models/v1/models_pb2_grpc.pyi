@@ -29,6 +29,8 @@ GRPC_VERSION: str
 class ModelServiceStub:
     """Lists, shows, verifies and deletes what was pushed. A manager holds models, a model holds
     versions, a version holds files and never changes.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     @_typing.overload
@@ -59,6 +61,8 @@ class ModelServiceStub:
 class ModelServiceAsyncStub(ModelServiceStub):
     """Lists, shows, verifies and deletes what was pushed. A manager holds models, a model holds
     versions, a version holds files and never changes.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -85,6 +89,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Lists, shows, verifies and deletes what was pushed. A manager holds models, a model holds
     versions, a version holds files and never changes.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
     """
 
     @_abc_1.abstractmethod

@@ -29,6 +29,8 @@ class RotationServiceStub:
     """Two depths. RotateKeys makes a new key-encryption key and wraps all keys under it: milliseconds, no
     weights move. Reencrypt, for the case that a data key or a domain secret itself leaked, writes the
     weights anew under keys that have nothing to do with the old ones. Everything stays readable throughout.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND or MODEL_NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -63,6 +65,8 @@ class RotationServiceServicer:
     """Two depths. RotateKeys makes a new key-encryption key and wraps all keys under it: milliseconds, no
     weights move. Reencrypt, for the case that a data key or a domain secret itself leaked, writes the
     weights anew under keys that have nothing to do with the old ones. Everything stays readable throughout.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND or MODEL_NOT_FOUND.
     """
 
     def RotateKeys(self, request, context):
@@ -139,6 +143,8 @@ class RotationService:
     """Two depths. RotateKeys makes a new key-encryption key and wraps all keys under it: milliseconds, no
     weights move. Reencrypt, for the case that a data key or a domain secret itself leaked, writes the
     weights anew under keys that have nothing to do with the old ones. Everything stays readable throughout.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND or MODEL_NOT_FOUND.
     """
 
     @staticmethod

@@ -30,6 +30,8 @@ class RotationServiceStub:
     """Two depths. RotateKeys makes a new key-encryption key and wraps all keys under it: milliseconds, no
     weights move. Reencrypt, for the case that a data key or a domain secret itself leaked, writes the
     weights anew under keys that have nothing to do with the old ones. Everything stays readable throughout.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND or MODEL_NOT_FOUND.
     """
 
     @_typing.overload
@@ -64,6 +66,8 @@ class RotationServiceAsyncStub(RotationServiceStub):
     """Two depths. RotateKeys makes a new key-encryption key and wraps all keys under it: milliseconds, no
     weights move. Reencrypt, for the case that a data key or a domain secret itself leaked, writes the
     weights anew under keys that have nothing to do with the old ones. Everything stays readable throughout.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND or MODEL_NOT_FOUND.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -94,6 +98,8 @@ class RotationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Two depths. RotateKeys makes a new key-encryption key and wraps all keys under it: milliseconds, no
     weights move. Reencrypt, for the case that a data key or a domain secret itself leaked, writes the
     weights anew under keys that have nothing to do with the old ones. Everything stays readable throughout.
+
+    What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND or MODEL_NOT_FOUND.
     """
 
     @_abc_1.abstractmethod

@@ -80,6 +80,7 @@ class StoreServiceServicer:
         lost or restored from a backup. Versions that are in the index stay as they are. It needs the
         secrets service with its own database: without their keys, weights are noise. Versions behind an
         access code need it, in the header `x-access-code`; run it once for each.
+        INVALID_ARGUMENT with reason STORE_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

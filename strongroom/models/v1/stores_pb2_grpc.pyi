@@ -49,6 +49,7 @@ class StoreServiceStub:
     lost or restored from a backup. Versions that are in the index stay as they are. It needs the
     secrets service with its own database: without their keys, weights are noise. Versions behind an
     access code need it, in the header `x-access-code`; run it once for each.
+    INVALID_ARGUMENT with reason STORE_UNKNOWN.
     """
 
 @_typing.type_check_only
@@ -72,6 +73,7 @@ class StoreServiceAsyncStub(StoreServiceStub):
     lost or restored from a backup. Versions that are in the index stay as they are. It needs the
     secrets service with its own database: without their keys, weights are noise. Versions behind an
     access code need it, in the header `x-access-code`; run it once for each.
+    INVALID_ARGUMENT with reason STORE_UNKNOWN.
     """
 
 class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -110,6 +112,7 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         lost or restored from a backup. Versions that are in the index stay as they are. It needs the
         secrets service with its own database: without their keys, weights are noise. Versions behind an
         access code need it, in the header `x-access-code`; run it once for each.
+        INVALID_ARGUMENT with reason STORE_UNKNOWN.
         """
 
 def add_StoreServiceServicer_to_server(servicer: StoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

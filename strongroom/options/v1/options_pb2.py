@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#strongroom/options/v1/options.proto\x12\x15strongroom.options.v1\x1a google/protobuf/descriptor.proto\"\x8b\x01\n\nAccessRule\x12\x12\n\npermission\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x0e\n\x06public\x18\x03 \x01(\x08\x12\x15\n\rauthenticated\x18\x04 \x01(\x08\x12\x10\n\x08services\x18\x05 \x03(\t\x12\x10\n\x08\x66iltered\x18\x06 \x01(\x08\x12\x0c\n\x04when\x18\x07 \x01(\t:S\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x03(\x0b\x32!.strongroom.options.v1.AccessRule:1\n\x07no_http\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x87\x03 \x01(\t:5\n\x0bhttp_status\x12\x1e.google.protobuf.MethodOptions\x18\xb7\x87\x03 \x01(\r:1\n\x07\x61udited\x12\x1e.google.protobuf.MethodOptions\x18\xb8\x87\x03 \x01(\x08:5\n\x0busage_class\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x87\x03 \x01(\t:7\n\rcontinues_use\x12\x1e.google.protobuf.MethodOptions\x18\xba\x87\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#strongroom/options/v1/options.proto\x12\x15strongroom.options.v1\x1a google/protobuf/descriptor.proto\"\x8b\x01\n\nAccessRule\x12\x12\n\npermission\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x0e\n\x06public\x18\x03 \x01(\x08\x12\x15\n\rauthenticated\x18\x04 \x01(\x08\x12\x10\n\x08services\x18\x05 \x03(\t\x12\x10\n\x08\x66iltered\x18\x06 \x01(\x08\x12\x0c\n\x04when\x18\x07 \x01(\t\"S\n\x04Rest\x12\x0f\n\x07headers\x18\x01 \x03(\t\x12\x16\n\x0e\x61nswer_headers\x18\x02 \x03(\t\x12\x10\n\x08\x63onsumes\x18\x03 \x03(\t\x12\x10\n\x08produces\x18\x04 \x03(\t:S\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x03(\x0b\x32!.strongroom.options.v1.AccessRule:1\n\x07no_http\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x87\x03 \x01(\t:5\n\x0bhttp_status\x12\x1e.google.protobuf.MethodOptions\x18\xb7\x87\x03 \x01(\r:1\n\x07\x61udited\x12\x1e.google.protobuf.MethodOptions\x18\xb8\x87\x03 \x01(\x08:5\n\x0busage_class\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x87\x03 \x01(\t:7\n\rcontinues_use\x12\x1e.google.protobuf.MethodOptions\x18\xba\x87\x03 \x01(\x08:K\n\x04rest\x12\x1e.google.protobuf.MethodOptions\x18\xbb\x87\x03 \x01(\x0b\x32\x1b.strongroom.options.v1.Restb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,4 +34,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ACCESSRULE']._serialized_start=97
   _globals['_ACCESSRULE']._serialized_end=236
+  _globals['_REST']._serialized_start=238
+  _globals['_REST']._serialized_end=321
 # @@protoc_insertion_point(module_scope)

@@ -79,12 +79,55 @@ class AccessRule(_message.Message):
 
 Global___AccessRule: _TypeAlias = AccessRule  # noqa: Y015
 
+@_typing.final
+class Rest(_message.Message):
+    """What a caller over REST has to know of a method and `google.api.http` cannot say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADERS_FIELD_NUMBER: _builtins.int
+    ANSWER_HEADERS_FIELD_NUMBER: _builtins.int
+    CONSUMES_FIELD_NUMBER: _builtins.int
+    PRODUCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Headers of the request that the method reads beside its credential, in lower case: `x-access-code`."""
+
+    @_builtins.property
+    def answer_headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Headers of its answer, in lower case: `etag`."""
+
+    @_builtins.property
+    def consumes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Media types of a body that is no JSON."""
+
+    @_builtins.property
+    def produces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Media types of an answer that is no JSON."""
+
+    def __init__(
+        self,
+        *,
+        headers: _abc.Iterable[_builtins.str] | None = ...,
+        answer_headers: _abc.Iterable[_builtins.str] | None = ...,
+        consumes: _abc.Iterable[_builtins.str] | None = ...,
+        produces: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_headers", b"answer_headers", "consumes", b"consumes", "headers", b"headers", "produces", b"produces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rest: _TypeAlias = Rest  # noqa: Y015
+
 ACCESS_FIELD_NUMBER: _builtins.int
 NO_HTTP_FIELD_NUMBER: _builtins.int
 HTTP_STATUS_FIELD_NUMBER: _builtins.int
 AUDITED_FIELD_NUMBER: _builtins.int
 USAGE_CLASS_FIELD_NUMBER: _builtins.int
 CONTINUES_USE_FIELD_NUMBER: _builtins.int
+REST_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedCompositeFieldContainer[Global___AccessRule]]
 """Who may call the method. Methods without a rule are refused to everybody."""
 no_http: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
@@ -103,3 +146,5 @@ continues_use: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodO
 """Whether the call goes on with what another one began, such as the chunks of an upload. It stands in
 the ledger and takes nothing out of a quota.
 """
+rest: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Rest]
+"""What `google.api.http` cannot say."""

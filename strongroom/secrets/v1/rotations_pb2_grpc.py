@@ -31,6 +31,9 @@ class SecretRotationServiceStub:
     taken back (`rollback`), and the value before stays in use. That one works on for a grace period, after which
     it is ended and destroyed. One replica works on a secret at a time; another takes over within a minute
     if it dies.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED or
+    ROTATION_NOT_CONFIGURED.
     """
 
     def __init__(self, channel):
@@ -77,6 +80,9 @@ class SecretRotationServiceServicer:
     taken back (`rollback`), and the value before stays in use. That one works on for a grace period, after which
     it is ended and destroyed. One replica works on a secret at a time; another takes over within a minute
     if it dies.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED or
+    ROTATION_NOT_CONFIGURED.
     """
 
     def SetRotation(self, request, context):
@@ -181,6 +187,9 @@ class SecretRotationService:
     taken back (`rollback`), and the value before stays in use. That one works on for a grace period, after which
     it is ended and destroyed. One replica works on a secret at a time; another takes over within a minute
     if it dies.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED or
+    ROTATION_NOT_CONFIGURED.
     """
 
     @staticmethod

@@ -32,6 +32,9 @@ class SecretRotationServiceStub:
     taken back (`rollback`), and the value before stays in use. That one works on for a grace period, after which
     it is ended and destroyed. One replica works on a secret at a time; another takes over within a minute
     if it dies.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED or
+    ROTATION_NOT_CONFIGURED.
     """
 
     @_typing.overload
@@ -75,6 +78,9 @@ class SecretRotationServiceAsyncStub(SecretRotationServiceStub):
     taken back (`rollback`), and the value before stays in use. That one works on for a grace period, after which
     it is ended and destroyed. One replica works on a secret at a time; another takes over within a minute
     if it dies.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED or
+    ROTATION_NOT_CONFIGURED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -114,6 +120,9 @@ class SecretRotationServiceServicer(metaclass=_abc_1.ABCMeta):
     taken back (`rollback`), and the value before stays in use. That one works on for a grace period, after which
     it is ended and destroyed. One replica works on a secret at a time; another takes over within a minute
     if it dies.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED or
+    ROTATION_NOT_CONFIGURED.
     """
 
     @_abc_1.abstractmethod

@@ -30,6 +30,9 @@ class SecretServiceStub:
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     def __init__(self, channel):
@@ -105,6 +108,9 @@ class SecretServiceServicer:
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     def CreateSecret(self, request, context):
@@ -159,7 +165,7 @@ class SecretServiceServicer:
 
     def EditSecret(self, request, context):
         """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
-        reason LABELS_INVALID beyond 32 labels.
+        reason LABELS_INVALID beyond 32 labels, or EXPIRY_PAST.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -292,6 +298,9 @@ class SecretService:
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     @staticmethod

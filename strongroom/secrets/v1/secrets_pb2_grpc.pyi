@@ -31,6 +31,9 @@ class SecretServiceStub:
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     @_typing.overload
@@ -69,7 +72,7 @@ class SecretServiceStub:
     """
     EditSecret: _grpc.UnaryUnaryMultiCallable[_secrets_pb2.EditSecretRequest, _secrets_pb2.SecretSummary]
     """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
-    reason LABELS_INVALID beyond 32 labels.
+    reason LABELS_INVALID beyond 32 labels, or EXPIRY_PAST.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -103,6 +106,9 @@ class SecretServiceAsyncStub(SecretServiceStub):
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -138,7 +144,7 @@ class SecretServiceAsyncStub(SecretServiceStub):
     """
     EditSecret: _aio.UnaryUnaryMultiCallable[_secrets_pb2.EditSecretRequest, _secrets_pb2.SecretSummary]  # type: ignore[assignment]
     """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
-    reason LABELS_INVALID beyond 32 labels.
+    reason LABELS_INVALID beyond 32 labels, or EXPIRY_PAST.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -171,6 +177,9 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
     `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
+
+    What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+    SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
     """
 
     @_abc_1.abstractmethod
@@ -240,7 +249,7 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_secrets_pb2.SecretSummary, _abc.Awaitable[_secrets_pb2.SecretSummary]]:
         """Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
-        reason LABELS_INVALID beyond 32 labels.
+        reason LABELS_INVALID beyond 32 labels, or EXPIRY_PAST.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
