@@ -44,7 +44,6 @@ def drawn(title: str, rows: list[Row]) -> str:
 <text class="head" x="{_LEFT}" y="22">{escape(title)}</text>
 <text class="quiet" x="{_TARGET}" y="22" text-anchor="middle">target</text>
 {bars}
-<line class="target" x1="{_TARGET}" x2="{_TARGET}" y1="30" y2="{height - 12}"/>
 </svg>
 """
 
@@ -55,10 +54,11 @@ def _bar(row: Row, top: int) -> str:
     length = min(end, _RIGHT) - _LEFT
     more = " →" if end > _RIGHT else ""
     kind = "met" if row.met else "missed"
-    return f"""<text x="{_LEFT}" y="{top + 12}">{escape(f"{row.id}  {row.work}")}</text>
+    return f"""<text x="{_LEFT}" y="{top + 12}">{escape(f"{row.id} {row.work}".replace("`", ""))}</text>
 <rect class="track" x="{_LEFT}" y="{top + 18}" width="{_RIGHT - _LEFT}" height="14" rx="2"/>
 <rect class="{kind}" x="{_LEFT}" y="{top + 18}" width="{length:.1f}" height="14" rx="2"/>
-<text class="quiet" x="{_RIGHT + 8}" y="{top + 30}">{escape(f"{value:g} {unit}{more}, {row.target}")}</text>"""
+<line class="target" x1="{_TARGET}" x2="{_TARGET}" y1="{top + 15}" y2="{top + 35}"/>
+<text class="quiet" x="{_RIGHT + 8}" y="{top + 30}">{escape(f"{value:g} {unit}{more} ({row.target})")}</text>"""
 
 
 def plots(text: str) -> dict[str, str]:
