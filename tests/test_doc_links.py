@@ -71,3 +71,23 @@ def test_the_index_names_every_page() -> None:
 
 def test_the_readme_leads_to_the_index() -> None:
     assert "docs/README.md" in links(REPOSITORY / "README.md")
+
+
+# Credentials of stores, providers and key systems have whatever names a file gives them behind these.
+_NAMED_BY_USERS = re.compile(r"STRONGROOM_(STORE|PROVIDER|KMS)_")
+
+
+@cache
+def words_of_the_code() -> set[str]:
+    """Every word in what runs, and in what tests it."""
+    sources = (path for folder in ("services", "strongroom", "tests") for path in (REPOSITORY / folder).rglob("*.py"))
+    return {word for path in sources if "_pb2" not in path.name for word in re.findall(r"\w+", path.read_text())}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_variable_that_is_named_is_read(document: Path) -> None:
+    """By its name, or as the field of settings that has it behind the prefix."""
+    named = set(re.findall(r"\bSTRONGROOM_[A-Z_]*[A-Z]\b", document.read_text()))
+    asked = {variable for variable in named if not _NAMED_BY_USERS.match(variable)}
+    known = words_of_the_code()
+    assert {one for one in asked if one not in known and one.removeprefix("STRONGROOM_").lower() not in known} == set()
