@@ -3,10 +3,12 @@
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import prestarted
 from tests.stack import STRONGROOM, Stack, inherited
 
 TESTS = Path(__file__).resolve().parent
@@ -37,8 +39,16 @@ def test_every_block_is_executed_or_says_why_not(page: str) -> None:
         assert told, f"{page}: say above this block who executes it, or '<!-- not executed: WHY -->':\n{code}"
 
 
+@pytest.fixture(scope="module", name="commands")
+def _commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a `strongroom` that starts at once."""
+    with prestarted.command(tmp_path_factory.mktemp("commands")) as folder:
+        yield folder
+
+
+@pytest.mark.timeout(330)  # a command is a program that starts, and on a machine that does much else, slowly
 @pytest.mark.parametrize("page", WITH_COMMANDS)
-def test_commands_work_as_typed(stack: Stack, tmp_path: Path, page: str) -> None:
+def test_commands_work_as_typed(stack: Stack, commands: Path, tmp_path: Path, page: str) -> None:
     script = "set -euo pipefail\n"
     for mark, language, code in blocks(page):
         if mark == _HERE:
@@ -47,13 +57,13 @@ def test_commands_work_as_typed(stack: Stack, tmp_path: Path, page: str) -> None
     script = re.sub(r"^(! .*)$", r"\1 || exit 1", script, flags=re.MULTILINE)
     environment = inherited() | {
         "HOME": str(tmp_path),
-        "PATH": f"{STRONGROOM.parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(commands), str(STRONGROOM.parent), os.environ["PATH"]]),
         "STRONGROOM_URL": stack.url,
         "STRONGROOM_API_KEY": stack.admin_key,
         "STRONGROOM_DATA_DIR": str(stack.data_dir),
     }
     typed = ["bash", "-c", script.replace("http://127.0.0.1:8080", stack.url).replace("127.0.0.1:8080", stack.target)]
     done = subprocess.run(
-        typed, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        typed, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
