@@ -144,7 +144,8 @@ def _refuse_unknown(where: str, found: Iterable[str], known: Iterable[str]) -> N
     known = list(known)
     for name in found:
         if name not in known:
-            shown = name if _SHOWN.fullmatch(name) else "…"
+            # What is near an option is a slip of the pen; anything else may be a value that got out of place.
+            shown = name if _SHOWN.fullmatch(name) or _nearest(name, known) else "…"
             raise refused(f"There is no option {where}{shown}. {nearest(name, known)}")
 
 

@@ -3,10 +3,12 @@
 import json
 import stat
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from strongroom.cli import secret_ages
 from tests.stack import STRONGROOM, Stack, inherited
 from tests.terminal import Terminal
 
@@ -68,7 +70,7 @@ def test_json_answers(secrets: Terminal) -> None:
     written = secrets("secrets", "put", "cli/json", "k=v", "--json").json
     assert (written["name"], written["version"]) == ("cli/json", 1)
     assert secrets("secrets", "get", "cli/json", "--json").json.keys() == {
-        "name", "version", "data", "created_at", "created_by", "stage",
+        "name", "version", "data", "created_at", "created_by", "stage", "provider", "revision",
     }  # fmt: skip
     listed = secrets("secrets", "list", "cli/json", "--json").json
     assert [secret["name"] for secret in listed["secrets"]] == ["cli/json"]
@@ -175,6 +177,25 @@ def test_secrets_are_labelled_searched_and_expire(secrets: Terminal) -> None:
     edited = secrets("secrets", "label", "cli-find/other", "--remove", "team", "--never-expires", "--json").json
     assert (edited["labels"], "expires_at" in edited) == ({"tier": "1"}, False)
     assert secrets("secrets", "put", "cli-find/other", "k=hush", "--expires", "tomorrow").status == 2
+
+
+@pytest.mark.row("S3.6")
+def test_the_age_of_secrets_is_told_by_a_policy(secrets: Terminal) -> None:
+    for name in ("older", "newer"):
+        secrets("secrets", "put", f"cli/aged/{name}", "n=1")
+    told = secrets("secrets", "ages", "cli/aged/", "--max-age", 180).out.splitlines()
+    assert [line.split("\t")[:4] for line in told] == [
+        ["cli/aged/older", "1", "0 d", "ok"],
+        ["cli/aged/newer", "1", "0 d", "ok"],
+    ]
+    assert secrets("secrets", "ages", "cli/aged/", "--overdue").out == ""
+    report = json.loads(secrets("secrets", "ages", "cli/aged/", "--json").out)
+    assert (report["max_age_days"], report["secrets"][0]["age_days"]) == (90, 0)
+
+
+@pytest.mark.parametrize(("days", "status"), [(0, "ok"), (80, "ok"), (81, "due"), (90, "due"), (91, "overdue")])
+def test_the_last_tenth_of_a_policy_is_the_time_to_rotate(days: int, status: str) -> None:
+    assert secret_ages.status(timedelta(days=days), timedelta(days=90)) == status
 
 
 def test_a_deleted_secret_is_listed_where_it_is_asked_for(secrets: Terminal) -> None:

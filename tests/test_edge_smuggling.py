@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from bench.calls import _identity as identity_token
+from bench.calls import identity as identity_token
 from strongroom.auth.v1 import tokens_pb2, tokens_pb2_grpc
 from tests.raw_http import request as raw
 from tests.raw_http import send, send_http2

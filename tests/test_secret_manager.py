@@ -149,7 +149,7 @@ def test_weights_get_a_timestamp_or_the_version_given(manager: SecretManager, we
     model = f"llama-{secrets.token_hex(4)}"
     assert manager.upload_model_weights(model, str(weights)) is True
     assert manager.upload_model_weights(model, weights, version="v1.0") is True
-    assert manager.upload_model_weights(model, weights, version="v1.0") is True  # the same content
+    assert manager.upload_model_weights(model, weights, version="v1.0") is False  # versions never change
     latest, timestamp = manager.list_available_models()[model]
     assert (latest, timestamp[:2]) == ("v1.0", "20")
     assert manager.download_model_weights(model, tmp_path / "out" / "one.safetensors") is True

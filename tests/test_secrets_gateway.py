@@ -143,6 +143,22 @@ def test_secrets_are_listed_by_folder_and_found_by_words_and_labels(ask: Rest | 
     assert (edited["labels"], edited["expires_at"]) == ({"tier": "three"}, "2099-01-01T00:00:00Z")
 
 
+@pytest.mark.row("S3.6")
+def test_secrets_that_are_in_use_for_long_are_found(ask: Rest | Grpc, folder: str) -> None:
+    ask("PUT", f"/{folder}/token", {"data": {}, "allow_missing": True})
+    ask("POST", f"/{folder}/token:stage", {"data": {}})
+    ask("PUT", f"/{folder}/other", {"data": {}, "allow_missing": True})
+    written = ask("GET", f"/{folder}/other")["created_at"]
+
+    def names(moment: str) -> list[str]:
+        found = ask("GET", f"?prefix={folder}/&written_before={moment}")["secrets"]
+        return [secret["name"].removeprefix(f"{folder}/") for secret in found]
+
+    assert names("2020-01-01T00:00:00Z") == []
+    assert names(written) == ["token"]
+    assert names("2099-01-01T00:00:00Z") == ["other", "token"]
+
+
 def test_a_listing_shows_only_what_the_caller_may_list(admin: Caller, folder: str) -> None:
     for name in ("mine/a", "theirs/b"):
         admin.rest("PUT", f"/api/v1/secrets/{folder}/{name}", {"data": {}, "allow_missing": True})

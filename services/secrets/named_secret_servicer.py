@@ -81,7 +81,7 @@ class NamedSecretServicer(SecretServicer):
     def ListSecrets(self, request: pb.ListSecretsRequest, context: grpc.ServicerContext) -> pb.ListSecretsResponse:
         if _is_primary(request):
             return super().ListSecrets(request, context)
-        _refuse(request, "by_folder", "query", "label", "show_deleted")
+        _refuse(request, "by_folder", "query", "label", "show_deleted", "written_before")
         principal, after = caller(context), _opened(request.page_token)
         names = [
             name

@@ -147,6 +147,7 @@ def _wanted(request: secrets_pb2.ListSecretsRequest) -> Wanted:
         words=request.query.split(),
         labels=_labels(request.label),
         deleted=request.show_deleted,
+        written_before=moment(request, "written_before"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,6 +33,8 @@ class Wanted:
     labels: Mapping[str, str | None] | None = None
     # With deleted secrets among the others.
     deleted: bool = False
+    # The current version is in use since before then.
+    written_before: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def _matching(wanted: Wanted, after: str) -> sa.Select[Any]:
         matching = matching.where(name >= wanted.prefix, name < wanted.prefix + _BEHIND)
     if not wanted.deleted:
         matching = matching.where(secrets.c.deleted_at.is_(None))
+    if wanted.written_before is not None:
+        matching = matching.where(secrets.c.current_version > 0, secrets.c.updated_at < wanted.written_before)
     for word in wanted.words:
         said = sa.or_(label.key.icontains(word, autoescape=True), label.value.icontains(word, autoescape=True))
         labelled = sa.exists().where(label.secret_name == name, said)

@@ -48,7 +48,7 @@ def given(fields: list[str], file: Path | None) -> dict[str, Any]:
     if bool(fields) == (file is not None):
         misused("give FIELD=VALUE pairs, or --file with a JSON object")
     if file is not None:
-        return json_object(file)
+        return _encodable(json_object(file))
     # The arguments are not repeated in messages: they may be the values themselves.
     pairs = [field.partition("=") for field in fields]
     if not all(key and equals for key, equals, _ in pairs):
@@ -57,7 +57,7 @@ def given(fields: list[str], file: Path | None) -> dict[str, Any]:
         misused("a field is given twice")
     if sum(value == "-" for _, _, value in pairs) > 1:
         misused("only one value can come from standard input")
-    return {key: _value(key, value) for key, _, value in pairs}
+    return _encodable({key: _value(key, value) for key, _, value in pairs})
 
 
 def labels_given(labels: Iterable[str] | None) -> dict[str, str]:
@@ -134,6 +134,12 @@ def _value(key: str, value: str) -> str | bytes:
         return content.decode().removesuffix("\n")
     except UnicodeDecodeError:
         return content
+
+
+def _encodable(data: dict[str, Any]) -> dict[str, Any]:
+    """Raises UnicodeEncodeError for halves of surrogate pairs, which no message can have."""
+    json.dumps(as_json(data), ensure_ascii=False).encode()
+    return data
 
 
 def _bytes_of(file: Path) -> bytes:

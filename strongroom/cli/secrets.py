@@ -1,4 +1,4 @@
-"""`strongroom secrets`: put, patch, get, list, search, history, label."""
+"""`strongroom secrets`: put, patch, get, list, search, ages, history, label."""
 
 import json as jsonlib
 from collections.abc import Callable, Iterable
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom.cli import providers, secret_files, secret_life
+from strongroom.cli.secret_ages import ages
 from strongroom.cli.secret_files import written
 from strongroom.cli.secret_values import Expires, Fields, Labels, Name, Provider, expiry, given, labels_given, plain
 from strongroom.cli.session import (
@@ -191,8 +192,10 @@ def history(name: Name, provider: Provider = "", json: Json = False) -> None:
     """List the versions of a secret, without values."""
     with connected() as client:
         versions = client.providers.at(provider).history(name) if provider else client.secrets.history(name)
+        about = {"name": name} if provider or not json else message_as_json(client.secrets.about(name))
     if json:
-        print_json({"versions": [message_as_json(version) for version in versions]})
+        listed = [message_as_json(version) for version in versions]
+        print_json({"versions": listed, "next_page_token": "", "secret": about})
     else:
         rows = [
             [
@@ -234,7 +237,7 @@ def label(
 _MORE: tuple[Callable[..., None], ...] = (
     *(secret_life.promote, secret_life.discard, secret_life.rollback),
     *(secret_life.rm, secret_life.undelete, secret_life.destroy),
-    *(providers.providers, providers.sync, providers.drift),
+    *(ages, providers.providers, providers.sync, providers.drift),
 )
 for command in _MORE:
     app.command()(command)
@@ -244,7 +247,7 @@ app.command("export")(secret_files.export_secrets)
 
 def _show(secrets: Iterable["SecretSummary"], *, json: bool) -> None:
     if json:
-        print_json({"secrets": [message_as_json(secret) for secret in secrets], "next_page_token": ""})
+        print_json({"secrets": [message_as_json(secret) for secret in secrets], "next_page_token": "", "folders": []})
         return
     rows = [
         [

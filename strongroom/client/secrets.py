@@ -151,15 +151,22 @@ class Secrets:
         query: str = "",
         labels: Iterable[str] = (),
         show_deleted: bool = False,
+        written_before: datetime | None = None,
     ) -> Iterator[secrets_pb2.SecretSummary]:
         """The secrets the caller may list, by name, in all folders.
 
         Args:
             query: words that must be part of the name or of a label, in any case.
             labels: `KEY=VALUE` or `KEY` each, all of which a secret must have.
+            written_before: only those whose current version is in use since before then.
         """
         request = secrets_pb2.ListSecretsRequest(
-            prefix=prefix, query=query, label=labels, show_deleted=show_deleted, page_size=1000
+            prefix=prefix,
+            query=query,
+            label=labels,
+            show_deleted=show_deleted,
+            written_before=_timestamp(written_before),
+            page_size=1000,
         )
         for page in pages(self._connection, self._stub.ListSecrets, request):
             yield from page.secrets

@@ -587,6 +587,7 @@ class ListSecretsRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    WRITTEN_BEFORE_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many secrets and folders, 1 to 1000; 0 means 100."""
@@ -606,6 +607,10 @@ class ListSecretsRequest(_message.Message):
     def label(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """`KEY=VALUE` or `KEY`: only secrets that have all of these labels."""
 
+    @_builtins.property
+    def written_before(self) -> _timestamp_pb2.Timestamp:
+        """Only secrets whose current version is in use since before this moment: those that are due for rotation."""
+
     def __init__(
         self,
         *,
@@ -616,11 +621,12 @@ class ListSecretsRequest(_message.Message):
         query: _builtins.str = ...,
         label: _abc.Iterable[_builtins.str] | None = ...,
         show_deleted: _builtins.bool = ...,
+        written_before: _timestamp_pb2.Timestamp | None = ...,
         provider: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["written_before", b"written_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_folder", b"by_folder", "label", b"label", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "provider", b"provider", "query", b"query", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_folder", b"by_folder", "label", b"label", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "provider", b"provider", "query", b"query", "show_deleted", b"show_deleted", "written_before", b"written_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
