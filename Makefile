@@ -49,7 +49,7 @@ lock: $(UV) ## resolve the dependencies anew
 	$(UV) pip compile $(LOCK_OPTIONS) --all-extras --group dev --constraint requirements.lock pyproject.toml -o requirements-dev.lock
 LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
-bench: develop ## measure, and write bench/RESULTS.md
+bench: develop ## measure, and write bench/RESULTS.md and its plots
 	$(BIN)/python -m bench
 
 fuzz: develop ## ten minutes of fuzzing; what breaks a reader is kept in build/fuzz

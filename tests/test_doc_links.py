@@ -16,7 +16,7 @@ _FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"`[^`\n]+`")
 _LINK = re.compile(r"\[[^\]]*\]\(<?([^)>\s]+)>?\)|(?:src|href)=\"([^\"]+)\"")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
-_NAMED_FILE = re.compile(rf"`((?:{'|'.join(_FOLDERS)})/[\w./-]+)`")
+_NAMED_FILE = re.compile(rf"`((?:{'|'.join(_FOLDERS)})/[\w./-]+\.\w+)`")
 
 
 @cache
