@@ -25,10 +25,13 @@ _HEADERS = {
     "if-none-match": "`*`: the change is made only if nothing was there before (RFC 9110, section 13.1.2).",
     "etag": "What `If-Match` takes.",
     "offset": "Where the list goes on: send it as `offset`. Absent on the last page.",
+    "next-page-token": "What `page_token` takes for the next page. Absent on the last page.",
     "content-length": "The exact length, known before the first byte: a transfer that breaks is seen as cut.",
     "content-disposition": "A name for the file.",
 }
 _CODE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b|\bABORTED\b|\bUNAUTHENTICATED\b|\bUNAVAILABLE\b")
+# Why a job failed, which stands in the job: no call fails for it.
+_OF_JOBS = {"WORKER_KILLED", "WORKER_LOST", "FOLDER_FULL", "RUNNER_BROKEN"}
 # What any operation may fail for, by HTTP status: 401 with a credential alone, 404 with a name in the path, 413 with a
 # body.
 _GENERAL = {
@@ -113,7 +116,7 @@ def named_reasons(contract: Contract, method: Method, reasons: Mapping[str, Reas
         elif word in reasons:
             of_status = found.setdefault(reasons[word].status, [])
             of_status += [] if word in of_status else [word]
-        elif not word.startswith("STRONGROOM_"):
+        elif word not in _OF_JOBS and not word.startswith("STRONGROOM_"):
             raise LookupError(f"A comment about {method.path} names {word}, which is no reason of any error.")
     return found
 

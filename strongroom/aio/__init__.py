@@ -22,9 +22,12 @@ from strongroom.aio.aliases import Aliases
 from strongroom.aio.artifacts import Artifacts
 from strongroom.aio.audit import Audit
 from strongroom.aio.catalog import Catalog
+from strongroom.aio.configs import Configs
 from strongroom.aio.connection import AsyncConnection
+from strongroom.aio.jobs import Jobs
 from strongroom.aio.keys import Keys
 from strongroom.aio.managers import Managers
+from strongroom.aio.ml import Ml
 from strongroom.aio.models import Models
 from strongroom.aio.providers import Providers
 from strongroom.aio.root_key import RootKey
@@ -68,6 +71,9 @@ class AsyncClient:
         self.aliases = Aliases(self._connection)
         self.catalog = Catalog(self._connection)
         self.artifacts = Artifacts(self._connection)
+        self.configs = Configs(self._connection)
+        self.jobs = Jobs(self._connection)
+        self.ml = Ml(self._connection)
         self.managers = Managers(self._connection)
         self.rotation = Rotation(self._connection)
         self.secrets = Secrets(self._connection)

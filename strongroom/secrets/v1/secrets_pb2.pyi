@@ -258,7 +258,9 @@ class UpdateSecretRequest(_message.Message):
     allow_missing: _builtins.bool
     """Create the secret if it does not exist."""
     provider: _builtins.str
-    """Only here, as in `CreateSecretRequest`."""
+    """Only here, as in `CreateSecretRequest`: PROVIDER_UNKNOWN, NOT_OF_PROVIDERS, PROVIDER_UNAVAILABLE,
+    PROVIDER_REFUSED.
+    """
     expected_revision: _builtins.str
     """Write only if this is the current version there, for providers whose versions have no numbers."""
     @_builtins.property
@@ -445,7 +447,9 @@ class ListSecretVersionsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before."""
     provider: _builtins.str
-    """Only here, as in `CreateSecretRequest`."""
+    """Only here, as in `CreateSecretRequest`: PROVIDER_UNKNOWN, NOT_OF_PROVIDERS, PROVIDER_UNAVAILABLE,
+    PROVIDER_REFUSED.
+    """
     def __init__(
         self,
         *,
@@ -505,7 +509,9 @@ class GetSecretRequest(_message.Message):
     stage: _builtins.str
     """`pending`, `current` or `previous`; not beside `version`."""
     provider: _builtins.str
-    """Only here, as in `CreateSecretRequest`."""
+    """Only here, as in `CreateSecretRequest`: PROVIDER_UNKNOWN, NOT_OF_PROVIDERS, PROVIDER_UNAVAILABLE,
+    PROVIDER_REFUSED.
+    """
     revision: _builtins.str
     """This version, for providers whose versions have no numbers."""
     def __init__(
@@ -602,7 +608,9 @@ class ListSecretsRequest(_message.Message):
     show_deleted: _builtins.bool
     """With deleted secrets among the others."""
     provider: _builtins.str
-    """Only here, as in `CreateSecretRequest`."""
+    """Only here, as in `CreateSecretRequest`: PROVIDER_UNKNOWN, NOT_OF_PROVIDERS, PROVIDER_UNAVAILABLE,
+    PROVIDER_REFUSED.
+    """
     @_builtins.property
     def label(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """`KEY=VALUE` or `KEY`: only secrets that have all of these labels."""
@@ -671,7 +679,9 @@ class DeleteSecretRequest(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     provider: _builtins.str
-    """Only here, as in `CreateSecretRequest`."""
+    """Only here, as in `CreateSecretRequest`: PROVIDER_UNKNOWN, NOT_OF_PROVIDERS, PROVIDER_UNAVAILABLE,
+    PROVIDER_REFUSED.
+    """
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """These versions; the whole secret if there are none."""

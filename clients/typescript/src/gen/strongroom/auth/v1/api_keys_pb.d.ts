@@ -701,6 +701,8 @@ export declare const KeyAgeSchema: GenMessage<KeyAge>;
 /**
  * Creates, changes, rotates and revokes API keys, and tells how old they are.
  *
+ * What a request names and is not there, or the caller may not read, is NOT_FOUND with reason API_KEY_NOT_FOUND.
+ *
  * @generated from service strongroom.auth.v1.ApiKeyService
  */
 export declare const ApiKeyService: GenService<{
@@ -771,7 +773,9 @@ export declare const ApiKeyService: GenService<{
    * Changes what the request names, and leaves the rest. What the key may do is replaced as a whole by
    * `permission_set`, `permissions` or `grants`, under the same rules as at its creation: the caller's
    * grants must cover the new ones as well as the old ones. Access tokens made with the key end if its
-   * grants or quotas change. FAILED_PRECONDITION with reason API_KEY_REVOKED.
+   * grants or quotas change. FAILED_PRECONDITION with reason API_KEY_REVOKED; the rest as CreateApiKey:
+   * PERMISSION_SET_UNKNOWN, PERMISSION_UNKNOWN, PERMISSIONS_REQUIRED, SCOPE_INVALID, QUOTA_INVALID, OWNER_INVALID,
+   * GRANTS_TOO_LARGE, GRANT_NOT_COVERED, QUOTA_NOT_COVERED, LIFETIME_NOT_COVERED, LIFETIME_TOO_LONG.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    *

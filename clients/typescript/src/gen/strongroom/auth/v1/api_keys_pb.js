@@ -137,6 +137,8 @@ export const KeyAgeSchema = /*@__PURE__*/
 /**
  * Creates, changes, rotates and revokes API keys, and tells how old they are.
  *
+ * What a request names and is not there, or the caller may not read, is NOT_FOUND with reason API_KEY_NOT_FOUND.
+ *
  * @generated from service strongroom.auth.v1.ApiKeyService
  */
 export const ApiKeyService = /*@__PURE__*/

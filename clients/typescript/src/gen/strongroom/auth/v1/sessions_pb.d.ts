@@ -367,7 +367,7 @@ export declare const SessionService: GenService<{
    * UNAUTHENTICATED with reason SIGN_IN_FAILED. Who guesses is slowed down by address:
    * RESOURCE_EXHAUSTED with reason SIGN_IN_THROTTLED and RetryInfo; nobody can lock another out.
    * FAILED_PRECONDITION with reason PASSWORD_EXPIRED if the password must be changed: sign in once more with
-   * `new_password`. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
+   * `new_password`, which may be refused as PASSWORD_WEAK or PASSWORD_INVALID. RESOURCE_EXHAUSTED with reason SIGN_IN_BUSY while too many others sign in.
    *
    * @generated from rpc strongroom.auth.v1.SessionService.SignIn
    */

@@ -560,6 +560,7 @@ export declare const TokenService: GenService<{
   /**
    * Makes a new signing key. It is published at once and signs only when every verifier has had the time
    * to fetch it, so no request fails; the old key is published until the last token it signed has expired.
+   * FAILED_PRECONDITION with reason SIGNING_KEY_ROTATION_PENDING until the new key signs.
    *
    * @generated from rpc strongroom.auth.v1.TokenService.RotateSigningKey
    */

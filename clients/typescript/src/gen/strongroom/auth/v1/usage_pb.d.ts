@@ -78,6 +78,13 @@ export declare type Use = Message<"strongroom.auth.v1.Use"> & {
    * @generated from field: double job_seconds = 9;
    */
   jobSeconds: number;
+
+  /**
+   * What these seconds cost by the prices that the operator has set (STRONGROOM_JOB_PRICES), in their currency.
+   *
+   * @generated from field: double cost_estimate = 10;
+   */
+  costEstimate: number;
 };
 
 /**

@@ -356,6 +356,9 @@ export declare const SignOutUserResponseSchema: GenMessage<SignOutUserResponse>;
  * Keeps the users. Who may give a role must hold what the role allows: PERMISSION_DENIED with reason
  * GRANT_NOT_COVERED otherwise.
  *
+ * What a request names and is not there is NOT_FOUND with reason USER_NOT_FOUND; a role that is not there is
+ * INVALID_ARGUMENT with reason ROLE_UNKNOWN.
+ *
  * @generated from service strongroom.auth.v1.UserService
  */
 export declare const UserService: GenService<{

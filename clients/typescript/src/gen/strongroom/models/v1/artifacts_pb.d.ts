@@ -538,12 +538,15 @@ export declare const GetArtifactCostRequestSchema: GenMessage<GetArtifactCostReq
  * downloaded by those who may read it. Other addresses are never opened by Strongroom, so whoever registers one
  * says how large it is.
  *
+ * What a request names and is not there is NOT_FOUND with reason ARTIFACT_NOT_FOUND.
+ *
  * @generated from service strongroom.models.v1.ArtifactService
  */
 export declare const ArtifactService: GenService<{
   /**
    * Registers an artifact. `artifact_type` is `model`, `dataset` or `code`. Without a name it gets the last part of its
-   * address. ALREADY_EXISTS with reason ARTIFACT_EXISTS for a second one of type and address.
+   * address. ALREADY_EXISTS with reason ARTIFACT_EXISTS for a second one of type and address. INVALID_ARGUMENT with
+   * reason URL_INVALID or ARTIFACT_INVALID.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    *
@@ -568,7 +571,8 @@ export declare const ArtifactService: GenService<{
   },
   /**
    * Replaces the data of an artifact; its type, name and id stay, and if they are given they must be its own.
-   * ABORTED with reason ETAG_MISMATCH (over REST 412), as with CatalogService.
+   * ABORTED with reason ETAG_MISMATCH (over REST 412), as with CatalogService. INVALID_ARGUMENT with reason URL_INVALID
+   * or ARTIFACT_INVALID; ALREADY_EXISTS with reason ARTIFACT_EXISTS.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    *
@@ -604,7 +608,7 @@ export declare const ArtifactService: GenService<{
   /**
    * Lists artifacts that one of the queries names, as a bare list of metadata. Each query is an object with `name`
    * (`*`: every name) and optionally `types`. The header `offset` of the answer, if there is one, is the `offset` of
-   * the next page.
+   * the next page. INVALID_ARGUMENT with reason ARTIFACT_INVALID.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    *

@@ -145,6 +145,8 @@ export const GetArtifactCostRequestSchema = /*@__PURE__*/
  * downloaded by those who may read it. Other addresses are never opened by Strongroom, so whoever registers one
  * says how large it is.
  *
+ * What a request names and is not there is NOT_FOUND with reason ARTIFACT_NOT_FOUND.
+ *
  * @generated from service strongroom.models.v1.ArtifactService
  */
 export const ArtifactService = /*@__PURE__*/

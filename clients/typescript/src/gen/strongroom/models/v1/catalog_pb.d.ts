@@ -869,6 +869,8 @@ export declare const SearchVersionsResponseSchema: GenMessage<SearchVersionsResp
  * etag "0" (header `If-None-Match: *`) stands for what nobody has set yet, `*` for whatever is set. Without
  * an etag a change is made in any case.
  *
+ * What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
+ *
  * @generated from service strongroom.models.v1.CatalogService
  */
 export declare const CatalogService: GenService<{
@@ -974,6 +976,7 @@ export declare const CatalogService: GenService<{
   /**
    * Replaces what a version was made from: versions the caller may read, or addresses of data and code.
    * Answers with the lineage.
+   * INVALID_ARGUMENT with reason PARENT_INVALID or URL_INVALID.
    *
    * @generated from rpc strongroom.models.v1.CatalogService.SetParents
    */
@@ -996,6 +999,7 @@ export declare const CatalogService: GenService<{
   /**
    * Finds models by name, card and tags: those the caller may read, by name. A page may hold fewer than asked for,
    * even none, and still have a next one: each call looks at a bounded number of models.
+   * INVALID_ARGUMENT with reason TAG_INVALID or REGEX_INVALID.
    *
    * @generated from rpc strongroom.models.v1.CatalogService.SearchModels
    */
@@ -1006,7 +1010,7 @@ export declare const CatalogService: GenService<{
   },
   /**
    * Finds versions by name, card, tags and stage: of models the caller may read, by model and newest first.
-   * Pages as those of SearchModels.
+   * Pages and errors as those of SearchModels: TAG_INVALID, REGEX_INVALID.
    *
    * @generated from rpc strongroom.models.v1.CatalogService.SearchVersions
    */

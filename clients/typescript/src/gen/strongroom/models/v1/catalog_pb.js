@@ -175,6 +175,8 @@ export const SearchVersionsResponseSchema = /*@__PURE__*/
  * etag "0" (header `If-None-Match: *`) stands for what nobody has set yet, `*` for whatever is set. Without
  * an etag a change is made in any case.
  *
+ * What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
+ *
  * @generated from service strongroom.models.v1.CatalogService
  */
 export const CatalogService = /*@__PURE__*/

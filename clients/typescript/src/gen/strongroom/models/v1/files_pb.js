@@ -32,6 +32,9 @@ export const GetFileRequestSchema = /*@__PURE__*/
  * One file in, one file out, for clients that do not cut chunks themselves. With the header
  * `x-access-code` a file is stored protected by that code, and read again.
  *
+ * What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND,
+ * VERSION_NOT_FOUND or FILE_NOT_FOUND.
+ *
  * @generated from service strongroom.models.v1.FileService
  */
 export const FileService = /*@__PURE__*/

@@ -955,11 +955,14 @@ export declare const UploadModelResponse_DetailsSchema: GenMessage<UploadModelRe
  * A protected file wants its access code: in the request, or in the metadata (header) `x-access-code`,
  * which goes before.
  *
+ * What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
+ *
  * @generated from service strongroom.models.v1.ManagerService
  */
 export declare const ManagerService: GenService<{
   /**
-   * Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS.
+   * Creates a manager with keys of its own. ALREADY_EXISTS with reason MANAGER_EXISTS; INVALID_ARGUMENT with reason
+   * PATH_INVALID for a `model_path` that is no path.
    *
    * @generated from rpc strongroom.models.v1.ManagerService.CreateManager
    */

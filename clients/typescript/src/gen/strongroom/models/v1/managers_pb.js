@@ -260,6 +260,8 @@ export const UploadModelResponse_DetailsSchema = /*@__PURE__*/
  * A protected file wants its access code: in the request, or in the metadata (header) `x-access-code`,
  * which goes before.
  *
+ * What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
+ *
  * @generated from service strongroom.models.v1.ManagerService
  */
 export const ManagerService = /*@__PURE__*/

@@ -506,6 +506,8 @@ export declare const VerifyVersionResponseSchema: GenMessage<VerifyVersionRespon
  * Lists, shows, verifies and deletes what was pushed. A manager holds models, a model holds
  * versions, a version holds files and never changes.
  *
+ * What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND, MODEL_NOT_FOUND or VERSION_NOT_FOUND.
+ *
  * @generated from service strongroom.models.v1.ModelService
  */
 export declare const ModelService: GenService<{

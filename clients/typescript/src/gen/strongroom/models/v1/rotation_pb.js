@@ -67,6 +67,8 @@ export const ReencryptionSchema = /*@__PURE__*/
  * weights move. Reencrypt, for the case that a data key or a domain secret itself leaked, writes the
  * weights anew under keys that have nothing to do with the old ones. Everything stays readable throughout.
  *
+ * What a request names and is not there is NOT_FOUND with reason MANAGER_NOT_FOUND or MODEL_NOT_FOUND.
+ *
  * @generated from service strongroom.models.v1.RotationService
  */
 export const RotationService = /*@__PURE__*/

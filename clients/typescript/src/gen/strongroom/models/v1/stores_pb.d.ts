@@ -307,6 +307,7 @@ export declare const StoreService: GenService<{
    * lost or restored from a backup. Versions that are in the index stay as they are. It needs the
    * secrets service with its own database: without their keys, weights are noise. Versions behind an
    * access code need it, in the header `x-access-code`; run it once for each.
+   * INVALID_ARGUMENT with reason STORE_UNKNOWN.
    *
    * @generated from rpc strongroom.models.v1.StoreService.RebuildIndex
    */

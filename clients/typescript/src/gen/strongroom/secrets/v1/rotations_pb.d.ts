@@ -424,6 +424,9 @@ export declare const ListSecretRotationsResponseSchema: GenMessage<ListSecretRot
  * it is ended and destroyed. One replica works on a secret at a time; another takes over within a minute
  * if it dies.
  *
+ * What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED or
+ * ROTATION_NOT_CONFIGURED.
+ *
  * @generated from service strongroom.secrets.v1.SecretRotationService
  */
 export declare const SecretRotationService: GenService<{

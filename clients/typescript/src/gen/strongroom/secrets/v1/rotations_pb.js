@@ -97,6 +97,9 @@ export const ListSecretRotationsResponseSchema = /*@__PURE__*/
  * it is ended and destroyed. One replica works on a secret at a time; another takes over within a minute
  * if it dies.
  *
+ * What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED or
+ * ROTATION_NOT_CONFIGURED.
+ *
  * @generated from service strongroom.secrets.v1.SecretRotationService
  */
 export const SecretRotationService = /*@__PURE__*/

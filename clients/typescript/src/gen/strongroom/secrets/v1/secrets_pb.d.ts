@@ -239,7 +239,8 @@ export declare type UpdateSecretRequest = Message<"strongroom.secrets.v1.UpdateS
   expiresAt?: Timestamp | undefined;
 
   /**
-   * Only here, as in `CreateSecretRequest`.
+   * Only here, as in `CreateSecretRequest`: PROVIDER_UNKNOWN, NOT_OF_PROVIDERS, PROVIDER_UNAVAILABLE,
+   * PROVIDER_REFUSED.
    *
    * @generated from field: string provider = 14;
    */
@@ -399,7 +400,8 @@ export declare type ListSecretVersionsRequest = Message<"strongroom.secrets.v1.L
   pageToken: string;
 
   /**
-   * Only here, as in `CreateSecretRequest`.
+   * Only here, as in `CreateSecretRequest`: PROVIDER_UNKNOWN, NOT_OF_PROVIDERS, PROVIDER_UNAVAILABLE,
+   * PROVIDER_REFUSED.
    *
    * @generated from field: string provider = 14;
    */
@@ -464,7 +466,8 @@ export declare type GetSecretRequest = Message<"strongroom.secrets.v1.GetSecretR
   stage: string;
 
   /**
-   * Only here, as in `CreateSecretRequest`.
+   * Only here, as in `CreateSecretRequest`: PROVIDER_UNKNOWN, NOT_OF_PROVIDERS, PROVIDER_UNAVAILABLE,
+   * PROVIDER_REFUSED.
    *
    * @generated from field: string provider = 14;
    */
@@ -609,7 +612,8 @@ export declare type ListSecretsRequest = Message<"strongroom.secrets.v1.ListSecr
   writtenBefore?: Timestamp | undefined;
 
   /**
-   * Only here, as in `CreateSecretRequest`.
+   * Only here, as in `CreateSecretRequest`: PROVIDER_UNKNOWN, NOT_OF_PROVIDERS, PROVIDER_UNAVAILABLE,
+   * PROVIDER_REFUSED.
    *
    * @generated from field: string provider = 14;
    */
@@ -669,7 +673,8 @@ export declare type DeleteSecretRequest = Message<"strongroom.secrets.v1.DeleteS
   versions: number[];
 
   /**
-   * Only here, as in `CreateSecretRequest`.
+   * Only here, as in `CreateSecretRequest`: PROVIDER_UNKNOWN, NOT_OF_PROVIDERS, PROVIDER_UNAVAILABLE,
+   * PROVIDER_REFUSED.
    *
    * @generated from field: string provider = 14;
    */
@@ -773,6 +778,9 @@ export declare const DestroySecretResponseSchema: GenMessage<DestroySecretRespon
  * A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
  * `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
  *
+ * What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+ * SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
+ *
  * @generated from service strongroom.secrets.v1.SecretService
  */
 export declare const SecretService: GenService<{
@@ -843,7 +851,7 @@ export declare const SecretService: GenService<{
   },
   /**
    * Changes the labels of a secret, and when its current version expires. Adds no version. INVALID_ARGUMENT with
-   * reason LABELS_INVALID beyond 32 labels.
+   * reason LABELS_INVALID beyond 32 labels, or EXPIRY_PAST.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    *

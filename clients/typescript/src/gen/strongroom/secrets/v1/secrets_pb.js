@@ -152,6 +152,9 @@ export const DestroySecretResponseSchema = /*@__PURE__*/
  * A version is in one stage at most: `pending` (written, not in use yet), `current` (read where none is named) or
  * `previous` (current before that). Older ones are read by number until they are deleted or destroyed.
  *
+ * What a request names and is not there is NOT_FOUND with reason SECRET_NOT_FOUND, SECRET_DELETED,
+ * SECRET_VERSION_NOT_FOUND, SECRET_VERSION_DELETED or SECRET_VERSION_DESTROYED.
+ *
  * @generated from service strongroom.secrets.v1.SecretService
  */
 export const SecretService = /*@__PURE__*/
