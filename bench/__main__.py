@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -48,33 +49,32 @@ def main() -> None:
     # Beside the repository's build folder, so that every contender writes to the same disk.
     (REPOSITORY / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=REPOSITORY / "build", prefix="bench-") as name:
-        if wanted & {"P1", "P2"}:
-            rows += transfer.measure(Path(name), peers_folder, size, options.runs)
-        if "P3" in wanted:
-            rows += folders.measure(Path(name), peers_folder, options.runs)
-        if "P4" in wanted:
-            rows += finetuned.measure(Path(name), size // 2, options.runs)
-        if "P5" in wanted:
-            rows += tensors.measure(Path(name), size, options.runs)
-        if "P6" in wanted:
-            rows += keys.measure(Path(name), size, options.runs)
-        if "P10" in wanted:
-            rows += memory.measure(Path(name), sorted({512 << 20, size}))
-        if "P8" in wanted:
-            rows += calls.measure(Path(name), options.runs)
-        if "P7" in wanted:
-            rows += secret_reads.measure(Path(name), options.runs)
-        if "P9" in wanted:
-            rows += growth.measure(Path(name), options.runs)
-        if "P11" in wanted:
-            rows += start.measure(Path(name), options.runs)
-        if "J" in wanted:
-            rows += jobs.measure(Path(name), options.runs)
+        measures = _measures(Path(name), peers_folder, size, options.runs)
+        for targets, measure in measures.items():
+            if wanted & set(targets.split(",")):
+                rows += measure()
     report = _report(rows, options)
     options.output.write_text(report)
     if options.output == plot.RESULTS:
         plot.main()
     print(report)
+
+
+def _measures(folder: Path, peers_folder: Path, size: int, runs: int) -> dict[str, Callable[[], list[Row]]]:
+    """What measures which targets, in the order in which they are measured."""
+    return {
+        "P1,P2": lambda: transfer.measure(folder, peers_folder, size, runs),
+        "P3": lambda: folders.measure(folder, peers_folder, runs),
+        "P4": lambda: finetuned.measure(folder, size // 2, runs),
+        "P5": lambda: tensors.measure(folder, size, runs),
+        "P6": lambda: keys.measure(folder, size, runs),
+        "P10": lambda: memory.measure(folder, sorted({512 << 20, size})),
+        "P8": lambda: calls.measure(folder, runs),
+        "P7": lambda: secret_reads.measure(folder, runs),
+        "P9": lambda: growth.measure(folder, runs),
+        "P11": lambda: start.measure(folder, runs),
+        "J": lambda: jobs.measure(folder, runs),
+    }
 
 
 def _commit() -> str:

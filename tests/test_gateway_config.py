@@ -56,7 +56,7 @@ def test_authorization_is_skipped_for_public_methods_alone(contract: Contract) -
         filters = found[method.path]["typed_per_filter_config"]
         assert filters["envoy.filters.http.ext_authz"].get("disabled", False) == method.public
     public = {method.name for method in contract.methods if method.public}
-    statics = {"GetInfo", "GetHealth", "GetKeySet", "GetDiscovery"}
+    statics = {"GetInfo", "GetHealth", "GetKeySet", "GetDiscovery", "GetDocs", "GetRedoc", "GetOpenApi", "GetAsset"}
     assert public == statics | {"SignIn", "RefreshSession", "SignOut", "SignInWithAws"}
     assert statics == {method.name for method in contract.methods if method.static}
 
@@ -82,8 +82,10 @@ def test_what_a_replica_may_have_begun_is_asked_again_only_where_that_changes_no
         assert ("reset" in asked_on) == (method.idempotent and not method.client_streaming), method.path
 
 
-def test_a_lone_service_is_not_cut_off_and_of_several_those_that_fail_are() -> None:
-    made = {cluster["name"]: cluster for cluster in clusters(ADDRESSES, Path("jwks.sock"), None)}
+def test_a_lone_service_is_not_cut_off_and_of_several_those_that_fail_are(tmp_path: Path) -> None:
+    tls = GatewayTls(Sources(), tmp_path)
+    found = clusters(ADDRESSES, Path("jwks.sock"), Path("admin.sock"), None, tls)
+    made = {cluster["name"]: cluster for cluster in found}
     assert "outlier_detection" not in made["auth"]
     assert "connection_keepalive" not in str(made["auth"])
     for several in ("models", "secrets"):  # a name may stand for more than one

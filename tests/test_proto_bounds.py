@@ -23,6 +23,7 @@ BOUNDED_ELSEWHERE = {
     "google.api.HttpBody.content_type": "a piece of a body: the limit of a message, and read from the first alone",
     "google.api.HttpBody.data": "a piece of a body: the limit of a message; forms and files pass in pieces",
     "google.api.HttpBody.extensions": "read by nobody",
+    "strongroom.models.v1.Table.data": "its own limit of rows; data_tables: 16 MiB as a message",
     "strongroom.models.v1.QueryArtifactsRequest.queries": "artifact_servicer: at most 100 queries",
     "strongroom.secrets.v1.CreateSecretRequest.data": "vault: so many fields, 64 KiB together",
     "strongroom.secrets.v1.UpdateSecretRequest.data": "vault: so many fields, 64 KiB together",
