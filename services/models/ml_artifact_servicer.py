@@ -5,12 +5,14 @@ from typing import Any
 import grpc
 from google.protobuf import empty_pb2, json_format, struct_pb2
 
-from services.models.jobs.ml_artifacts import MlArtifact, MlArtifacts, Node
+from services.models.jobs.ml_artifacts import ArtifactTooLarge, MlArtifact, MlArtifacts, Node
 from services.models.messages import bare_list, plain_value, timestamp
 from services.shared.call import answer_header, caller
 from services.shared.errors import PermissionMissing
 from strongroom.models.v1 import ml_artifacts_pb2 as pb
 from strongroom.models.v1 import ml_artifacts_pb2_grpc
+
+_MAX_BYTES = 16 << 20
 
 
 class MlArtifactServicer(ml_artifacts_pb2_grpc.MlArtifactServiceServicer):
@@ -20,6 +22,8 @@ class MlArtifactServicer(ml_artifacts_pb2_grpc.MlArtifactServiceServicer):
         self._artifacts = artifacts
 
     def CreateMlArtifact(self, request: pb.CreateMlArtifactRequest, context: grpc.ServicerContext) -> pb.MlArtifact:
+        if request.data.ByteSize() > _MAX_BYTES:
+            raise ArtifactTooLarge(f"The data of an artifact has at most {_MAX_BYTES >> 20} MiB as a message.")
         return _message(
             *self._artifacts.create(request.id, request.parent_id, plain_value(request.data), caller(context).id)
         )

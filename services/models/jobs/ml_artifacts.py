@@ -37,6 +37,12 @@ class ArtifactHasChildren(FailedPrecondition):
     reason = "ARTIFACT_HAS_CHILDREN"
 
 
+class ArtifactTooLarge(InvalidArgument):
+    """What it says belongs into a version of weights."""
+
+    reason = "ARTIFACT_TOO_LARGE"
+
+
 class ArtifactTooDeep(InvalidArgument):
     """The tree has as many levels as one may have."""
 
