@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -74,8 +75,11 @@ def test_a_pending_job_is_canceled_at_once(ml: Ml) -> None:
 
 def children(of: int) -> set[int]:
     """Process ids of the processes that a process has made."""
-    found = (Path(f"/proc/{of}/task") / task.name / "children" for task in Path(f"/proc/{of}/task").iterdir())
-    return {int(pid) for file in found for pid in file.read_text().split()}
+    found = set()
+    for task in Path(f"/proc/{of}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return found
 
 
 def jobs_processes() -> set[int]:

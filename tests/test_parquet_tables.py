@@ -162,7 +162,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_no_parquet_file_is_refused(made: Installation, ml: Ml, name: str) -> None:
-    version = name.replace(" ", "-")
+    version = "broken-" + name.replace(" ", "-")
     made.admin.put(version, "x.parquet", [BROKEN[name]], model="datasets")
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "TABLE_INVALID"):
         ml.train(ml.config({}), by_reference(f"strongroom://default/datasets/{version}"))

@@ -88,8 +88,8 @@ class Training:
 
 def _cluster(address: str, limits: ProcessSettings) -> Place:
     """Raises ConfigurationError."""
-    # Ray ends the process of whoever has not reached the cluster's head for a minute, and this one does more than run
-    # jobs (https://github.com/ray-project/ray/issues/45570). Read when Ray is loaded.
+    # Ray ends the process of whoever has not reached the cluster's head for a minute, and this one does more than
+    # running jobs (https://github.com/ray-project/ray/issues/45570). Read when Ray is loaded.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(_FOR_GOOD))
     try:
         from services.models.jobs.ray_processes import RayProcesses

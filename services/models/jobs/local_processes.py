@@ -19,6 +19,8 @@ from services.models.runners.frames import FrameBroken
 
 # Seconds between two looks at how much it has written.
 _LOOK_SECONDS = 1.0
+# Seconds for its last lines: only a process of its own, which isolation forbids, could hold the pipe longer.
+_LAST_SECONDS = 2.0
 # Frames that wait to be taken: pieces of a megabyte.
 _WAITING = 4
 # Lines of its log that wait to be taken, and bytes of one; further ones are left out.
@@ -36,12 +38,16 @@ class LocalProcesses:
     @contextmanager
     def start(self, watch: Callable[[], None], seconds: int, *, load: bool) -> Iterator["LocalLink"]:
         folder = Path(tempfile.mkdtemp(prefix="strongroom-job-"))
+        link = None
         try:
             with self._born(folder, watch, load=load) as pipes:
-                yield LocalLink(folder, self._settings, seconds, pipes)
+                link = LocalLink(folder, self._settings, seconds, pipes)
+                yield link
         except NurseryLost:
             raise ProcessKilled from None
         finally:
+            if link is not None:
+                link.hear_out()
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
@@ -104,8 +110,9 @@ class LocalLink:
             "folder": str(folder),
             "hidden": hidden,
         }
-        for target, pipe in ((self._listen, pipes.output), (self._receive, pipes.answers)):
-            threading.Thread(target=target, args=(pipe,), name="job-pipe", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(pipes.output,), name="job-pipe", daemon=True)
+        self._listener.start()
+        threading.Thread(target=self._receive, args=(pipes.answers,), name="job-pipe", daemon=True).start()
 
     def send(self, kind: bytes, body: bytes | memoryview) -> None:
         try:
@@ -129,6 +136,10 @@ class LocalLink:
         if came[0] == frames.END:
             raise ProcessKilled
         return came
+
+    def hear_out(self) -> None:
+        """Waits for the last lines of a process that has ended."""
+        self._listener.join(_LAST_SECONDS)
 
     def take_lines(self) -> list[str]:
         taken, self._lines = self._lines, []

@@ -23,12 +23,11 @@ _TOLD = 900
 def serve(source_descriptor: int, answers_descriptor: int) -> None:
     """Does what the task says that comes in, and answers."""
     source, answers = os.fdopen(source_descriptor, "rb"), os.fdopen(answers_descriptor, "wb")
-    task = _task(source)
-    try:
-        frames.write_json(answers, frames.RESULT, _work(task, source, answers))
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    answer = _work(_task(source), source, answers)
+    # Before the answer, with which the process may be ended.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    frames.write_json(answers, frames.RESULT, answer)
 
 
 def _task(source: BinaryIO) -> dict[str, Any]:
