@@ -58,9 +58,18 @@ class Chaos:
     Args:
         seed: of the order of faults; the same seed lets the same things fail, if not at the same moment.
         tell: told each fault.
+        recovery: seconds after which everybody must succeed again.
     """
 
-    def __init__(self, installation: Installation, seed: int, tell: Callable[[str], None] = lambda _line: None) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        seed: int,
+        tell: Callable[[str], None] = lambda _line: None,
+        *,
+        recovery: float = RECOVERY,
+    ) -> None:
+        self._recovery = recovery
         self._installation = installation
         self._random = random.Random(seed)
         self._tell = tell
