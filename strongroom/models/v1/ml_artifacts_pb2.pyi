@@ -133,7 +133,9 @@ class CreateMlArtifactRequest(_message.Message):
     """A ULID; made up if empty."""
     parent_id: _builtins.str
     @_builtins.property
-    def data(self) -> _struct_pb2.Value: ...
+    def data(self) -> _struct_pb2.Value:
+        """At most 16 MiB as a message: else INVALID_ARGUMENT with reason ARTIFACT_TOO_LARGE."""
+
     def __init__(
         self,
         *,

@@ -77,7 +77,8 @@ class MlArtifactServiceServicer:
 
     def CreateMlArtifact(self, request, context):
         """Adds an artifact, such as predictions that were made elsewhere. With `parent_id` it is one level below that one. It is
-        no trained model: only jobs make those.
+        no trained model: only jobs make those. ALREADY_EXISTS with reason ARTIFACT_EXISTS, NOT_FOUND with reason
+        ARTIFACT_NOT_FOUND for the parent, INVALID_ARGUMENT with reason ARTIFACT_TOO_DEEP.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

@@ -39,7 +39,8 @@ class MlArtifactServiceStub:
     def __new__(cls, channel: _aio.Channel) -> MlArtifactServiceAsyncStub: ...
     CreateMlArtifact: _grpc.UnaryUnaryMultiCallable[_ml_artifacts_pb2.CreateMlArtifactRequest, _ml_artifacts_pb2.MlArtifact]
     """Adds an artifact, such as predictions that were made elsewhere. With `parent_id` it is one level below that one. It is
-    no trained model: only jobs make those.
+    no trained model: only jobs make those. ALREADY_EXISTS with reason ARTIFACT_EXISTS, NOT_FOUND with reason
+    ARTIFACT_NOT_FOUND for the parent, INVALID_ARGUMENT with reason ARTIFACT_TOO_DEEP.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -80,7 +81,8 @@ class MlArtifactServiceAsyncStub(MlArtifactServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateMlArtifact: _aio.UnaryUnaryMultiCallable[_ml_artifacts_pb2.CreateMlArtifactRequest, _ml_artifacts_pb2.MlArtifact]  # type: ignore[assignment]
     """Adds an artifact, such as predictions that were made elsewhere. With `parent_id` it is one level below that one. It is
-    no trained model: only jobs make those.
+    no trained model: only jobs make those. ALREADY_EXISTS with reason ARTIFACT_EXISTS, NOT_FOUND with reason
+    ARTIFACT_NOT_FOUND for the parent, INVALID_ARGUMENT with reason ARTIFACT_TOO_DEEP.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -124,7 +126,8 @@ class MlArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ml_artifacts_pb2.MlArtifact, _abc.Awaitable[_ml_artifacts_pb2.MlArtifact]]:
         """Adds an artifact, such as predictions that were made elsewhere. With `parent_id` it is one level below that one. It is
-        no trained model: only jobs make those.
+        no trained model: only jobs make those. ALREADY_EXISTS with reason ARTIFACT_EXISTS, NOT_FOUND with reason
+        ARTIFACT_NOT_FOUND for the parent, INVALID_ARGUMENT with reason ARTIFACT_TOO_DEEP.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

@@ -154,6 +154,8 @@ export declare type CreateMlArtifactRequest = Message<"strongroom.models.v1.Crea
   parentId: string;
 
   /**
+   * At most 16 MiB as a message: else INVALID_ARGUMENT with reason ARTIFACT_TOO_LARGE.
+   *
    * @generated from field: google.protobuf.Value data = 3;
    */
   data?: Value | undefined;
@@ -270,7 +272,8 @@ export declare const DeleteMlArtifactRequestSchema: GenMessage<DeleteMlArtifactR
 export declare const MlArtifactService: GenService<{
   /**
    * Adds an artifact, such as predictions that were made elsewhere. With `parent_id` it is one level below that one. It is
-   * no trained model: only jobs make those.
+   * no trained model: only jobs make those. ALREADY_EXISTS with reason ARTIFACT_EXISTS, NOT_FOUND with reason
+   * ARTIFACT_NOT_FOUND for the parent, INVALID_ARGUMENT with reason ARTIFACT_TOO_DEEP.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    *
