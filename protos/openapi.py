@@ -12,6 +12,7 @@ from reasons import HTTP_STATUS, Reason
 
 _PROBLEM = "application/problem+json"
 _HTTP_BODY = ".google.api.HttpBody"
+_NOTHING = ".google.protobuf.Empty"
 _SCHEMES = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
     "Bearer": {"type": "http", "scheme": "bearer", "description": "An access token, or a fixed token."},
@@ -206,7 +207,7 @@ def _success(schemas: Schemas, method: Method, example: Mapping[str, Any]) -> di
     if method.proto.output_type == _HTTP_BODY:
         kinds = method.rest.produces or ["application/octet-stream"]
         answer["content"] = {kind: {} for kind in kinds}
-    else:
+    elif method.proto.output_type != _NOTHING:
         schema = schemas.answer(method.proto.output_type)
         if method.proto.server_streaming:
             schema = {"type": "array", "items": schema}

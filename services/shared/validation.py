@@ -20,6 +20,7 @@ IN_WORDS = {
         "must be a path like prod/db: letters, digits, dots, dashes and underscores between slashes, no part starting "
         "with a dot"
     ),
+    r"^(strongroom://.*)?$": "must be like strongroom://MANAGER/MODEL/VERSION/PATH, or empty",
     r"^(\*|[a-z]+\.(\*|[a-z]+))$": "must be a permission like models.read, models.* or *",
     r"^[^\x00-\x1f\x7f]*$": "must be one line, without control characters",
     r"^(\*|[0-9A-Za-z]{0,64})$": "must be an etag as it was read, * or empty",
