@@ -166,6 +166,7 @@ def forgetful(running: Installation, who: Principal) -> Iterator[Caller]:
         yield Caller(channel, running.tokens, who, CODE)
 
 
+@pytest.mark.slow
 @pytest.mark.row("S0.4")
 def test_many_who_guess_share_one_budget_and_lock_out_nobody_who_knows_the_code(
     running: Installation, owner: Caller

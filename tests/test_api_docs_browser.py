@@ -47,6 +47,7 @@ class _Watch:
             self.elsewhere.append(url)
 
 
+@pytest.mark.slow
 @pytest.mark.row("S0.9")
 @pytest.mark.row("S1.6")
 def test_a_key_is_entered_and_calls_are_tried(stack: Stack, page: Page) -> None:

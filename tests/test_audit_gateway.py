@@ -265,6 +265,7 @@ def _try(caller: Caller, **fields: Any) -> list[dict[str, Any]]:
         return []
 
 
+@pytest.mark.slow
 def test_a_part_that_does_not_answer_is_named_and_not_left_out(own: RunningStack) -> None:
     admin = its_admin(own)
     os.kill(admin.stack.state["pids"]["models"], signal.SIGSTOP)

@@ -157,6 +157,7 @@ def test_what_outlasts_the_end_of_its_process_is_told_by_the_next(local: Place) 
     assert local.problems() == []
 
 
+@pytest.mark.slow
 def test_the_file_of_intents_does_not_grow_without_end(local: Place) -> None:
     with local.started() as trail:
         trail.begin(call(1, request_id="open"))

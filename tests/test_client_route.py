@@ -154,6 +154,7 @@ def test_a_route_that_fails_is_left_for_the_gateway(stack: Stack) -> None:
     assert connection.route._way()[0] is None
 
 
+@pytest.mark.slow
 @pytest.mark.row("B3")
 def test_push_and_pull_outlive_a_killed_service(tmp_path: Path) -> None:
     """Past the gateway as through it: the models service is killed in the midst of either."""

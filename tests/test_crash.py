@@ -163,6 +163,7 @@ def test_killed_between_packs(alone: Stack, uploads: Uploads, content: bytes) ->
     assert not assert_all_or_nothing(alone, uploads, "v2", content)
 
 
+@pytest.mark.slow
 def test_killed_between_packs_the_upload_resumes(alone: Stack, uploads: Uploads, content: bytes) -> None:
     """What was durable before the crash is not sent again, and the resumed version is whole."""
 
@@ -249,6 +250,7 @@ def test_killed_when_the_manifest_is_stored_but_not_committed(alone: Stack, uplo
     assert there or not acknowledged
 
 
+@pytest.mark.slow
 def test_killed_after_the_commit(alone: Stack, uploads: Uploads, content: bytes) -> None:
     uploads.push(MODEL, "v7", {"weights.bin": content})
     kill_models(alone)

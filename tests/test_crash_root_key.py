@@ -32,6 +32,7 @@ def rows(running: MortalSecrets, query: str) -> list[tuple[object, ...]]:
         return [tuple(row) for row in connection.execute(sa.text(query))]
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_of_a_move(tmp_path: Path) -> None:
     content = noise(1, 50_000)
     write_root_key(tmp_path / "next.key")

@@ -44,6 +44,7 @@ def rotate(running: MortalSecrets) -> rotation_pb2.RotateKeysResponse:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.row("S4.6")
 def test_killed_at_any_step_of_a_rotation(running: MortalSecrets) -> None:
     """Every key opens, under the old wrapping or the new one; a rotation repeated succeeds."""

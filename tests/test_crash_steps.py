@@ -81,6 +81,7 @@ def assert_clean(running: Mortal) -> None:
     assert running.admin.collect(dry_run=True) == maintenance_pb2.CollectGarbageResponse()
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_of_a_write(on_sqlite: Mortal) -> None:
     """What the service said it has, it has; the rest is sent again, and the upload goes on where it was."""
     uploads = {}
@@ -101,6 +102,7 @@ def test_killed_at_any_step_of_a_write(on_sqlite: Mortal) -> None:
     assert_clean(on_sqlite)
 
 
+@pytest.mark.slow
 @pytest.mark.row("B1")
 def test_killed_at_any_step_of_a_commit(running: Mortal) -> None:
     """The version is there, whole, or not at all; whichever, the same commit repeated succeeds."""
@@ -141,6 +143,7 @@ def test_killed_at_any_step_of_a_deletion(running: Mortal) -> None:
     assert_clean(running)
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_of_a_collection(on_sqlite: Mortal) -> None:
     """Garbage goes, sooner or later; what is no garbage stays, an upload in flight too."""
     on_sqlite.admin.push("kept", {"w": noise(1000, SIZE)})

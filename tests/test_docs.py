@@ -46,6 +46,7 @@ def _commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(330)  # a command is a program that starts, and on a machine that does much else, slowly
 @pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_commands_work_as_typed(stack: Stack, commands: Path, tmp_path: Path, page: str) -> None:

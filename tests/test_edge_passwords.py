@@ -66,6 +66,7 @@ def flood(stack: Stack, senders: int) -> Iterator[list[Answer]]:
         future.result()
 
 
+@pytest.mark.slow
 def test_sessions_go_on_and_known_people_sign_in_during_a_flood(stack: Stack) -> None:
     first, second = (user(stack, f"flooded-{name}@example.com") for name in "ab")
     with flood(stack, 14) as answers:

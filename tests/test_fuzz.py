@@ -22,6 +22,7 @@ def test_nothing_that_the_fuzzer_ever_found_breaks_a_reader(name: str) -> None:
         TARGETS[name](data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_fuzzer_starts_from_what_a_writer_writes(name: str) -> None:
     """Also seeds cut short and with each of their bytes changed, wherever there is no fuzzer."""

@@ -136,6 +136,7 @@ def _acts(installation: Installation, clients: ExitStack) -> dict[str, Callable[
     return dict(zip((*ALWAYS, *ONCE), (read_rest, read_grpc, push, write, send_file, make_key), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_request_fails_while_replicas_are_rolled(installation: Installation) -> None:
     traffic = Traffic(installation)
@@ -149,6 +150,7 @@ def test_no_request_fails_while_replicas_are_rolled(installation: Installation) 
     assert traffic.reasons() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_request_that_may_be_repeated_fails_while_replicas_are_killed(installation: Installation) -> None:
     traffic = Traffic(installation)

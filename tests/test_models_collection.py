@@ -199,6 +199,7 @@ def test_a_removal_that_failed_is_made_up_for(running: Installation) -> None:
     assert running.stored("manifests") == []
 
 
+@pytest.mark.slow
 def test_collection_never_harms_an_upload_in_flight(running: Installation) -> None:
     """Collecting at full speed and with no minimum age beside uploads, resumes, deletions and reads."""
     done = threading.Event()

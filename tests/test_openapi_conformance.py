@@ -62,6 +62,7 @@ def _installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         yield own
 
 
+@pytest.mark.slow
 @pytest.mark.row("S1.6")
 def test_every_operation_does_as_documented(installation: Stack) -> None:
     schema = schemathesis.openapi.from_dict(DOCUMENT, config=_config())

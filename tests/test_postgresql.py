@@ -10,6 +10,7 @@ from strongroom.errors import NotFound, PermissionDenied
 from tests.stack import RunningStack
 
 
+@pytest.mark.slow
 def test_everything_works_on_postgresql_as_on_sqlite(tmp_path: Path, postgresql_url: str) -> None:
     weights, pulled = tmp_path / "weights.bin", tmp_path / "pulled.bin"
     weights.write_bytes(bytes(range(256)) * 20_000)

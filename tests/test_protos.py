@@ -103,6 +103,7 @@ def test_every_element_of_the_contract_has_a_comment() -> None:
     assert undocumented == []
 
 
+@pytest.mark.slow
 def test_generated_files_are_up_to_date(tmp_path: Path) -> None:
     command = [sys.executable, str(REPOSITORY / "protos" / "generate.py"), "--root", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)

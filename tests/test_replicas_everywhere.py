@@ -47,6 +47,7 @@ def _forget(url: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.row("S4.4", "S4.5")
 def test_a_primary_in_s3_with_replicas_in_google_and_azure(
     tmp_path: Path, s3_server: S3Server, gcs_server: GcsServer, azure_server: AzureServer

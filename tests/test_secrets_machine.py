@@ -246,6 +246,7 @@ class Model(RuleBasedStateMachine):
         assert {secret.name: secret.current_version for secret in found} == current
 
 
+@pytest.mark.slow
 @pytest.mark.row("S4.1")
 @pytest.mark.row("S4.3")
 def test_versions_check_and_set_and_stages() -> None:

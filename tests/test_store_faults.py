@@ -74,6 +74,7 @@ def test_short_outage_is_not_noticed(place: Place) -> None:
     assert place.line.met == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["refuse", "silence"])
 def test_long_outage_is_told_in_bounded_time(place: Place, fault: str) -> None:
     place.store.put("packs/ab/1", b"old")

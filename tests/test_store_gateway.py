@@ -51,6 +51,7 @@ def client(in_a_bucket: Stack) -> Iterator[Client]:
         yield client
 
 
+@pytest.mark.slow
 def test_weights_go_to_the_bucket_and_come_back(
     client: Client, in_a_bucket: Stack, line: FaultyLine, s3_server: S3Server, tmp_path: Path
 ) -> None:

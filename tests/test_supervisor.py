@@ -57,6 +57,7 @@ def kill_supervisor(running: RunningStack) -> None:
     running.process.wait()
 
 
+@pytest.mark.slow
 def test_a_second_start_keeps_everything(running: RunningStack) -> None:
     first = running.start()
     assert KEY.findall(running.output.read_text()) == [first.admin_key]
@@ -146,6 +147,7 @@ def test_auth_answers_the_gateway_on_a_socket_that_nobody_else_may_open(running:
     wait_for(lambda: admin(stack, "GET", "/api/v1/caller").status == 200)
 
 
+@pytest.mark.slow
 def test_a_revoked_admin_key_is_told_with_the_way_out(running: RunningStack) -> None:
     first = running.start()
     wait_for(lambda: "Ctrl-C" in running.output.read_text())
@@ -161,6 +163,7 @@ def test_a_revoked_admin_key_is_told_with_the_way_out(running: RunningStack) -> 
     assert admin(running.start(), "GET", "/api/v1/caller").status == 200
 
 
+@pytest.mark.slow
 def test_a_lost_admin_key_is_not_made_again(running: RunningStack) -> None:
     key = running.start().admin_key
     running.stop()
@@ -173,6 +176,7 @@ def test_a_lost_admin_key_is_not_made_again(running: RunningStack) -> None:
     assert KEY.findall(running.output.read_text()) == [key]
 
 
+@pytest.mark.slow
 def test_two_run_side_by_side(tmp_path: Path) -> None:
     with RunningStack(tmp_path / "a") as one, RunningStack(tmp_path / "b") as two:
         assert one.admin_key != two.admin_key
@@ -198,6 +202,7 @@ def test_a_port_in_use_is_one_clear_line(stack: Stack, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_short_bootstrap_key_is_refused(tmp_path: Path) -> None:
     refused = up("--data-dir", str(tmp_path / "data"), "--port", "0", STRONGROOM_BOOTSTRAP_API_KEY="short-secret")
     assert refused.returncode == 1
@@ -215,6 +220,7 @@ def test_a_lost_root_key_is_not_made_again(running: RunningStack) -> None:
     assert not (running.data_dir / "root.key").exists()
 
 
+@pytest.mark.slow
 def test_a_part_that_dies_is_started_again(running: RunningStack) -> None:
     stack = running.start()
     before = stack.state["pids"]
@@ -226,6 +232,7 @@ def test_a_part_that_dies_is_started_again(running: RunningStack) -> None:
     assert "secrets died (killed by SIGKILL); starting it again" in running.output.read_text()
 
 
+@pytest.mark.slow
 def test_children_die_with_a_killed_supervisor(running: RunningStack) -> None:
     stack = running.start()
     pids = stack.state["pids"]

@@ -111,6 +111,7 @@ def apply(kind: str, positions: list[int], original: bytes) -> bytes | None:
             return None
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damage())
 def test_no_damage_goes_unnoticed(stored: Stored, case: tuple[int, str, list[int]]) -> None:
@@ -128,6 +129,7 @@ def test_no_damage_goes_unnoticed(stored: Stored, case: tuple[int, str, list[int
     assert stored.uploads.verify(MODEL, VERSION).is_valid
 
 
+@pytest.mark.slow
 def test_files_swapped_with_each_other_are_found(stored: Stored) -> None:
     manifest = next(path for path in stored.files if "manifests" in path.parts)
     pack = next(path for path in stored.files if "packs" in path.parts)

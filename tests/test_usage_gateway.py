@@ -195,6 +195,7 @@ def test_services_alone_add_use(stack: Stack) -> None:
     assert administrator(stack).rest("POST", "/api/v1/usage:record", {})[0] == 404
 
 
+@pytest.mark.slow
 @pytest.mark.row("S1.9")
 def test_a_clean_stop_loses_nothing_and_a_killed_service_its_last_second(tmp_path: Path) -> None:
     running = RunningStack(tmp_path / "data", STRONGROOM_RATE_LIMIT="off")
