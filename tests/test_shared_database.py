@@ -114,3 +114,63 @@ def test_moments_keep_their_zone(opened) -> None:
 def test_a_database_in_memory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must name a file"):
         Database.open("sqlite://", service="test", migrations=tmp_path)
+
+
+def test_a_point_read_sees_what_was_just_written_and_keeps_its_connection(opened, tmp_path: Path) -> None:
+    database = opened()
+    wanted = sa.select(counter.c.value).where(counter.c.value == sa.bindparam("value"))
+    for value in range(1, 4):
+        assert database.row(wanted, {"value": value}) is None
+        with database.write() as connection:
+            connection.execute(sa.update(counter).values(value=value))
+        assert database.row(wanted, {"value": value}) == (value,)
+    assert database.engine.pool.checkedout() == 1
+    database.forget_deleted()  # what is kept reads nothing meanwhile: the log can be emptied
+    assert (tmp_path / "db" / "strongroom-test.db-wal").stat().st_size == 0
+    with pytest.raises(sa.exc.OperationalError):
+        database.row(sa.select(sa.table("none", sa.column("at")).c.at), {})
+    assert database.engine.pool.checkedout() == 0
+    database.close()
+
+
+def test_closing_gives_back_what_point_reads_at_once_have_kept(opened) -> None:
+    database = opened()
+    wanted, together = sa.select(counter.c.value), threading.Barrier(20)
+
+    def read() -> None:
+        together.wait(10)
+        for _ in range(20):
+            assert database.row(wanted, {}) == (0,)
+
+    threads = [threading.Thread(target=read) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    pool = database.engine.pool
+    assert 1 <= pool.checkedout() <= 20
+    database.close()
+    assert pool.checkedout() == 0
+
+
+def test_a_point_read_gives_what_sqlalchemy_gives(opened) -> None:
+    database, kinds = opened(), sa.MetaData()
+    types = {"at": UtcDateTime(), "bytes": sa.LargeBinary(), "json": sa.JSON(), "yes": sa.Boolean()}
+    table = sa.Table("kinds", kinds, *(sa.Column(name, kind) for name, kind in types.items()))
+    kinds.create_all(database.engine)
+    now = datetime.now(UTC)
+    with database.write() as connection:
+        rows = [{"at": now, "bytes": b"\0", "json": {"a": [1]}, "yes": True}, dict.fromkeys(types)]
+        connection.execute(sa.insert(table), rows)
+    number = sa.func.coalesce(sa.func.nullif(sa.bindparam("number", type_=sa.BigInteger), 0), 7).label("number")
+    for wanted in (table.c.at == sa.bindparam("at"), table.c.at.is_not(sa.bindparam("at", type_=UtcDateTime()))):
+        for given in ({"at": now, "number": 0}, {"at": None, "number": 3}):
+            query = sa.select(table, number).where(wanted)
+            with database.read() as connection:
+                expected = connection.execute(query, given).one_or_none()
+            found = database.row(query, given)
+            assert found == expected
+            assert found is None or found._fields == expected._fields
+    with pytest.raises(sa.exc.MultipleResultsFound):
+        database.row(sa.select(table.c.at), {})
+    database.close()
