@@ -35,6 +35,7 @@ from strongroom.models.v1 import (
     weights_pb2,
     weights_pb2_grpc,
 )
+from tests.migrated import put_databases
 from tests.serving import ADMINISTRATOR, TokenMaker, make_identities, make_token_maker, serving
 from tests.uploads import chunks_of, uploaded_file
 
@@ -290,6 +291,7 @@ def make_installation_files(
     root_key.touch(mode=0o600)
     root_key.write_text(base64.b64encode(os.urandom(32)).decode())
     make_identities(folder / "keys")
+    put_databases(folder, "secrets", *["models"] * (not database_url))
     return Installation(folder, database_url=database_url, stores=stores, options=options)
 
 

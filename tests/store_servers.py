@@ -89,7 +89,7 @@ def seaweedfs() -> Iterator[S3Server]:
             "server",  # `weed mini` takes a tenth of a core when nobody asks it anything
             *(f"-{name}={value}" for name, value in settings.items()),
         ]
-        with _running(command, folder, lambda: _answers(server.url, 403), GOMEMLIMIT="200MiB"):
+        with _running(command, folder, lambda: _answers(server.url, 403), GOMEMLIMIT="400MiB"):
             keys = {"aws_access_key_id": server.access_key, "aws_secret_access_key": server.secret_key}
             boto3.client("s3", endpoint_url=server.url, region_name="us-east-1", **keys).create_bucket(Bucket=BUCKET)
             yield server
