@@ -23,6 +23,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Until the tests are collected nothing is garbage, see `pytest_collection_finish`.
+gc.disable()
+
 _RUNNING = pytest.StashKey[RunningStack]()
 _STACK = pytest.StashKey[Stack]()
 
@@ -45,6 +48,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
