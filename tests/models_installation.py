@@ -35,6 +35,7 @@ from strongroom.models.v1 import (
     weights_pb2,
     weights_pb2_grpc,
 )
+from tests.migrated import migrated
 from tests.serving import ADMINISTRATOR, TokenMaker, make_identities, make_token_maker, serving
 from tests.uploads import chunks_of, uploaded_file
 
@@ -225,7 +226,7 @@ class Installation:
         """Runs the secrets service until `secrets` is closed."""
         settings = SecretsSettings(
             data_dir=self.folder,
-            database_url=f"sqlite:///{self.folder}/db/strongroom.db",
+            database_url=migrated(f"sqlite:///{self.folder}/db/strongroom.db", "secrets"),
             identity_dir=self.folder / "keys",
             root_key_file=self.folder / "root.key",
             secrets_listen=listen,
@@ -248,7 +249,7 @@ class Installation:
         """Runs a models service, a replica of the others on these files; yields its address."""
         settings = ModelsSettings(
             data_dir=self.folder,
-            database_url=self.database_url or f"sqlite:///{self.folder}/db/strongroom.db",
+            database_url=migrated(self.database_url or f"sqlite:///{self.folder}/db/strongroom.db", "models"),
             identity_dir=self.folder / "keys",
             secrets_addr=self.secrets_address,
             auth_addr="127.0.0.1:1",
