@@ -23,6 +23,7 @@ from services.shared.tokens import ServiceIdentity
 from strongroom.auth.v1 import api_keys_pb2 as keys_pb
 from strongroom.auth.v1 import api_keys_pb2_grpc, info_pb2_grpc, tokens_pb2, tokens_pb2_grpc
 from strongroom.edge.v1 import external_auth_pb2 as edge
+from tests.migrated import migrated
 from tests.serving import make_identities, serving
 
 BOOTSTRAP_KEY = "bootstrap key for tests, 0123456789"
@@ -152,7 +153,7 @@ class Installation:
         url = settings.pop("database_url", f"sqlite:///{self.folder}/db/{database}.db")
         made = auth_settings(
             self.folder,
-            database_url=url,
+            database_url=migrated(url, "auth"),
             secrets_addr=self.secrets_address,
             bootstrap_api_key=bootstrap_key,
             **settings,
@@ -172,7 +173,7 @@ def installation(folder: Path) -> Iterator[Installation]:
     root_key.write_text(base64.b64encode(os.urandom(32)).decode())
     settings = SecretsSettings(
         data_dir=folder,
-        database_url=f"sqlite:///{folder}/db/strongroom.db",
+        database_url=migrated(f"sqlite:///{folder}/db/strongroom.db", "secrets"),
         identity_dir=make_identities(folder / "keys"),
         root_key_file=root_key,
     )

@@ -25,6 +25,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 _BEGAN = time.monotonic()
+# Until the tests are collected nothing is garbage, see `pytest_collection_finish`.
+gc.disable()
+
 _RUNNING = pytest.StashKey[RunningStack]()
 _STACK = pytest.StashKey[Stack]()
 
@@ -64,6 +67,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -35,7 +35,7 @@ from strongroom.models.v1 import (
     weights_pb2,
     weights_pb2_grpc,
 )
-from tests.migrated import put_databases
+from tests.migrated import migrated
 from tests.serving import ADMINISTRATOR, TokenMaker, make_identities, make_token_maker, serving
 from tests.uploads import chunks_of, uploaded_file
 
@@ -228,7 +228,7 @@ class Installation:
         """Runs the secrets service until `secrets` is closed."""
         settings = SecretsSettings(
             data_dir=self.folder,
-            database_url=f"sqlite:///{self.folder}/db/strongroom.db",
+            database_url=migrated(f"sqlite:///{self.folder}/db/strongroom.db", "secrets"),
             identity_dir=self.folder / "keys",
             root_key_file=self.folder / "root.key",
             secrets_listen=listen,
@@ -251,7 +251,7 @@ class Installation:
         """Runs a models service, a replica of the others on these files; yields its address."""
         settings = ModelsSettings(
             data_dir=self.folder,
-            database_url=self.database_url or f"sqlite:///{self.folder}/db/strongroom.db",
+            database_url=migrated(self.database_url or f"sqlite:///{self.folder}/db/strongroom.db", "models"),
             identity_dir=self.folder / "keys",
             secrets_addr=self.secrets_address,
             auth_addr="127.0.0.1:1",
@@ -291,7 +291,6 @@ def make_installation_files(
     root_key.touch(mode=0o600)
     root_key.write_text(base64.b64encode(os.urandom(32)).decode())
     make_identities(folder / "keys")
-    put_databases(folder, "secrets", *["models"] * (not database_url))
     return Installation(folder, database_url=database_url, stores=stores, options=options)
 
 

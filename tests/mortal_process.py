@@ -8,6 +8,7 @@ cut, a folder made, a transaction about to commit, a transaction just committed.
 service, by audit hooks (PEP 578) and SQLAlchemy's events: nothing in it is replaced.
 """
 
+import gc
 import json
 import mmap
 import os
@@ -178,6 +179,9 @@ def main() -> None:
     os.dup2(2, 1)
     watch(control)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead
+    # Children share what is imported as long as nobody looks for garbage in it.
+    gc.collect()
+    gc.freeze()
     # Not `for line in sys.stdin`, whose read-ahead a fork would inherit.
     while line := sys.stdin.buffer.raw.readline():  # type: ignore[attr-defined]
         if os.fork() == 0:

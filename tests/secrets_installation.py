@@ -23,7 +23,7 @@ from services.shared.identity import Principal
 from services.shared.service import Service
 from services.shared.tokens import ServiceIdentity, TokenVerifier, load_service_keys
 from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc, secrets_pb2, secrets_pb2_grpc
-from tests.migrated import put_databases
+from tests.migrated import migrated
 from tests.serving import ADMINISTRATOR, TokenMaker, make_identities, make_token_maker, serving
 
 # Stored as a secret, and then looked for where it must not be.
@@ -94,11 +94,9 @@ class Installation:
         self.root_key = folder / "root.key"
         self.root_key.touch(mode=0o600)
         self.change_root_key()
-        if not database_url:
-            put_databases(folder, "secrets")
         self.settings = SecretsSettings(
             data_dir=folder,
-            database_url=SecretStr(database_url or f"sqlite:///{folder / 'db' / 'strongroom.db'}"),
+            database_url=SecretStr(migrated(database_url or f"sqlite:///{folder / 'db' / 'strongroom.db'}", "secrets")),
             identity_dir=self.identities,
             root_key_file=self.root_key,
             secrets_listen="127.0.0.1:0",

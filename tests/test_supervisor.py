@@ -1,4 +1,7 @@
-"""`strongroom up`: what it makes, what it keeps, how it ends. Each test has an installation of its own."""
+"""`strongroom up`: what it makes, what it keeps, how it ends.
+
+Starting one takes seconds of processor time: the tests share three, and each leaves its own as it found it.
+"""
 
 import json
 import os
@@ -8,6 +11,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -21,12 +25,75 @@ from tests.test_gateway_rest import admin, call
 KEY = re.compile(r"sr_[0-9A-Za-z]{41}")
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[RunningStack]:
-    stack = RunningStack(tmp_path / "data")
+# What auth alone is given to know.
+CREDENTIALS = {
+    "STRONGROOM_API_KEYS": "service:read_only:a-static-key-of-ours-0123456789",
+    "CHAPKIT_API_KEYS": "a-static-key-of-the-documents-0123456789",
+    "AUTH_TOKEN": "a-fixed-token-of-the-documents-0123456789",
+    "JWT_SECRET": "a-secret-for-symmetric-tokens-0123456789",
+    "STRONGROOM_ADMIN_EMAIL": "root@example.com",
+    "STRONGROOM_ADMIN_PASSWORD": "the administrator's first password",
+    "STRONGROOM_SOMETHING_SECRET": "what-a-later-version-has-a-name-for",
+}
+CHOSEN_KEY = "a-key-that-was-chosen-by-hand"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """An installation that runs, before and after each test."""
+    stack = RunningStack(tmp_path_factory.mktemp("running") / "data")
+    stack.start()
     yield stack
-    if stack.process is not None and stack.process.poll() is None:
-        stack.stop()
+    stack.stop()
+
+
+@pytest.fixture
+def one(running: RunningStack) -> Stack:
+    """What runs there."""
+    key = (running.data_dir / "admin.key").read_text().strip()
+    return Stack(f"http://127.0.0.1:{running.port}", key, running.data_dir)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A running installation that was given all credentials there are."""
+    chosen = {"STRONGROOM_BOOTSTRAP_API_KEY": CHOSEN_KEY, "STRONGROOM_API_KEY": CHOSEN_KEY}
+    with RunningStack(tmp_path_factory.mktemp("given") / "data", **CREDENTIALS, **chosen) as stack:
+        yield stack
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An installation that ran, in a folder with a long path, and was told to stop; `gone`: its parts as they went."""
+
+    running: RunningStack
+    key: str
+    sockets: Path
+    sockets_mode: int
+    gone: list[str]
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
+    """It does not run, before and after each test."""
+    folder = tmp_path_factory.mktemp("ended") / ("long" * 20)
+    folder.mkdir()
+    running = RunningStack(folder / ("longer" * 10))
+    stack = running.start()
+    pids, sockets = stack.state["pids"], Path(stack.state["sockets"])
+    mode = sockets.stat().st_mode & 0o777
+    assert running.process is not None
+    running.process.send_signal(signal.SIGTERM)
+    gone: list[str] = []
+    while len(gone) < len(pids):
+        left = alive(pids)
+        # Two that end within a moment cannot be told apart.
+        gone += [name for name in ("gateway", "models", "secrets", "auth") if name not in [*left, *gone]]
+    assert running.process.wait() == 0
+    assert running.output.read_text().endswith("Stopping…\nStopped.\n")
+    yield Ended(running, stack.admin_key, sockets, mode, gone)
+    if running.process.poll() is None:
+        running.stop()
 
 
 def up(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -57,11 +124,10 @@ def kill_supervisor(running: RunningStack) -> None:
     running.process.wait()
 
 
-@pytest.mark.slow
-def test_a_second_start_keeps_everything(running: RunningStack) -> None:
-    first = running.start()
+def test_a_second_start_keeps_everything(running: RunningStack, one: Stack) -> None:
+    first = one
     assert KEY.findall(running.output.read_text()) == [first.admin_key]
-    assert admin(first, "POST", "/api/v1/secrets", {"name": "kept", "data": {"a": "b"}}).status == 201
+    assert admin(first, "POST", "/api/v1/secrets", {"name": "restarted", "data": {"a": "b"}}).status == 201
     pids = first.state["pids"]
     assert running.stop() == 0
     assert alive(pids) == []
@@ -69,54 +135,41 @@ def test_a_second_start_keeps_everything(running: RunningStack) -> None:
 
     second = running.start()
     assert second.admin_key == first.admin_key
-    assert admin(second, "GET", "/api/v1/secrets/kept").json["data"] == {"a": "b"}
+    assert admin(second, "GET", "/api/v1/secrets/restarted").json["data"] == {"a": "b"}
     assert KEY.findall(running.output.read_text()) == [first.admin_key], "the key is printed once"
 
 
-def test_everything_in_the_data_directory_is_private(running: RunningStack) -> None:
-    stack = running.start()
-    for file in [stack.data_dir, *stack.data_dir.rglob("*")]:
+def test_everything_in_the_data_directory_is_private(one: Stack) -> None:
+    for file in [one.data_dir, *one.data_dir.rglob("*")]:
         assert file.stat().st_mode & 0o077 == 0 or file.is_symlink(), file
 
 
-def test_no_service_sees_the_secrets_of_another(tmp_path: Path) -> None:
-    given = "a-key-that-was-chosen-by-hand"
-    with RunningStack(tmp_path / "data", STRONGROOM_BOOTSTRAP_API_KEY=given, STRONGROOM_API_KEY=given) as stack:
-        assert stack.admin_key == given
-        for name, pid in stack.state["pids"].items():
-            process = psutil.Process(pid)
-            environment = process.environ()
-            assert given not in " ".join([*process.cmdline(), *environment.values()])
-            assert ("STRONGROOM_ROOT_KEY_FILE" in environment) == (name == "secrets")
-            assert ("STRONGROOM_BOOTSTRAP_API_KEY_FILE" in environment) == (name == "auth")
-        assert admin(stack, "GET", "/api/v1/caller").status == 200
+def test_no_service_sees_the_secrets_of_another(given: Stack) -> None:
+    assert given.admin_key == CHOSEN_KEY
+    for name, pid in given.state["pids"].items():
+        process = psutil.Process(pid)
+        environment = process.environ()
+        assert CHOSEN_KEY not in " ".join([*process.cmdline(), *environment.values()])
+        assert ("STRONGROOM_ROOT_KEY_FILE" in environment) == (name == "secrets")
+        assert ("STRONGROOM_BOOTSTRAP_API_KEY_FILE" in environment) == (name == "auth")
+    assert admin(given, "GET", "/api/v1/caller").status == 200
 
 
-def test_the_credentials_that_auth_is_given_reach_auth_alone(tmp_path: Path) -> None:
+def test_the_credentials_that_auth_is_given_reach_auth_alone(given: Stack) -> None:
     """By our names and by those of the documents; auth uses them, and nobody else sees them."""
-    given = {
-        "STRONGROOM_API_KEYS": "service:read_only:a-static-key-of-ours-0123456789",
-        "CHAPKIT_API_KEYS": "a-static-key-of-the-documents-0123456789",
-        "AUTH_TOKEN": "a-fixed-token-of-the-documents-0123456789",
-        "JWT_SECRET": "a-secret-for-symmetric-tokens-0123456789",
-        "STRONGROOM_ADMIN_EMAIL": "root@example.com",
-        "STRONGROOM_ADMIN_PASSWORD": "the administrator's first password",
-        "STRONGROOM_SOMETHING_SECRET": "what-a-later-version-has-a-name-for",
-    }
-    secrets = [value for name, value in given.items() if name != "STRONGROOM_ADMIN_EMAIL"]
-    with RunningStack(tmp_path / "data", **given) as stack:
-        for name, pid in stack.state["pids"].items():
-            seen = " ".join(psutil.Process(pid).environ().values())
-            found = [secret for secret in secrets if secret in seen]
-            assert found == (secrets if name == "auth" else []), name
-        for header in ("X-API-Key", "Authorization"):
-            token = given["AUTH_TOKEN"] if header == "Authorization" else "a-static-key-of-ours-0123456789"
-            value = f"Bearer {token}" if header == "Authorization" else token
-            assert call(stack, "GET", "/api/v1/caller", {header: value}).status == 200, header
-        sign_in = {"email": "root@example.com", "password": given["STRONGROOM_ADMIN_PASSWORD"]}
-        assert call(stack, "POST", "/api/v1/sessions", {}, json.dumps(sign_in).encode()).status == 201
-        secret_files = [stack.data_dir / "run" / "envoy.yaml", *stack.data_dir.glob("logs/*")]
-        assert not [file for file in secret_files for secret in secrets if secret in file.read_text(errors="replace")]
+    secrets = [value for name, value in CREDENTIALS.items() if name != "STRONGROOM_ADMIN_EMAIL"]
+    for name, pid in given.state["pids"].items():
+        seen = " ".join(psutil.Process(pid).environ().values())
+        found = [secret for secret in secrets if secret in seen]
+        assert found == (secrets if name == "auth" else []), name
+    for header in ("X-API-Key", "Authorization"):
+        token = CREDENTIALS["AUTH_TOKEN"] if header == "Authorization" else "a-static-key-of-ours-0123456789"
+        value = f"Bearer {token}" if header == "Authorization" else token
+        assert call(given, "GET", "/api/v1/caller", {header: value}).status == 200, header
+    sign_in = {"email": "root@example.com", "password": CREDENTIALS["STRONGROOM_ADMIN_PASSWORD"]}
+    assert call(given, "POST", "/api/v1/sessions", {}, json.dumps(sign_in).encode()).status == 201
+    secret_files = [given.data_dir / "run" / "envoy.yaml", *given.data_dir.glob("logs/*")]
+    assert not [file for file in secret_files for secret in secrets if secret in file.read_text(errors="replace")]
 
 
 @pytest.mark.parametrize(
@@ -137,61 +190,55 @@ def test_a_setting_of_the_edge_that_is_none_is_one_clear_line(tmp_path: Path, na
     assert (alone.returncode, alone.stderr) == (1, refused.stderr)
 
 
-def test_auth_answers_the_gateway_on_a_socket_that_nobody_else_may_open(running: RunningStack) -> None:
-    stack = running.start()
-    socket = Path(stack.state["sockets"]) / "check.sock"
+def test_auth_answers_the_gateway_on_a_socket_that_nobody_else_may_open(one: Stack) -> None:
+    socket = Path(one.state["sockets"]) / "check.sock"
     assert socket.stat().st_mode & 0o777 == 0o600
-    before = stack.state["pids"]["auth"]
+    before = one.state["pids"]["auth"]
     os.kill(before, signal.SIGKILL)
-    wait_for(lambda: stack.state["pids"]["auth"] != before)
-    wait_for(lambda: admin(stack, "GET", "/api/v1/caller").status == 200)
+    wait_for(lambda: one.state["pids"]["auth"] != before)
+    wait_for(lambda: admin(one, "GET", "/api/v1/caller").status == 200)
 
 
-@pytest.mark.slow
-def test_a_revoked_admin_key_is_told_with_the_way_out(running: RunningStack) -> None:
-    first = running.start()
-    wait_for(lambda: "Ctrl-C" in running.output.read_text())
-    [own] = [key for key in admin(first, "GET", "/api-keys").json["api_keys"] if key["name"] == "administrator"]
-    assert admin(first, "POST", f"/api-keys/{own['id']}/revoke", {}).status == 200
-    running.stop()
+def test_a_revoked_admin_key_is_told_with_the_way_out(tmp_path: Path) -> None:
+    running = RunningStack(tmp_path / "data")
+    with running as first:
+        [own] = [key for key in admin(first, "GET", "/api-keys").json["api_keys"] if key["name"] == "administrator"]
+        assert admin(first, "POST", f"/api-keys/{own['id']}/revoke", {}).status == 200
     assert "is refused" not in running.output.read_text()
-    running.start()
-    wait_for(lambda: "admin.key is refused: it was revoked" in running.output.read_text())
-    assert "start with STRONGROOM_BOOTSTRAP_API_KEY=<a new one>" in running.output.read_text()
-    running.stop()
+    with running:
+        wait_for(lambda: "admin.key is refused: it was revoked" in running.output.read_text())
+        assert "start with STRONGROOM_BOOTSTRAP_API_KEY=<a new one>" in running.output.read_text()
     running.environment["STRONGROOM_BOOTSTRAP_API_KEY"] = "another key that is long enough"
-    assert admin(running.start(), "GET", "/api/v1/caller").status == 200
+    with running as last:
+        assert admin(last, "GET", "/api/v1/caller").status == 200
 
 
-@pytest.mark.slow
-def test_a_lost_admin_key_is_not_made_again(running: RunningStack) -> None:
-    key = running.start().admin_key
-    running.stop()
-    (running.data_dir / "admin.key").rename(running.data_dir / "elsewhere.key")
+def test_a_lost_admin_key_is_not_made_again(ended: Ended) -> None:
+    running = ended.running
+    file, elsewhere = running.data_dir / "admin.key", running.data_dir / "elsewhere.key"
+    file.rename(elsewhere)
     with pytest.raises(FileNotFoundError):
         running.start()  # it starts, but there is no key to read
-    stack = Stack(f"http://127.0.0.1:{running.port}", key, running.data_dir)
+    stack = Stack(f"http://127.0.0.1:{running.port}", ended.key, running.data_dir)
     assert admin(stack, "GET", "/api/v1/caller").status == 200
-    assert not (running.data_dir / "admin.key").exists()
-    assert KEY.findall(running.output.read_text()) == [key]
+    assert not file.exists()
+    assert KEY.findall(running.output.read_text()) == [ended.key]
+    running.stop()
+    elsewhere.rename(file)
 
 
-@pytest.mark.slow
-def test_two_run_side_by_side(tmp_path: Path) -> None:
-    with RunningStack(tmp_path / "a") as one, RunningStack(tmp_path / "b") as two:
-        assert one.admin_key != two.admin_key
-        assert admin(one, "GET", "/api/v1/caller").status == admin(two, "GET", "/api/v1/caller").status == 200
-        stranger = Stack(two.url, one.admin_key, two.data_dir)
-        assert admin(stranger, "GET", "/api/v1/caller").status == 401
+def test_two_run_side_by_side(stack: Stack, one: Stack) -> None:
+    assert stack.admin_key != one.admin_key
+    assert admin(stack, "GET", "/api/v1/caller").status == admin(one, "GET", "/api/v1/caller").status == 200
+    assert admin(Stack(one.url, stack.admin_key, one.data_dir), "GET", "/api/v1/caller").status == 401
 
 
-def test_a_second_up_on_the_same_directory_is_refused(running: RunningStack) -> None:
-    stack = running.start()
-    refused = up("--data-dir", str(stack.data_dir), "--port", str(free_port()))
+def test_a_second_up_on_the_same_directory_is_refused(one: Stack) -> None:
+    refused = up("--data-dir", str(one.data_dir), "--port", str(free_port()))
     assert refused.returncode == 1
     assert refused.stderr.startswith("strongroom: Strongroom already runs on")
     assert refused.stderr.count("\n") == 1
-    assert admin(stack, "GET", "/api/v1/caller").status == 200
+    assert admin(one, "GET", "/api/v1/caller").status == 200
 
 
 def test_a_port_in_use_is_one_clear_line(stack: Stack, tmp_path: Path) -> None:
@@ -210,63 +257,44 @@ def test_a_short_bootstrap_key_is_refused(tmp_path: Path) -> None:
     assert "short-secret" not in refused.stderr
 
 
-def test_a_lost_root_key_is_not_made_again(running: RunningStack) -> None:
-    running.start()
-    running.stop()
-    (running.data_dir / "root.key").unlink()
-    refused = up("--data-dir", str(running.data_dir), "--port", "0")
+def test_a_lost_root_key_is_not_made_again(ended: Ended) -> None:
+    data_dir = ended.running.data_dir
+    file, elsewhere = data_dir / "root.key", data_dir / "elsewhere.key"
+    file.rename(elsewhere)
+    refused = up("--data-dir", str(data_dir), "--port", "0")
     assert refused.returncode == 1
     assert "root.key is missing" in refused.stderr
-    assert not (running.data_dir / "root.key").exists()
+    assert not file.exists()
+    elsewhere.rename(file)
 
 
-@pytest.mark.slow
-def test_a_part_that_dies_is_started_again(running: RunningStack) -> None:
-    stack = running.start()
-    before = stack.state["pids"]
+def test_a_part_that_dies_is_started_again(running: RunningStack, one: Stack) -> None:
+    before = one.state["pids"]
     for name in ("secrets", "gateway"):
         os.kill(before[name], signal.SIGKILL)
-    wait_for(lambda: all(stack.state["pids"][name] != before[name] for name in ("secrets", "gateway")))
-    wait_for(lambda: _answers(stack.url))
-    assert stack.state["pids"]["auth"] == before["auth"]
+    wait_for(lambda: all(one.state["pids"][name] != before[name] for name in ("secrets", "gateway")))
+    wait_for(lambda: _answers(one.url))
+    assert one.state["pids"]["auth"] == before["auth"]
     assert "secrets died (killed by SIGKILL); starting it again" in running.output.read_text()
 
 
-@pytest.mark.slow
-def test_children_die_with_a_killed_supervisor(running: RunningStack) -> None:
-    stack = running.start()
-    pids = stack.state["pids"]
-    assert admin(stack, "POST", "/api/v1/secrets", {"name": "kept", "data": {"a": "b"}}).status == 201
+def test_children_die_with_a_killed_supervisor(running: RunningStack, one: Stack) -> None:
+    pids = one.state["pids"]
+    assert admin(one, "POST", "/api/v1/secrets", {"name": "kept", "data": {"a": "b"}}).status == 201
     kill_supervisor(running)
     wait_for(lambda: alive(pids) == [])
     again = running.start()
     assert admin(again, "GET", "/api/v1/secrets/kept").json["data"] == {"a": "b"}
 
 
-def test_it_stops_the_gateway_first_and_auth_last(running: RunningStack) -> None:
-    stack = running.start()
-    pids = stack.state["pids"]
-    assert running.process is not None
-    running.process.send_signal(signal.SIGTERM)
-    gone: list[str] = []
-    while len(gone) < len(pids):
-        left = alive(pids)
-        # Two that end within a moment cannot be told apart.
-        gone += [name for name in ("gateway", "models", "secrets", "auth") if name not in [*left, *gone]]
-    running.process.wait()
-    assert running.process.returncode == 0
-    assert gone[0] == "gateway"
-    assert gone[-1] == "auth"
-    assert running.output.read_text().endswith("Stopping…\nStopped.\n")
+def test_it_stops_the_gateway_first_and_auth_last(ended: Ended) -> None:
+    assert ended.gone[0] == "gateway"
+    assert ended.gone[-1] == "auth"
 
 
-def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
-    folder = tmp_path / ("long" * 20)
-    folder.mkdir()
-    with RunningStack(folder / ("longer" * 10)) as stack:
-        sockets = Path(stack.state["sockets"])
-        assert sockets.stat().st_mode & 0o777 == 0o700
-    assert not sockets.exists()
+def test_a_long_path_is_no_obstacle(ended: Ended) -> None:
+    assert ended.sockets_mode == 0o700
+    assert not ended.sockets.exists()
 
 
 def test_waits_double_until_a_part_lives() -> None:

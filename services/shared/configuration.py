@@ -31,7 +31,8 @@ class ConfigurationError(ValueError):
 class Strict(BaseModel):
     """Known fields alone, and no values in errors: a misspelt field could hold a secret in the wrong place."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Most installations have none of these files: a model is built once there is something to check with it.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 def _endpoint(url: str) -> str:

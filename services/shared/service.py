@@ -214,6 +214,7 @@ def run(build: Callable[[_Settings], Service], settings: _Settings, name: str) -
     # What a service has imported stays: the collector of garbage need not look at it again and again.
     gc.collect()
     gc.freeze()
+    gc.enable()
     server.start()
     _log.info("listening", port=server.port)
     ended.wait()
