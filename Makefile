@@ -12,7 +12,7 @@ WORKERS ?= 3
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python --build-constraints build-constraints.txt
 
-.PHONY: help up install develop test lint format proto clients lock bench fuzz faults clean
+.PHONY: help up install develop test slow lint format proto clients lock bench fuzz faults clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ develop: $(VENV)/developed ## the environment with everything the tests need
 
 test: develop lint ## check code and contract, then run all tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered
+
+slow: develop ## the slow tests alone
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m slow
 
 lint: develop ## ruff, mypy, buf and the import contracts
 	$(BIN)/ruff check .

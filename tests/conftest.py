@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+_BEGAN = time.monotonic()
 _RUNNING = pytest.StashKey[RunningStack]()
 _STACK = pytest.StashKey[Stack]()
 
@@ -39,6 +41,22 @@ def _started(config: pytest.Config) -> Stack:
         )
         config.stash[_STACK] = running.start()
     return config.stash[_STACK]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come last: what is quick to tell is told first."""
+    items.sort(key=_is_slow)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """SLOW_UNTIL bounds a run: slow tests begin within so many seconds of it, or are left to `make slow`."""
+    until = float(os.environ.get("SLOW_UNTIL") or "inf")
+    if _is_slow(item) and time.monotonic() - _BEGAN > until:
+        pytest.skip(f"slow, and this run has taken {until:.0f} s already: make slow")
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
 
 
 def pytest_collection_finish() -> None:

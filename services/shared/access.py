@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
@@ -52,7 +53,7 @@ class Method:
     continues_use: bool = False
     request_type: type[Message] | None = None
 
-    @property
+    @cached_property
     def public(self) -> bool:
         """Whether anyone may call it, without a credential."""
         return self.protocol or any(rule.public for rule in self.rules)

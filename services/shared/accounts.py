@@ -1,8 +1,7 @@
 """What the callers of a service use and may use: the ledger and the quotas, which auth keeps."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import grpc
@@ -42,8 +41,7 @@ class Accounts:
         self.meter.close()
         self._disconnect()
 
-    @contextmanager
-    def limit(self, call: Call) -> Iterator[None]:
+    def limit(self, call: Call) -> None:
         """The layer that holds callers to their quotas. A bulk stream is one request, a push with all its calls too."""
         quota = next((q for q in call.principal.quotas if q.usage_class == call.method.usage_class), None)
         if quota is not None and not call.method.continues_use:
@@ -51,7 +49,6 @@ class Accounts:
             call.hints += _hints(standing)
             if not standing.allowed:
                 raise quotas.exhausted(quota, standing)
-        yield
 
 
 def accounts_for(

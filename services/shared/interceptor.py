@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -31,6 +31,8 @@ class LayerInterceptor(grpc.ServerInterceptor):
     ) -> None:
         self._methods = methods
         self._layers = stack
+        # By path, of the methods alone that there are.
+        self._wrapped: dict[str, Any] = {}
         self._waiting = waiting
         self._requests = threads
         self._strangers = Threads(workers, thread_name_prefix="stranger")
@@ -57,15 +59,19 @@ class LayerInterceptor(grpc.ServerInterceptor):
         threads = self._threads_for(method)
         if threads is not self._checks and threads.waiting >= self._waiting:
             return _refused(method, self._refusals)
-        metadata = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
-        return self._wrap(handler, method, metadata, threads)
+        wrapped = self._wrapped.get(details.method)
+        if wrapped is None:
+            wrapped = self._wrap(handler, method, threads)
+            if details.method in self._methods:
+                self._wrapped[details.method] = wrapped
+        return wrapped
 
     def _threads_for(self, method: access.Method) -> Threads:
         if method.path == access.HEALTH_METHOD:
             return self._checks
         return self._strangers if method.public else self._requests
 
-    def _wrap(self, handler: Any, method: access.Method, metadata: dict[str, str], threads: Threads) -> Any:
+    def _wrap(self, handler: Any, method: access.Method, threads: Threads) -> Any:
         """The handler within the layers.
 
         To gRPC every request is a stream of bytes, for of others it waits before anybody has asked who calls; and one
@@ -77,6 +83,8 @@ class LayerInterceptor(grpc.ServerInterceptor):
         encode: Callable[[Any], bytes] = handler.response_serializer or bytes
 
         def begin(messages: Iterator[bytes], context: grpc.ServicerContext) -> Call:
+            given = context.invocation_metadata()
+            metadata = {key: value for key, value in given if isinstance(value, str)}
             call = Call(method, context, metadata, messages, handler.request_deserializer)
             call.streams_request, call.streams_answer = handler.request_streaming, handler.response_streaming
             call.request = _received(call, messages)
@@ -84,7 +92,8 @@ class LayerInterceptor(grpc.ServerInterceptor):
 
         def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
             call = begin(messages, context)
-            with self._entered(call):
+            with ExitStack() as stack:
+                self._enter(call, stack)
                 call.answer = behavior(call.request, context)
                 encoded = encode(call.answer)
                 call.bytes_sent = len(encoded)
@@ -92,7 +101,8 @@ class LayerInterceptor(grpc.ServerInterceptor):
 
         def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             call = begin(messages, context)
-            with self._entered(call):
+            with ExitStack() as stack:
+                self._enter(call, stack)
                 answers = behavior(call.request, context)
                 for around in call.around_answers:
                     answers = around(answers)
@@ -106,12 +116,11 @@ class LayerInterceptor(grpc.ServerInterceptor):
         answer.experimental_thread_pool = threads  # type: ignore[attr-defined]
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    @contextmanager
-    def _entered(self, call: Call) -> Iterator[None]:
-        with ExitStack() as stack:
-            for layer in self._layers:
-                stack.enter_context(layer(call))
-            yield
+    def _enter(self, call: Call, stack: ExitStack) -> None:
+        for layer in self._layers:
+            around = layer(call)
+            if around is not None:
+                stack.enter_context(around)
 
 
 def _received(call: Call, messages: Iterator[bytes]) -> Iterator[bytes]:

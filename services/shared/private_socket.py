@@ -8,8 +8,7 @@ out for an identity token that came through the gateway; it opens nothing but th
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -55,12 +54,10 @@ class PrivateSocket:
         self._passes.put(made, identity)
         return made
 
-    @contextmanager
-    def layer(self, call: Call) -> Iterator[None]:
+    def layer(self, call: Call) -> None:
         """Holds calls that came in by the socket to what is said above."""
         if call.context.peer().startswith("unix:"):
             call.metadata.pop(ADDRESS_HEADER, None)
             if call.method.path not in self._methods:
                 raise GatewayOnly("This method is served through the gateway alone.")
             call.metadata[IDENTITY_HEADER] = self._passes.get(call.metadata.get(IDENTITY_HEADER, "")) or ""
-        yield

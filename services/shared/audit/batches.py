@@ -8,12 +8,21 @@ from typing import Generic, TypeVar
 _Item = TypeVar("_Item")
 
 
+def _locked() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass
 class _Waiting(Generic[_Item]):
-    """Items of one caller. `wake` is set when they are settled, or when it is this caller's turn to write."""
+    """Items of one caller. `wake` is released when they are settled, or when it is this caller's turn to write.
+
+    A bare lock: who waits for an Event is woken twice, by its setter and by the lock that the setter still holds.
+    """
 
     items: Sequence[_Item]
-    wake: threading.Event = field(default_factory=threading.Event)
+    wake: threading.Lock = field(default_factory=_locked)
     is_settled: bool = False
     is_written: bool = False
 
@@ -40,7 +49,7 @@ class Batches(Generic[_Item]):
             self._queue.append(waiting)
             leads, self._is_led = not self._is_led, True
         if not leads:
-            waiting.wake.wait()
+            waiting.wake.acquire()
         if not waiting.is_settled:
             self._lead()
         return waiting.is_written
@@ -55,8 +64,8 @@ class Batches(Generic[_Item]):
         finally:
             for waiting in batch:
                 waiting.is_written, waiting.is_settled = is_written, True
-                waiting.wake.set()
+                waiting.wake.release()
             with self._lock:
                 self._is_led = bool(self._queue)
                 if self._queue:
-                    self._queue[0].wake.set()
+                    self._queue[0].wake.release()

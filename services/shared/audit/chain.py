@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.shared.audit.event import CLOSED, LENGTHS, OPENED, Entry
+from services.shared.audit.event import CLOSED, LENGTHS, OPENED, Entry, texts
 
 GENESIS = bytes(32)
 # What is hashed, in this order.
@@ -30,8 +30,8 @@ IsSigned = Callable[[bytes, str], bool]
 
 def values(entry: Entry) -> tuple[Any, ...]:
     """The entry's columns in the order of COLUMNS."""
-    texts = (getattr(entry.event, name) for name in LENGTHS)
-    return (entry.id, entry.time, *texts, entry.event.count, entry.chain, entry.sequence)
+    event = entry.event
+    return (entry.id, entry.time, *texts(event), event.count, entry.chain, entry.sequence)
 
 
 def digest(service: str, previous: bytes, columns: Sequence[Any]) -> bytes:

@@ -55,12 +55,10 @@ class AuditLayers:
             raise
         record.allowed()
 
-    @contextmanager
-    def intend(self, call: Call) -> Iterator[None]:
+    def intend(self, call: Call) -> None:
         """Records that the call, to which nothing is objected, is about to change something."""
         if changes(call.method):
             call.audit.intend()
-        yield
 
 
 def changes(method: access.Method) -> bool:

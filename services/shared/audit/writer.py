@@ -48,6 +48,7 @@ class Writer:
     ) -> None:
         self._database = database
         self._table = table
+        self._insert = sa.insert(table)  # once: its text is looked up by what it is made of
         self._signatures = signatures
         self._clock = clock
         self.chain = new_id()
@@ -106,7 +107,7 @@ class Writer:
                 done = self._last_sequence(connection) if self._is_failing else 0
                 rows = [_row(entry) for entry in self._unwritten if entry.sequence > done]
                 if rows:
-                    connection.execute(sa.insert(self._table), rows)
+                    connection.execute(self._insert, rows)
         except sa.exc.SQLAlchemyError as error:
             self._is_failing = True
             _FAILURES.inc()
