@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def _embedded(folder: Path) -> SecretProvider:
     database = Database.open(url, service="secrets", migrations=_MIGRATIONS)
     vault = Vault(database, keyring(database))
     vault.prepare()
-    return EmbeddedProvider(vault, database)
+    return EmbeddedProvider(vault, database, lambda: datetime.now(UTC))
 
 
 def _aws(request: pytest.FixtureRequest, folder: Path, through: Callable[[str], str]) -> Fields:

@@ -43,6 +43,7 @@ class Rotating:
     aws_endpoint: str = ""
     url: str = ""
     ended: list[Run] = field(default_factory=list)
+    read: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         targets = Targets.parse("127.0.0.1:*")
@@ -53,7 +54,7 @@ class Rotating:
         self.vault.prepare()
         self.policies = RotationPolicies(self.database, self.vault, self.rotators, self.clock, lambda: None)
         leases = Leases(self.database, self.clock)
-        self.runner = Runner(self.vault, self.rotators, leases, self.clock, self.ended.append)
+        self.runner = Runner(self.vault, self.rotators, leases, self.clock, self.ended.append, self.reading)
 
     @classmethod
     def open(cls, url: str, **fields: Any) -> "Rotating":
@@ -61,6 +62,9 @@ class Rotating:
 
     def clock(self) -> datetime:
         return self.now
+
+    def reading(self, run: Run, name: str) -> None:
+        self.read.append((run.secret_name, name))
 
     def plan(
         self, name: str, rotator: str, options: Mapping[str, Any] | None = None, schedule: str = "", grace: int = 86400

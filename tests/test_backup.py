@@ -240,6 +240,7 @@ def _forged(file: Path, entries: dict[str, bytes], kind: bytes = tarfile.REGTYPE
         ("files/keys/pipe", tarfile.FIFOTYPE),
         ("tables/auth/no_such_table/1", tarfile.REGTYPE),
         ("tables/other/users/1", tarfile.REGTYPE),
+        ("tables/auth", tarfile.REGTYPE),
         ("anything/else", tarfile.REGTYPE),
     ],
 )
@@ -253,8 +254,9 @@ def test_a_forged_backup_writes_nothing_elsewhere(made: Made, tmp_path: Path, na
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_a_backup_of_a_later_version_is_refused(made: Made, tmp_path: Path) -> None:
-    revisions = dict.fromkeys(("auth", "models", "secrets"), "9999")
+@pytest.mark.parametrize("revision", ["9999", "0000", "00", "heads"])
+def test_a_backup_of_a_later_version_is_refused(made: Made, tmp_path: Path, revision: str) -> None:
+    revisions = dict.fromkeys(("auth", "models", "secrets"), revision)
     manifest = json.dumps({"format": 1, "revisions": revisions, "root_keys": ["file"]}).encode()
     _forged(tmp_path / "backup", {"manifest.json": manifest})
     with pytest.raises(BackupError, match="later version"):

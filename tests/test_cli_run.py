@@ -117,6 +117,7 @@ def test_a_command_without_a_handler_dies_of_the_signal_and_of_a_closed_pipe(sec
         (("-s", "run/db", "-s", "run/db", "--", "true"), 1, "is set by another one too"),
         (("-s", "run/db:1", "--", "true"), 1, "is no name of a variable"),
         (("-s", "run/db#user=LD_PRELOAD", "--", "true"), 1, "can make programs run code"),
+        (("-s", "run/db#user=OPENSSL_CONF", "--", "true"), 1, "can make programs run code"),
         (("-s", "run/db#user=BASH_ENV", "--", "true"), 1, "can make programs run code"),
         (("--", "true"), 2, "--secret NAME"),
     ],

@@ -85,7 +85,7 @@ def test_a_service_that_unwraps_too_much_is_slowed_down_and_others_are_not(tmp_p
         assert models.generate("k", "c")
 
 
-def test_every_unwrapping_is_in_the_audit_log_with_the_keys(tmp_path: Path) -> None:
+def test_every_unwrapping_and_destroying_is_in_the_audit_log_with_the_keys(tmp_path: Path) -> None:
     installation = Installation(tmp_path)
     with installation.serving() as address:
         models = installation.caller("models", address)
@@ -93,14 +93,16 @@ def test_every_unwrapping_is_in_the_audit_log_with_the_keys(tmp_path: Path) -> N
         one, two = models.generate("k", "a", "b")
         models("UnwrapKeys", keys=[pb.KeyReference(key_id=one.key_id, context="a")])
         models.refusal("UnwrapKeys", **reference(two.key_id, "another context"))
+        models("DestroyKeys", key_ids=[two.key_id])
         models("DestroyKek", kek_id="k")
     events = installation.sql(
         "SELECT principal, resource, outcome, reason FROM audit_events "
-        "WHERE method LIKE '%UnwrapKeys' OR method LIKE '%DestroyKek' ORDER BY time, sequence"
+        "WHERE method LIKE '%UnwrapKeys' OR method LIKE '%DestroyKe%' ORDER BY time, sequence"
     )
     assert events == [
         ("models", f"keys/{one.key_id}", "allowed", ""),
         ("models", f"keys/{two.key_id}", "failed", "KEY_NOT_FOUND"),
+        ("models", f"keys/{two.key_id}", "allowed", ""),
         ("models", "keks/k", "allowed", ""),
     ]
     for _, content in installation.files():

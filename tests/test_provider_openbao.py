@@ -64,6 +64,19 @@ def test_token_opens_its_mount_alone(openbao_server: OpenBaoServer, tmp_path: Pa
         opened(_fields(openbao_server, other, sign_in)).put("a", {"n": 1})
 
 
+def test_listing_does_not_leave_its_folder(openbao_server: OpenBaoServer, tmp_path: Path) -> None:
+    mount = openbao_server.mount()
+    sign_in = {"method": "token", "token": private(tmp_path, openbao_server.token(mount))}
+    fields = _fields(openbao_server, mount, sign_in)
+    provider = opened(fields | {"prefix": "strongroom"})
+    provider.put("team/db", {"n": 1})
+    opened(fields).put("elsewhere/db", {"n": 1})
+    assert list(provider.list("team/")) == list(provider.list("te")) == ["team/db"]
+    # What the server makes of dots in a path: the folder above, where others keep theirs.
+    for prefix in ("../", "team/../../", "team/../../elsewhere/", "./", "team//", "/"):
+        assert list(provider.list(prefix)) == [], prefix
+
+
 def test_token_of_whoever_starts_us_is_not_used(
     openbao_server: OpenBaoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,9 @@ def test_a_strongroom_key_rotates_itself_through_the_gateway(stack: Stack, clien
     client.secret_rotation.set(name, "strongroom-key", {"key_id": made.id, "admin_secret": admin})
     rotation = client.secret_rotation.finished(client.secret_rotation.rotate(name))
     assert (rotation.state, rotation.last.error) == ("idle", "")
+    # Who asks about the administrator's key is told of that, too.
+    [event] = client.audit.list(resource=f"secrets/{admin}", kind="secrets.rotation_read")
+    assert (event.principal, event.request_id) == (rotation.last.requested_by, rotation.last.id)
     with Client(stack.url, api_key=client.secrets.get(name).data["key"]) as holder:
         assert holder.tokens.caller().principal == f"key:{made.id}"
 

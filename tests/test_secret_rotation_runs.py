@@ -131,6 +131,67 @@ def test_a_scheduled_rotation_that_failed_is_tried_again_ever_less_often(rotatin
     assert rotating.policies.get("db").failures == 0
 
 
+def test_a_value_that_expires_or_is_deleted_is_replaced_and_ended_all_the_same(rotating: Rotating) -> None:
+    rotating.vault.edit("db", set_labels={}, expires_at=BEGINNING + timedelta(hours=1))
+    rotating.plan("db", "recording", schedule="0 3 * * *", grace=60)
+    # It expires before its turn.
+    rotating.later(hours=3)
+    assert rotating.version("db") == 2
+    rotating.later(minutes=2)
+    assert steps() == ["propose", "apply", "test", "retire"]
+    # The next one is deleted while its grace lasts: what it opens has to be closed, too.
+    rotating.rotate("db")
+    rotating.vault.delete("db", [2])
+    rotating.later(minutes=2)
+    assert steps().count("retire") == 2
+    assert rotating.policies.get("db").error == ""
+    assert {version.destroyed_at is None for version in rotating.vault.history("db")[1:]} == {False}
+
+
+def test_what_is_staged_for_a_rotation_that_was_given_up_is_in_nobodys_way(rotating: Rotating) -> None:
+    rotating.plan("db", "recording")
+
+    def give_up() -> None:
+        if steps()[-1] == "propose":
+            rotating.policies.remove("db", abandon=True)
+
+    Recording.hooks["db"] = give_up
+    rotating.policies.request("db", "key:asker")
+    rotating.later(seconds=1)
+    assert (rotating.value("db"), rotating.value("db", stage="pending")["user"]) == (OLD, "ada")
+    Recording.hooks.clear()
+    rotating.plan("db", "recording")
+    assert rotating.rotate("db").latest.state is State.DONE
+
+
+def test_a_secret_that_is_deleted_and_made_anew_does_not_rotate_as_the_one_before_did(rotating: Rotating) -> None:
+    rotating.plan("db", "recording", schedule="0 3 * * *", grace=3600)
+    rotating.rotate("db")
+    rotating.vault.delete("db")
+    rotating.vault.create("db", {"password": "of another owner"}, "key:another")
+    with pytest.raises(RotationNotConfigured):
+        rotating.policies.get("db")
+    rotating.later(days=2)
+    assert steps() == ["propose", "apply", "test"]
+    assert rotating.value("db") == {"password": "of another owner"}
+
+
+def test_a_secret_that_is_made_anew_while_it_rotates_keeps_its_value(rotating: Rotating) -> None:
+    rotating.plan("db", "recording")
+
+    def make_anew() -> None:
+        if steps()[-1] == "apply":
+            rotating.vault.delete("db")
+            rotating.vault.create("db", {"password": "of another owner"}, "key:another")
+
+    Recording.hooks["db"] = make_anew
+    rotating.policies.request("db", "key:asker")
+    rotating.later(seconds=1)
+    rotating.later(days=1)
+    assert rotating.value("db") == {"password": "of another owner"}
+    assert [run.state for run in rotating.policies.history("db")] == [State.ROLLED_BACK]
+
+
 def test_what_somebody_writes_during_a_rotation_stays(rotating: Rotating) -> None:
     rotating.plan("db", "recording")
 
@@ -157,6 +218,11 @@ def test_a_rotation_reads_no_secret_that_its_options_do_not_name(rotating: Rotat
     plan = rotating.plan("db", "recording", {"reads": ["admin"]}).plan
     with pytest.raises(PermissionMissing, match="secrets/admin"):
         rotating.policies.set("db", plan, "key:mallory", readable=lambda name: name != "admin")
+    assert rotating.rotate("db").latest.state is State.DONE
+    # The audit log is told of each time.
+    assert rotating.read == [("db", "admin")] * 3
+    rotating.policies.remove("db")
+    rotating.plan("db", "recording", {"reads": ["admin"]})
     rotator = rotating.rotators.get("recording")
     rotator.check = lambda _options: frozenset()  # type: ignore[method-assign]
     assert rotating.rotate("db").running.reason == "PERMISSION_DENIED"

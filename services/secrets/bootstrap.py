@@ -67,7 +67,8 @@ def build(settings: SecretsSettings, clock: Clock = _utc_now) -> Service:
         accounts.start()
         prepare()
         secrets.providers.start()
-        rotation.worker.start()
+        if settings.rotation == "on":
+            rotation.worker.start()
 
     def ready() -> None:
         database.check()

@@ -1,7 +1,7 @@
 """Settings of the secrets service."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
@@ -27,6 +27,8 @@ class SecretsSettings(ServiceSettings):
     providers: Path | None = None
     # Seconds between two looks at what a provider lacks.
     provider_seconds: float = 1.0
+    # `off`: no secret gets a new value; for a copy of an installation, which would rotate what the original uses.
+    rotation: Literal["on", "off"] = "on"
     # HOST:PORT of the servers on which rotators may set new values, with commas between; see `rotation/targets.py`.
     rotation_targets: str = ""
     # A server that stands for AWS when access keys are rotated; AWS itself if empty.

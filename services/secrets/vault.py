@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Row
 
 from services.secrets import envelope, vault_labels
 from services.secrets.keyring import KeyNotFound, Keyring
+from services.secrets.rotation.runs import give_up
 from services.secrets.tables import secret_versions, secrets
 from services.secrets.vault_errors import (
     ExpiryPast,
@@ -172,8 +173,11 @@ class Vault:
         self._database.forget_deleted()
         return discarded
 
-    def get(self, name: str, version: int = 0, stage: str = "") -> SecretValue:
+    def get(self, name: str, version: int = 0, stage: str = "", *, hidden: bool = False) -> SecretValue:
         """Reads a version, by number or by stage; the current one if neither is given.
+
+        Args:
+            hidden: also one that expired or is deleted by itself, for who has to end it where it is used.
 
         Raises SecretNotFound, SecretDeleted, SecretVersionNotFound, SecretStageNotFound, SecretVersionDeleted,
         SecretVersionDestroyed, SecretVersionExpired, SecretDamaged.
@@ -191,7 +195,7 @@ class Vault:
             raise SecretVersionNotFound(name, row.number)
         if row.version is None:
             raise SecretDamaged(name)
-        self._check_readable(row)
+        self._check_readable(row, hidden)
         try:
             plaintext = envelope.unseal(self._read_key(row), row.sealed, _aad(name, row.uid, row.version))
         except envelope.EnvelopeError:
@@ -283,7 +287,11 @@ class Vault:
         return existing(connection, name)
 
     def _begin_anew(self, connection: Connection, secret: Row[Any]) -> Row[Any]:
-        """A deleted secret is written: what it held before stays deleted, each version by itself."""
+        """A deleted secret is written: what it held before stays deleted, each version by itself.
+
+        It is another secret: whoever made the one before rotate has no say in where this one's value goes.
+        """
+        give_up(connection, secret.name, self._clock())
         v = secret_versions.c
         held = sa.and_(v.secret_name == secret.name, v.deleted_at.is_(None))
         connection.execute(sa.update(secret_versions).where(held).values(deleted_at=secret.deleted_at))
@@ -360,9 +368,11 @@ class Vault:
         if expires_at is not None and expires_at <= self._clock():
             raise ExpiryPast
 
-    def _check_readable(self, row: Row[Any]) -> None:
+    def _check_readable(self, row: Row[Any], hidden: bool) -> None:
         if row.destroyed_at is not None:
             raise SecretVersionDestroyed(row.secret_name, row.version)
+        if hidden:
+            return
         if row.deleted_at is not None:
             raise SecretVersionDeleted(row.secret_name, row.version)
         if row.expires_at is not None and row.expires_at <= self._clock():

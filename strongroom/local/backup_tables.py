@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, make_url
 
-from services.shared.database import Database, migrate, newest_revision, schema_revision, sqlite_file
+from services.shared.database import Database, migrate, schema_revision, sqlite_file
 from strongroom.local.errors import BackupError
 
 # Rows of a piece, which is held in memory.
@@ -87,8 +87,8 @@ class Loading:
     def prepare(self, revisions: Mapping[str, Any]) -> None:
         """Makes the schemas as they were when the backup was made. Raises BackupError."""
         for service, connection in self._connections.items():
-            revision, newest = str(revisions.get(service, "")), newest_revision(migrations_of(service))
-            if not revision.isalnum() or revision > newest:
+            revision, versions = str(revisions.get(service, "")), migrations_of(service) / "versions"
+            if not revision.isalnum() or not any(versions.glob(f"{revision}_*.py")):
                 raise BackupError(f"It was made by a later version of Strongroom ({service} {revision[:32]}): update.")
             if sa.inspect(connection).get_table_names():
                 raise BackupError(f"The database of {service} is not empty: restore into an empty one.")

@@ -129,8 +129,8 @@ class _Unpacking:
         kind, _, name = entry.name.partition("/")
         if not entry.isreg() or not _PATH.fullmatch(name):
             raise BackupError("It holds what no backup of Strongroom does.")
-        if kind == TABLES:
-            service, table, *_ = name.split("/")
+        if kind == TABLES and name.count("/") == 2:
+            service, table, _ = name.split("/")
             self._load.add(service, table, _content(archive, entry))
             self.report.tables += 1
         elif kind == FILES and name.split("/")[0] not in _OURS:

@@ -1,5 +1,6 @@
 """The providers of an installation as one: the embedded primary, replicas that follow it, others used by name."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from services.secrets.providers.replica import Replica
 from services.secrets.providers.states import Drift, State, States
 from services.secrets.providers.watch import Watch
 from services.shared.database import Database
-from services.shared.errors import DomainError, InvalidArgument
+from services.shared.errors import DomainError, InvalidArgument, ResourceExhausted
 from services.shared.metrics import Reading
 
 Clock = Callable[[], datetime]
@@ -24,6 +25,13 @@ class ProviderUnknown(InvalidArgument):
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"There is no provider {name!r}. There are: {', '.join(known)}.", provider=name)
+
+
+class ProvidersBusy(ResourceExhausted):
+    reason = "PROVIDERS_BUSY"
+
+    def __init__(self) -> None:
+        super().__init__("Too many requests wait for other providers. Try again.", retry_after=1.0)
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,12 @@ class ProviderView:
 
 
 class Providers:
-    """What there is besides the vault, and how it fares."""
+    """What there is besides the vault, and how it fares.
+
+    Args:
+        calls: by name at a time. A provider that does not answer keeps each for seconds: so many threads it may take
+            from those who ask for secrets and keys of this service.
+    """
 
     def __init__(
         self,
@@ -51,7 +64,9 @@ class Providers:
         outbox: Outbox,
         clock: Clock,
         interval: float,
+        calls: int,
     ) -> None:
+        self._calls = threading.BoundedSemaphore(calls)
         self._configuration = configuration
         self._opened = opened
         self._outbox = outbox
@@ -147,11 +162,15 @@ class Providers:
     def _named(self, name: str) -> Iterator[SecretProvider]:
         if name not in self._opened:
             raise ProviderUnknown(name, self._names())
+        if not self._calls.acquire(blocking=False):
+            raise ProvidersBusy
         try:
             yield self._opened[name]
         except DomainError as error:
             error.metadata.setdefault("provider", name)
             raise
+        finally:
+            self._calls.release()
 
     def _names(self) -> list[str]:
         first = (EMBEDDED, *self._configuration.replicas)

@@ -1,6 +1,7 @@
 """The embedded vault as a provider: what the others follow."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 
 from services.secrets.providers.provider import Data, Revision, RevisionAbsent, RevisionMismatch, SecretAbsent, Value
 from services.secrets.vault import Vault
@@ -15,9 +16,10 @@ _AUTHOR = "service:secrets"
 class EmbeddedProvider:
     """Secrets in this service's database. What is deleted or expired is not there."""
 
-    def __init__(self, vault: Vault, database: Database) -> None:
+    def __init__(self, vault: Vault, database: Database, clock: Callable[[], datetime]) -> None:
         self._vault = vault
         self._database = database
+        self._clock = clock
 
     def put(self, name: str, data: Data, expected: str | None = None) -> Revision:
         if expected == "":
@@ -46,7 +48,8 @@ class EmbeddedProvider:
         after = ""
         while True:
             page = search(self._database, Wanted(prefix=prefix), visible=lambda _name: True, after=after, limit=500)
-            yield from (secret.name for secret in page.secrets)
+            now = self._clock()
+            yield from (found.name for found in page.secrets if found.expires_at is None or found.expires_at > now)
             if not (after := page.next):
                 return
 

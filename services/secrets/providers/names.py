@@ -1,8 +1,17 @@
 """Names of secrets as providers have room for them. Injective and reversible, so that no two secrets share a place."""
 
+import re
 from collections.abc import Mapping
 
 from services.secrets.providers.provider import NameUnusable
+
+_SEGMENT = "[A-Za-z0-9_-][A-Za-z0-9._-]*"
+_BEGINNING = re.compile(f"({_SEGMENT}/)*({_SEGMENT})?")
+
+
+def is_beginning(prefix: str) -> bool:
+    """Whether a name may begin so. `team/../` may not: as part of a path it would lead out of its folder."""
+    return _BEGINNING.fullmatch(prefix) is not None
 
 
 class Spelling:

@@ -15,7 +15,7 @@ from services.secrets.providers.configuration import (
     OpenBaoConfiguration,
     TokenSignIn,
 )
-from services.secrets.providers.names import Below
+from services.secrets.providers.names import Below, is_beginning
 from services.secrets.providers.provider import (
     CONNECT_SECONDS,
     READ_SECONDS,
@@ -123,7 +123,8 @@ class OpenBaoProvider:
         return sorted(readable, key=lambda version: -int(version.revision))
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        folders = [self._below.full(prefix.rpartition("/")[0])]
+        # The prefix becomes part of a path: with dots in it, a token would list what lies outside the folder.
+        folders = [self._below.full(prefix.rpartition("/")[0])] if is_beginning(prefix) else []
         while folders:
             folder = folders.pop().strip("/")
             for key in self._keys(folder):

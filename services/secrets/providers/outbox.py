@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from services.secrets.providers.tables import outbox
+from services.secrets.tables import secret_versions, secrets
 from services.shared.database import Database
 from services.shared.ids import new_id
 
@@ -59,6 +60,16 @@ class Outbox:
         """The replica shall be made to have these as the primary has them."""
         with self._database.write() as connection:
             self._note(connection, ((provider, name) for name in names))
+
+    def note_expired(self, provider: str, since: datetime, until: datetime) -> None:
+        """What expired in between: nobody wrote it, and the replica shall not have it any more than the primary."""
+        v = secret_versions.c
+        current = sa.and_(v.secret_name == secrets.c.name, v.version == secrets.c.current_version)
+        expired = sa.select(secrets.c.name).join(secret_versions, current)
+        with self._database.read() as connection:
+            names = connection.scalars(expired.where(v.expires_at > since, v.expires_at <= until)).all()
+        if names:
+            self.note(provider, names)
 
     def due(self, provider: str, most: int) -> list[Change]:
         """The changes whose time has come, longest known first."""

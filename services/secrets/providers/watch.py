@@ -15,6 +15,9 @@ from services.shared.ids import new_id
 # How often a provider is asked that answers, and one that does not.
 _CHECK = timedelta(seconds=30)
 _CHECK_AGAIN = timedelta(seconds=2)
+# How often it is looked for what expired; how long before the last check of a process that is gone, its last look was.
+_EXPIRED = timedelta(seconds=10)
+_EXPIRED_BEFORE = timedelta(minutes=1)
 _COMPARE = timedelta(days=1)
 # How long after a comparison that could not be made; each one costs many requests.
 _COMPARE_AGAIN = timedelta(minutes=1)
@@ -51,6 +54,7 @@ class Watch:
         self._asked_at: datetime | None = None
         self._held_at = clock()
         self._tried_at: datetime | None = None
+        self._expired_until: datetime | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"provider-{name}", daemon=True)
 
@@ -64,7 +68,10 @@ class Watch:
 
     def tick(self) -> None:
         """Looks after the provider once."""
-        state = self._checked(self._states.all().get(self._name, State()))
+        known = self._states.all().get(self._name, State())
+        if self._replica is not None:
+            self._note_expired(self._replica, known)
+        state = self._checked(known)
         if self._replica is None or state.error:
             return
         compare = self._is_comparison_due(state)
@@ -79,6 +86,14 @@ class Watch:
                     self._compare(self._replica, state)
             finally:
                 self._replica.leases.release(self._name, "", self._holder)
+
+    def _note_expired(self, replica: Replica, known: State) -> None:
+        """Goes on where the last look ended, be it in a process that is gone: what it noted is noted once more."""
+        now = self._clock()
+        since = self._expired_until or (known.checked_at or now) - _EXPIRED_BEFORE
+        if now - since >= _EXPIRED:
+            replica.outbox.note_expired(self._name, since, now)
+            self._expired_until = now
 
     def _is_comparison_due(self, state: State) -> bool:
         now = self._clock()

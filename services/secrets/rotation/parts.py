@@ -37,7 +37,10 @@ class RotationParts:
         trail: Trail,
         clock: Callable[[], datetime],
     ) -> "RotationParts":
-        """Each rotation that ended is an event of the trail; while that can't be written, none begins."""
+        """Each rotation that ended is an event of the trail, and each secret that one reads beside its own.
+
+        While the trail can't be written, no rotation begins.
+        """
         surroundings = Surroundings(
             randomness=random.SystemRandom(),
             clock=clock,
@@ -46,7 +49,14 @@ class RotationParts:
             aws_endpoint=settings.rotation_aws_endpoint,
         )
         rotators = Rotators(surroundings)
-        runner = Runner(vault, rotators, Leases(database, clock), clock, lambda run: trail.record(_event(run)))
+
+        def ended(run: Run) -> None:
+            trail.record(_event(run))
+
+        def reading(run: Run, name: str) -> None:
+            trail.record(_reading(run, name))
+
+        runner = Runner(vault, rotators, Leases(database, clock), clock, ended, reading)
 
         def work() -> bool:
             trail.check()
@@ -64,5 +74,16 @@ def _event(run: Run) -> Event:
         resource=f"secrets/{run.secret_name}",
         outcome="allowed" if run.state is State.DONE else "failed",
         reason=run.reason,
+        request_id=run.id,
+    )
+
+
+def _reading(run: Run, name: str) -> Event:
+    """Who asks the log about a secret finds that a rotation of another one read it."""
+    return Event(
+        kind="secrets.rotation_read",
+        principal=run.requested_by,
+        method="strongroom.secrets.v1.SecretService/GetSecret",
+        resource=f"secrets/{name}",
         request_id=run.id,
     )

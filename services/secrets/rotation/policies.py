@@ -15,7 +15,7 @@ from services.secrets.rotation.leases import wake
 from services.secrets.rotation.registry import Rotators
 from services.secrets.rotation.runs import Run, State
 from services.secrets.rotation.schedule import Schedule
-from services.secrets.rotation_tables import rotation_runs, rotations
+from services.secrets.rotation_tables import rotations
 from services.secrets.tables import secrets
 from services.secrets.vault import Vault
 from services.secrets.vault_errors import SecretNotFound, VersionNotPending
@@ -159,20 +159,11 @@ class RotationPolicies:
 
         Raises RotationNotConfigured, RotationRunning.
         """
-        now = self._clock()
-        of_secret = rotation_runs.c.secret_name == name
         with self._database.write() as connection:
             _policy(connection, name, hold=True)
-            run = runs.unfinished(connection, name)
-            if run is not None and not abandon:
+            if not abandon and runs.unfinished(connection, name) is not None:
                 raise RotationRunning(name)
-            # With the row goes the lease of whoever works on it.
-            connection.execute(sa.delete(rotations).where(rotations.c.secret_name == name))
-            in_grace = of_secret & rotation_runs.c.retired_at.is_(None)
-            connection.execute(sa.update(rotation_runs).where(in_grace).values(retired_at=now))
-            given_up = {"state": State.ROLLED_BACK, "finished_at": now}
-            unfinished = of_secret & rotation_runs.c.finished_at.is_(None)
-            connection.execute(sa.update(rotation_runs).where(unfinished).values(given_up))
+            run = runs.give_up(connection, name, self._clock())
         if run is not None and run.version is not None:
             with suppress(VersionNotPending, NotFound):
                 self._vault.discard(name, run.version)

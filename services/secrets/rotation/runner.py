@@ -7,6 +7,7 @@ and only after the test: a crash anywhere leaves the value before in use, or the
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -56,6 +57,7 @@ class Runner:
 
     Args:
         ended: is told of each rotation that ended.
+        reading: is told before a run reads another secret, named by its options.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class Runner:
         leases: Leases,
         clock: Callable[[], datetime],
         ended: Callable[[Run], None] = lambda _run: None,
+        reading: Callable[[Run, str], None] = lambda _run, _name: None,
     ) -> None:
         self._vault = vault
         self._rotators = rotators
         self._leases = leases
         self._clock = clock
         self._ended = ended
+        self._reading = reading
 
     def work(self) -> bool:
         """Does what has been due longest; False if nothing is."""
@@ -118,7 +122,8 @@ class Runner:
             return None
         # The value before the one in use goes first: a target rarely takes three.
         self._retire(lease, due_only=False)
-        current = self._vault.get(lease.secret_name).about.version
+        self._discard_stray(lease.secret_name)
+        current = self._vault.get(lease.secret_name, hidden=True).about.version
         values = {
             "id": new_id(),
             "secret_name": lease.secret_name,
@@ -139,6 +144,13 @@ class Runner:
         with self._leases.held(lease, next_run_at=upcoming, retry_at=None, requested_by=None) as connection:
             runs.insert(connection, values)
             return runs.unfinished(connection, lease.secret_name)
+
+    def _discard_stray(self, name: str) -> None:
+        """No run has begun: what one has staged was staged after it had been given up, and nobody waits for it."""
+        with suppress(NotFound):
+            stray = self._vault.get(name, stage=Stage.PENDING).about
+            if stray.created_by.startswith(runs.AUTHOR):
+                self._vault.discard(name, stray.version)
 
     # Steps.
 
@@ -228,8 +240,9 @@ class Runner:
 
     def _end_previous(self, run: Run) -> None:
         try:
-            current = self._vault.get(run.secret_name)
-            previous = self._vault.get(run.secret_name, run.base_version)
+            # An expired value still opens what it opened.
+            current = self._vault.get(run.secret_name, hidden=True)
+            previous = self._vault.get(run.secret_name, run.base_version, hidden=True)
         except NotFound:
             return  # destroyed by hand, or with the secret: no value is left to end
         if current.about.version == run.base_version:
@@ -243,7 +256,7 @@ class Runner:
     def _rotation(self, run: Run, *, on_any_version: bool = False) -> tuple[Rotator, Rotation]:
         """Raises ChangedMeanwhile unless the version in use is the one that the run began with."""
         rotator = self._rotators.get(run.rotator)
-        current = self._vault.get(run.secret_name)
+        current = self._vault.get(run.secret_name, hidden=True)
         if current.about.version != run.base_version and not on_any_version:
             raise ChangedMeanwhile(run.secret_name)
         named = rotator.check(run.options)
@@ -251,6 +264,7 @@ class Runner:
         def read(name: str) -> Data:
             if name not in named:
                 raise PermissionDenied(f"The options do not name the secret {name!r}.")
+            self._reading(run, name)
             return self._vault.get(name).data
 
         return rotator, Rotation(

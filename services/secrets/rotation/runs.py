@@ -11,9 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from services.secrets.rotation_tables import rotation_runs as r
+from services.secrets.rotation_tables import rotations
 
 # Of one secret; the others are forgotten.
 KEPT = 100
+# How the authors of versions begin that are made by rotations; no caller is called so.
+AUTHOR = "rotation:"
 
 
 class State(StrEnum):
@@ -56,7 +59,7 @@ class Run:
     @property
     def author(self) -> str:
         """Who wrote the version that it makes: by this a run that was cut off finds it again."""
-        return f"rotation:{self.id}"
+        return f"{AUTHOR}{self.id}"
 
 
 def unfinished(connection: Connection, name: str) -> Run | None:
@@ -87,6 +90,18 @@ def insert(connection: Connection, values: Mapping[str, Any]) -> None:
     oldest = sa.select(r.c.id).where(of_secret).order_by(r.c.id.desc()).offset(KEPT).limit(1).scalar_subquery()
     over = sa.or_(r.c.retired_at.is_not(None), r.c.state == State.ROLLED_BACK)
     connection.execute(sa.delete(r).where(of_secret, r.c.id <= oldest, over))
+
+
+def give_up(connection: Connection, name: str, now: datetime) -> Run | None:
+    """The secret rotates no more; the run that had not ended. Nothing is taken back, what is in its grace works on."""
+    run = unfinished(connection, name)
+    # With the row goes the lease of whoever works on it.
+    connection.execute(sa.delete(rotations).where(rotations.c.secret_name == name))
+    of_secret = r.c.secret_name == name
+    connection.execute(sa.update(r).where(of_secret, r.c.retired_at.is_(None)).values(retired_at=now))
+    given_up = {"state": State.ROLLED_BACK, "finished_at": now}
+    connection.execute(sa.update(r).where(of_secret, r.c.finished_at.is_(None)).values(given_up))
+    return run
 
 
 def run_of(row: Row[Any]) -> Run:

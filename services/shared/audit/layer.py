@@ -186,6 +186,7 @@ def resource_of(method: access.Method, request: Message | None, answer: Any = No
 def _keys(request: Message) -> str:
     """What a service asks of the key service is about: a key-encryption key, or the first of many keys."""
     ids = [key.key_id for key in getattr(request, "keys", []) if _text(key, "key_id")]
+    ids += getattr(request, "key_ids", [])
     kek = _text(request, "kek_id")
     return f"keks/{kek}" if kek else f"keys/{','.join(ids)}" if ids else ""
 
