@@ -4,7 +4,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,10 +21,12 @@ from services.models.managers import DEFAULT_MANAGER
 from services.shared.database import Database
 from services.shared.identity import Principal
 from services.shared.ids import new_id
+from strongroom.auth.v1 import tokens_pb2, tokens_pb2_grpc
 from strongroom.models.v1 import maintenance_pb2
 from tests.ml_jobs import CASES, WEATHER, Ml, table, with_hostile_runner
 from tests.models_installation import Installation, refused
 from tests.mortal import mortal
+from tests.serving import ADMINISTRATOR
 
 pytestmark = pytest.mark.row("S1.3")
 SLEEPER = {"runner": "hostile", "act": "sleep", "number": 60}
@@ -290,3 +294,42 @@ def test_of_a_long_log_the_last_thousand_lines_are_kept(queue: Queue) -> None:
     lines = queue.lines(job_id)
     assert (len(lines), lines[0].number, lines[-1].text) == (1000, 501, "line 1499")
     assert [line.number for line in queue.lines(job_id, 1498)] == [1499, 1500]
+
+
+class RevokedLongAgo(tokens_pb2_grpc.TokenServiceServicer):
+    """Stands for auth: what it is asked about the last minutes knows nothing of an hour ago."""
+
+    def __init__(self, credential: str, moment: datetime) -> None:
+        self._credential = credential
+        self._moment = moment
+
+    def ListRevocations(
+        self, request: tokens_pb2.ListRevocationsRequest, _context: grpc.ServicerContext
+    ) -> tokens_pb2.ListRevocationsResponse:
+        since = request.since.ToDatetime(UTC)
+        return tokens_pb2.ListRevocationsResponse(credential_ids=[self._credential] if since <= self._moment else [])
+
+
+def test_a_job_that_waited_long_has_lost_the_credential_that_was_revoked_meanwhile(tmp_path: Path) -> None:
+    server = grpc.server(ThreadPoolExecutor(4))
+    revoked = RevokedLongAgo("key:lost", datetime.now(UTC) - timedelta(hours=1))
+    tokens_pb2_grpc.add_TokenServiceServicer_to_server(revoked, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with with_hostile_runner(tmp_path, job_slots=1, auth_addr=address) as made:
+            loser, keeper = (Ml(made, replace(ADMINISTRATOR, credential_id=f"key:{name}")) for name in ("lost", "kept"))
+            config_id = keeper.config({"runner": "hostile"})
+            made.clock.ahead = -timedelta(hours=2)  # when they were submitted
+            lost, kept = loser.train(config_id), keeper.train(config_id)
+            job = loser.wait(lost.job_id)
+            assert (job.status, job.reason) == ("failed", "CREDENTIAL_REVOKED")
+            assert keeper.wait(kept.job_id).status == "completed"
+            server.stop(None).wait()
+            waits = keeper.train(config_id).job_id
+            time.sleep(1.5)
+            # Nobody knows whether it may run: it waits until auth says so.
+            assert keeper.job(waits).status in ("pending", "running")
+            keeper.cancel(waits)
+    finally:
+        server.stop(None)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
@@ -10,7 +10,7 @@ from typing import Any, Self
 from sqlalchemy.engine import make_url
 
 from services.models.jobs.configs import Configs
-from services.models.jobs.execution import Execution, Tariff
+from services.models.jobs.execution import Execution, RevokedSince, Tariff
 from services.models.jobs.execution import Weights as JobWeights
 from services.models.jobs.following import Follower
 from services.models.jobs.links import Place, ProcessSettings
@@ -48,9 +48,7 @@ class Training:
     places: tuple[Place, ...]
 
     @classmethod
-    def of(
-        cls, core: Core, weights: Weights, settings: ModelsSettings, meter: Meter, revoked: Callable[[str], bool]
-    ) -> Self:
+    def of(cls, core: Core, weights: Weights, settings: ModelsSettings, meter: Meter, revoked: RevokedSince) -> Self:
         limits = _limits(settings)
         payloads = Payloads(core.database, core.keys, core.managers)
         queue = Queue(core.database, core.clock, timedelta(seconds=settings.job_lease_seconds))

@@ -42,6 +42,7 @@ _LOOK_SECONDS = 0.25
 _RENEW_SECONDS = 2.0
 _DONE = {TRAIN: "Training completed successfully", "predict": "Prediction completed successfully"}
 
+RevokedSince = Callable[[str, datetime], bool]
 
 _log = structlog.get_logger()
 
@@ -73,7 +74,7 @@ class Execution:
     """Runs jobs.
 
     Args:
-        revoked: whether a credential was revoked.
+        revoked: whether a credential was revoked at a moment or later. May raise Unavailable.
         stopping: whether this service ends.
     """
 
@@ -86,7 +87,7 @@ class Execution:
         place: Place,
         tariff: Tariff,
         meter: Meter,
-        revoked: Callable[[str], bool],
+        revoked: RevokedSince,
         clock: Callable[[], datetime],
     ) -> None:
         self._queue = queue
@@ -101,7 +102,7 @@ class Execution:
 
     def run(self, claim: Claim, stopping: Callable[[], bool]) -> None:
         """Runs a job to its end, whatever that is. Raises what the database raises; then its lease ends it."""
-        attempt = _Attempt(self._queue, claim, stopping, self._revoked)
+        attempt = _Attempt(self._queue, claim, stopping, self._revoked, self._clock)
         crashed = ended = None
         try:
             ended = self._made(claim, attempt)
@@ -256,12 +257,20 @@ class _Attempt:
     """One try at a job, seen by who watches over it."""
 
     def __init__(
-        self, queue: Queue, claim: Claim, stopping: Callable[[], bool], revoked: Callable[[str], bool]
+        self,
+        queue: Queue,
+        claim: Claim,
+        stopping: Callable[[], bool],
+        revoked: RevokedSince,
+        clock: Callable[[], datetime],
     ) -> None:
         self._queue = queue
         self._claim = claim
         self._stopping = stopping
         self._revoked = revoked
+        self._clock = clock
+        # The job may have waited for longer than revocations are remembered.
+        self._asked = claim.job.created_at
         self._look = self._renewal = 0.0
         self.process: Process | None = None
 
@@ -273,21 +282,28 @@ class _Attempt:
         return self.process.take_lines() if self.process else []
 
     def watch(self) -> None:
-        """Raises LeaseLost, ServiceStopping, CredentialRevoked."""
+        """Raises LeaseLost, ServiceStopping, CredentialRevoked; Unavailable if that is not known."""
         now = time.monotonic()
         if self._stopping():
             raise ServiceStopping
         if now < self._look:
             return
         self._look = now + _LOOK_SECONDS
-        if self._claim.job.credential_id and self._revoked(self._claim.job.credential_id):
-            raise CredentialRevoked
+        self._check_credential()
         if not self._queue.wanted(self._claim):
             raise LeaseLost
         if now >= self._renewal:
             self._renewal = now + _RENEW_SECONDS
             assert self.process is not None
             self._queue.renew(self._claim, self.process.progress, self.process.take_lines())
+
+    def _check_credential(self) -> None:
+        """Whether the submitter has lost theirs since this was asked last, or the job was submitted."""
+        asked, now = self._asked, self._clock()
+        credential = self._claim.job.credential_id
+        if credential and self._revoked(credential, asked):
+            raise CredentialRevoked
+        self._asked = now
 
 
 def given_name(job_id: str) -> str:
