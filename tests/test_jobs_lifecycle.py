@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from services.models import ml_tables as m
 from services.models.bootstrap import _MIGRATIONS
-from services.models.jobs.queue import COMPLETED, LEASE, LeaseLost, Outcome, Queue, Submission
+from services.models.jobs.queue import COMPLETED, LEASE, LeaseLost, Outcome, Queue, QueueFull, Submission
 from services.models.managers import DEFAULT_MANAGER
 from services.shared.database import Database
 from services.shared.identity import Principal
@@ -189,9 +189,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 CALLER = Principal("key:1", "somebody", "1", "prefix")
 
 
-def submit(queue: Queue) -> str:
+def submit(queue: Queue, caller: Principal = CALLER) -> str:
     job = Submission(new_id(), DEFAULT_MANAGER, "train", "config", "", new_id(), b"sealed")
-    return queue.submit(job, CALLER).id
+    return queue.submit(job, caller).id
 
 
 @pytest.fixture
@@ -206,6 +206,20 @@ def queue(database: Database, now: list[datetime]) -> Queue:
 
 def lost(now: list[datetime]) -> None:
     now[0] += LEASE + timedelta(seconds=1)
+
+
+def test_nobody_fills_the_queue_alone(database: Database, now: list[datetime]) -> None:
+    queue = Queue(database, lambda: now[0], most_pending=4)
+    submit(queue)
+    submit(queue)
+    with pytest.raises(QueueFull, match="2 of your jobs"):
+        submit(queue)
+    for name in ("key:2", "key:3"):
+        submit(queue, replace(CALLER, id=name))
+    with pytest.raises(QueueFull, match="4 jobs"):
+        submit(queue, replace(CALLER, id="key:4"))
+    assert queue.claim("a") is not None
+    submit(queue)  # the one that is at work waits no more
 
 
 def test_jobs_are_claimed_in_order_and_by_one(queue: Queue) -> None:
@@ -270,6 +284,17 @@ def test_an_orderly_end_costs_no_attempt(queue: Queue) -> None:
         queue.give_back(claim, 1, 0.0, crashed=False)
     assert queue.get(job_id).state == "pending"
     assert queue.get(job_id).milliseconds == 10
+
+
+def test_what_a_canceled_job_has_cost_is_kept(queue: Queue) -> None:
+    """One that was given back runs no more, and waits as if it never had."""
+    job_id = submit(queue)
+    claim = queue.claim("a")
+    assert claim is not None
+    queue.give_back(claim, 1500, 0.25, crashed=True)
+    queue.cancel_or_delete(job_id)
+    job = queue.get(job_id)
+    assert (job.state, job.milliseconds, job.cost) == ("canceled", 1500, 0.25)
 
 
 def test_one_that_was_to_be_canceled_is_whoever_loses_it(queue: Queue, now: list[datetime]) -> None:
