@@ -101,6 +101,7 @@ def _limits(settings: ModelsSettings) -> ProcessSettings:
     """What jobs may use. Hidden from them is where this installation keeps anything."""
     database = make_url(settings.database_url.get_secret_value())
     folders = [settings.data_dir, settings.identity_dir, *([settings.stores.parent] if settings.stores else [])]
+    folders += [settings.pki_dir] if settings.pki_dir else []
     folders += [store.path for store in settings.stores_configuration().stores.values() if hasattr(store, "path")]
     if database.get_backend_name() == "sqlite" and database.database:
         folders.append(type(settings.data_dir)(database.database).parent)
