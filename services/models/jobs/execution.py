@@ -221,7 +221,7 @@ class Execution:
                 table = task.get(name)
                 if name not in _TABLES or not isinstance(table, dict) or "url" not in table:
                     raise FrameBroken("no table")
-                opened[name] = self._tables.open(Address.parse(table["url"]))
+                opened[name] = self._tables.open(Address.parse(table["url"]), table.get("sha256", ""))
             return opened[name].read(offset, length)
 
         return read
