@@ -162,7 +162,7 @@ class Execution:
         if job.kind != TRAIN:
             run = partial(run, self._model(given["model"]))
         target = _target(job, given)
-        answer, version = self._stored(claim, target, run) if target else (run(), None)
+        answer, version = self._stored(claim, attempt, target, run) if target else (run(), None)
         if "failed" in answer:
             return None, refusal(answer)
         now = self._clock()
@@ -183,12 +183,14 @@ class Execution:
         return _Made(artifact, self._payloads.seal(job.manager_id, name, data)), Outcome(COMPLETED, _DONE[job.kind])
 
     def _stored(
-        self, claim: Claim, target: FileTarget, run: Callable[..., dict[str, Any]]
+        self, claim: Claim, attempt: "_Attempt", target: FileTarget, run: Callable[..., dict[str, Any]]
     ) -> tuple[dict[str, Any], Version | None]:
         """The process's answer, and the version that its file is stored as unless it failed."""
         creator = claim.job.created_by
         self._forget(target)
-        storing = ModelStream(lambda body, check: self._weights.files.store(creator, target, body, check)[0])
+        storing = ModelStream(
+            lambda body, check: self._weights.files.store(creator, target, body, check)[0], attempt.watch
+        )
         try:
             answer = run(sink=storing.put)
             if "failed" in answer:
