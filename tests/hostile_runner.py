@@ -81,6 +81,48 @@ def _fill(config: Mapping[str, Any]) -> str:
     return "filled"
 
 
+def _bury(config: Mapping[str, Any]) -> str:
+    """More than there may be, where no path leads."""
+    sys.stderr.write(f"{os.environ['HOME']}\n")
+    for _ in range(30):
+        Path("d" * 200).mkdir()
+        os.chdir("d" * 200)
+    for number in range(100):
+        Path(f"file-{number}").write_bytes(bytes(1 << 20))
+    time.sleep(20)
+    return "buried"
+
+
+def _litter(config: Mapping[str, Any]) -> str:
+    """Folders in folders, which nobody may look into."""
+    sys.stderr.write(f"{os.environ['HOME']}\n")
+    for _ in range(1500):
+        Path("d").mkdir(mode=0o300)
+        os.chdir("d")
+    Path("closed").mkdir(mode=0)
+    return "littered"
+
+
+def _swarm(config: Mapping[str, Any]) -> str:
+    """Folders without number, none of which has a file."""
+    for number in range(1_000_000):
+        Path(f"d{number}").mkdir()
+    return "swarmed"
+
+
+def _say(config: Mapping[str, Any]) -> str:
+    """A text that no message may have."""
+    return "\ud800"
+
+
+def _answer(config: Mapping[str, Any]) -> str:
+    """In the runner's place, in these words."""
+    body = config["at"].encode()
+    os.write(3, b"R" + len(body).to_bytes(8, "big") + body)
+    time.sleep(5)
+    return "answered"
+
+
 def _fork(config: Mapping[str, Any]) -> int:
     return os.fork()
 

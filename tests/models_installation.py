@@ -254,11 +254,10 @@ class Installation:
             database_url=migrated(self.database_url or f"sqlite:///{self.folder}/db/strongroom.db", "models"),
             identity_dir=self.folder / "keys",
             secrets_addr=self.secrets_address,
-            auth_addr="127.0.0.1:1",
             stores=self.stores,
             sync_seconds=0.05,
             bulk_socket=bulk_socket,
-            **self.options,
+            **{"auth_addr": "127.0.0.1:1", **self.options},
         )
         with serving(self.build, settings) as address:
             yield address

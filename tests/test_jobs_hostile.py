@@ -62,6 +62,21 @@ def test_a_full_folder_ends_the_job(ml: Ml) -> None:
     assert ended(ml, "fill") == ("failed", "FOLDER_FULL")
 
 
+@pytest.mark.parametrize("act", ["bury", "swarm"])
+def test_what_is_hidden_in_a_folder_counts(ml: Ml, act: str) -> None:
+    """Deeper than a path is long, and what has no bytes of its own."""
+    assert ended(ml, act) == ("failed", "FOLDER_FULL")
+
+
+@pytest.mark.parametrize("act", ["bury", "litter"])
+def test_nothing_of_a_folder_is_left(ml: Ml, act: str) -> None:
+    job = ml.trained({"runner": "hostile", "act": act})
+    assert (job.status, job.reason) == (("failed", "FOLDER_FULL") if act == "bury" else ("completed", ""))
+    [folder] = ml.log(job.id)
+    assert Path(folder).name.startswith("strongroom-job-")
+    assert not Path(folder).exists()
+
+
 def test_files_outside_its_folder_are_neither_read_nor_written(made: Installation, ml: Ml, tmp_path: Path) -> None:
     database = made.folder / "db" / "strongroom-models.db"
     assert database.is_file()

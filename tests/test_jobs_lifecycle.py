@@ -4,7 +4,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,15 +16,17 @@ import sqlalchemy as sa
 
 from services.models import ml_tables as m
 from services.models.bootstrap import _MIGRATIONS
-from services.models.jobs.queue import COMPLETED, LEASE, LeaseLost, Outcome, Queue, Submission
+from services.models.jobs.queue import COMPLETED, LEASE, LeaseLost, Outcome, Queue, QueueFull, Submission
 from services.models.managers import DEFAULT_MANAGER
 from services.shared.database import Database
 from services.shared.identity import Principal
 from services.shared.ids import new_id
+from strongroom.auth.v1 import tokens_pb2, tokens_pb2_grpc
 from strongroom.models.v1 import maintenance_pb2
 from tests.ml_jobs import CASES, WEATHER, Ml, table, with_hostile_runner
 from tests.models_installation import Installation, refused
 from tests.mortal import mortal
+from tests.serving import ADMINISTRATOR
 
 pytestmark = pytest.mark.row("S1.3")
 SLEEPER = {"runner": "hostile", "act": "sleep", "number": 60}
@@ -185,9 +189,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 CALLER = Principal("key:1", "somebody", "1", "prefix")
 
 
-def submit(queue: Queue) -> str:
+def submit(queue: Queue, caller: Principal = CALLER) -> str:
     job = Submission(new_id(), DEFAULT_MANAGER, "train", "config", "", new_id(), b"sealed")
-    return queue.submit(job, CALLER).id
+    return queue.submit(job, caller).id
 
 
 @pytest.fixture
@@ -202,6 +206,20 @@ def queue(database: Database, now: list[datetime]) -> Queue:
 
 def lost(now: list[datetime]) -> None:
     now[0] += LEASE + timedelta(seconds=1)
+
+
+def test_nobody_fills_the_queue_alone(database: Database, now: list[datetime]) -> None:
+    queue = Queue(database, lambda: now[0], most_pending=4)
+    submit(queue)
+    submit(queue)
+    with pytest.raises(QueueFull, match="2 of your jobs"):
+        submit(queue)
+    for name in ("key:2", "key:3"):
+        submit(queue, replace(CALLER, id=name))
+    with pytest.raises(QueueFull, match="4 jobs"):
+        submit(queue, replace(CALLER, id="key:4"))
+    assert queue.claim("a") is not None
+    submit(queue)  # the one that is at work waits no more
 
 
 def test_jobs_are_claimed_in_order_and_by_one(queue: Queue) -> None:
@@ -268,6 +286,17 @@ def test_an_orderly_end_costs_no_attempt(queue: Queue) -> None:
     assert queue.get(job_id).milliseconds == 10
 
 
+def test_what_a_canceled_job_has_cost_is_kept(queue: Queue) -> None:
+    """One that was given back runs no more, and waits as if it never had."""
+    job_id = submit(queue)
+    claim = queue.claim("a")
+    assert claim is not None
+    queue.give_back(claim, 1500, 0.25, crashed=True)
+    queue.cancel_or_delete(job_id)
+    job = queue.get(job_id)
+    assert (job.state, job.milliseconds, job.cost) == ("canceled", 1500, 0.25)
+
+
 def test_one_that_was_to_be_canceled_is_whoever_loses_it(queue: Queue, now: list[datetime]) -> None:
     job_id = submit(queue)
     claim = queue.claim("a")
@@ -290,3 +319,42 @@ def test_of_a_long_log_the_last_thousand_lines_are_kept(queue: Queue) -> None:
     lines = queue.lines(job_id)
     assert (len(lines), lines[0].number, lines[-1].text) == (1000, 501, "line 1499")
     assert [line.number for line in queue.lines(job_id, 1498)] == [1499, 1500]
+
+
+class RevokedLongAgo(tokens_pb2_grpc.TokenServiceServicer):
+    """Stands for auth: what it is asked about the last minutes knows nothing of an hour ago."""
+
+    def __init__(self, credential: str, moment: datetime) -> None:
+        self._credential = credential
+        self._moment = moment
+
+    def ListRevocations(
+        self, request: tokens_pb2.ListRevocationsRequest, _context: grpc.ServicerContext
+    ) -> tokens_pb2.ListRevocationsResponse:
+        since = request.since.ToDatetime(UTC)
+        return tokens_pb2.ListRevocationsResponse(credential_ids=[self._credential] if since <= self._moment else [])
+
+
+def test_a_job_that_waited_long_has_lost_the_credential_that_was_revoked_meanwhile(tmp_path: Path) -> None:
+    server = grpc.server(ThreadPoolExecutor(4))
+    revoked = RevokedLongAgo("key:lost", datetime.now(UTC) - timedelta(hours=1))
+    tokens_pb2_grpc.add_TokenServiceServicer_to_server(revoked, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with with_hostile_runner(tmp_path, job_slots=1, auth_addr=address) as made:
+            loser, keeper = (Ml(made, replace(ADMINISTRATOR, credential_id=f"key:{name}")) for name in ("lost", "kept"))
+            config_id = keeper.config({"runner": "hostile"})
+            made.clock.ahead = -timedelta(hours=2)  # when they were submitted
+            lost, kept = loser.train(config_id), keeper.train(config_id)
+            job = loser.wait(lost.job_id)
+            assert (job.status, job.reason) == ("failed", "CREDENTIAL_REVOKED")
+            assert keeper.wait(kept.job_id).status == "completed"
+            server.stop(None).wait()
+            waits = keeper.train(config_id).job_id
+            time.sleep(1.5)
+            # Nobody knows whether it may run: it waits until auth says so.
+            assert keeper.job(waits).status in ("pending", "running")
+            keeper.cancel(waits)
+    finally:
+        server.stop(None)

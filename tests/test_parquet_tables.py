@@ -1,7 +1,10 @@
 """Large tables by reference: Parquet files that jobs read by ranges, checked before anything is queued."""
 
 import io
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from services.models.jobs.links import Link, ProcessKilled
+from services.models.jobs.queue import QueueFull
+from services.models.jobs.stored_tables import Footers
 from strongroom.models.v1 import jobs_pb2, ml_pb2
 from tests.ml_jobs import Ml, table, with_hostile_runner
 from tests.models_installation import Installation, principal, refused
@@ -225,6 +231,47 @@ def test_a_table_that_is_deleted_meanwhile_fails_its_job(made: Installation, ml:
     assert (ended.status, ended.reason) in (("failed", "VERSION_NOT_FOUND"), ("completed", ""))
     for job in at_work:
         ml.wait(job)
+
+
+def test_a_table_that_becomes_another_meanwhile_is_not_taken_for_it(made: Installation, ml: Ml) -> None:
+    """Of what a model was trained with, its artifact says the digest."""
+    made.admin.put("same", "x.parquet", [parquet({"x": [1, 2], "y": [2, 4]})], model="datasets")
+    sleeper = ml.config({"runner": "hostile", "act": "sleep", "number": 60})
+    at_work = [ml.train(sleeper).job_id for _ in range(2)]
+    job_id = ml.train(ml.config({}), by_reference("strongroom://default/datasets/same")).job_id
+    made.admin.delete("same", "datasets")
+    made.admin.put("same", "x.parquet", [parquet({"x": [1, 2], "y": [9, 9]})], model="datasets")
+    for job in at_work:
+        ml.cancel(job)
+    ended = ml.wait(job_id)
+    assert (ended.status, ended.reason) == ("failed", "TABLE_INVALID")
+
+
+class NeverReady:
+    """A place where no process is born."""
+
+    def __init__(self) -> None:
+        self.given_up = threading.Event()
+
+    @contextmanager
+    def start(self, watch: Callable[[], None], seconds: int, *, load: bool) -> Iterator[Link]:
+        self.given_up.wait(30)
+        raise ProcessKilled
+        yield
+
+    def close(self) -> None: ...
+
+
+def test_looks_at_tables_do_not_take_all_threads_of_the_service() -> None:
+    place = NeverReady()
+    footers = Footers(place)
+    nothing: Any = None
+    with ThreadPoolExecutor(9) as callers:
+        looks = [callers.submit(footers.describe, 1, nothing) for _ in range(9)]
+        [refused_one], waiting = wait(looks, 10, FIRST_COMPLETED)
+        assert isinstance(refused_one.exception(), QueueFull)
+        place.given_up.set()
+        assert {look.result()["failed"] for look in waiting} == {"LOOK_FAILED"}
 
 
 @pytest.mark.parametrize(

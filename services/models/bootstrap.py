@@ -94,7 +94,7 @@ def build(settings: ModelsSettings, clock: Clock = _utc_now) -> Service:
     core = Core.of(settings, database, KeyClient(secrets), clock)
     weights = Weights.of(core)
     jobs = Jobs.of(core, weights, settings)
-    training = Training.of(core, weights, settings, accounts.meter, trust.revoked)
+    training = Training.of(core, weights, settings, accounts.meter, trust.revoked_since)
     bulk_socket = PrivateSocket(settings.bulk_socket, _BULK) if settings.bulk_socket else None
 
     def register(server: grpc.Server) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
@@ -10,7 +10,7 @@ from typing import Any, Self
 from sqlalchemy.engine import make_url
 
 from services.models.jobs.configs import Configs
-from services.models.jobs.execution import Execution, Tariff
+from services.models.jobs.execution import Execution, RevokedSince, Tariff
 from services.models.jobs.execution import Weights as JobWeights
 from services.models.jobs.following import Follower
 from services.models.jobs.links import Place, ProcessSettings
@@ -48,9 +48,7 @@ class Training:
     places: tuple[Place, ...]
 
     @classmethod
-    def of(
-        cls, core: Core, weights: Weights, settings: ModelsSettings, meter: Meter, revoked: Callable[[str], bool]
-    ) -> Self:
+    def of(cls, core: Core, weights: Weights, settings: ModelsSettings, meter: Meter, revoked: RevokedSince) -> Self:
         limits = _limits(settings)
         payloads = Payloads(core.database, core.keys, core.managers)
         queue = Queue(core.database, core.clock, timedelta(seconds=settings.job_lease_seconds))
@@ -103,6 +101,7 @@ def _limits(settings: ModelsSettings) -> ProcessSettings:
     """What jobs may use. Hidden from them is where this installation keeps anything."""
     database = make_url(settings.database_url.get_secret_value())
     folders = [settings.data_dir, settings.identity_dir, *([settings.stores.parent] if settings.stores else [])]
+    folders += [settings.pki_dir] if settings.pki_dir else []
     folders += [store.path for store in settings.stores_configuration().stores.values() if hasattr(store, "path")]
     if database.get_backend_name() == "sqlite" and database.database:
         folders.append(type(settings.data_dir)(database.database).parent)

@@ -1,7 +1,7 @@
 """What a service needs of auth to judge a token itself: the public keys, and which credentials were revoked."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -20,6 +20,7 @@ from strongroom.auth.v1 import tokens_pb2, tokens_pb2_grpc
 _POLL_SECONDS = 5.0
 # A key id nobody knows makes us ask auth again, but not more often than this: forged tokens must cost auth nothing.
 _REFETCH_SECONDS = 1.0
+_LIST_SECONDS = 10.0
 _OVERLAP = timedelta(seconds=30)
 # Keys that auth no longer publishes are trusted for no longer.
 _KEYS_KEPT = timedelta(minutes=1)
@@ -62,6 +63,19 @@ class Trust:
         """Whether the credential was revoked, as far as auth told some seconds ago."""
         return credential_id in self._revoked
 
+    def revoked_since(self, credential_id: str, moment: datetime) -> bool:
+        """Whether the credential was revoked at the moment or later, however long ago that is: what tokens do not live
+        long enough for is forgotten here, and auth is asked. Raises Unavailable.
+        """
+        if self.revoked(credential_id) or moment > self._clock() - timedelta(seconds=ACCESS_SECONDS):
+            return self.revoked(credential_id)
+        try:
+            return credential_id in self._list(moment - _OVERLAP)
+        except grpc.RpcError as error:
+            _log.warning("auth does not answer, old revocations are not known", code=error.code().name)
+            message = "The auth service does not answer. Try again."
+            raise Unavailable(message, reason="DEPENDENCY_UNAVAILABLE") from None
+
     def _refetch(self) -> dict[str, EllipticCurvePublicKey]:
         """Raises Unavailable if auth does not answer: a token that can't be judged is not called a bad one."""
         with self._lock:
@@ -93,12 +107,15 @@ class Trust:
         now = self._clock()
         # A token lives ten minutes, so older revocations are of no use; the overlap allows for clocks that differ.
         since = max(self._polled, now - timedelta(seconds=ACCESS_SECONDS)) - _OVERLAP
-        request = tokens_pb2.ListRevocationsRequest(since=timestamp_pb2.Timestamp(seconds=int(since.timestamp())))
-        revoked = self._auth.ListRevocations(request).credential_ids
+        revoked = self._list(since)
         expired = now - timedelta(seconds=ACCESS_SECONDS) - _OVERLAP
         kept = {credential: seen for credential, seen in self._revoked.items() if seen > expired}
         self._revoked = kept | dict.fromkeys(revoked, now)
         self._polled = now
+
+    def _list(self, since: datetime) -> Sequence[str]:
+        request = tokens_pb2.ListRevocationsRequest(since=timestamp_pb2.Timestamp(seconds=int(since.timestamp())))
+        return self._auth.ListRevocations(request, timeout=_LIST_SECONDS).credential_ids
 
 
 def verifier_for(name: str, settings: ServiceSettings, identity: ServiceIdentity) -> tuple[TokenVerifier, Trust]:

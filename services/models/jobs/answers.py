@@ -29,7 +29,7 @@ def refusal(answer: Mapping[str, Any]) -> Outcome:
     """How a job ends whose process says that it failed."""
     reason = str(answer["failed"])
     known = reason if _REASON.fullmatch(reason) else "RUNNER_FAILED"
-    return Outcome(FAILED, str(answer.get("message", ""))[:1000], known)
+    return Outcome(FAILED, _plain(answer.get("message", ""))[:1000], known)
 
 
 def failure(error: Exception, job_id: str) -> Outcome:
@@ -55,7 +55,7 @@ def failure(error: Exception, job_id: str) -> Outcome:
 def model_data(answer: Mapping[str, Any], given: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """What the artifact of a trained model says."""
     trained_at = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {"model_type": str(answer.get("model_type", ""))[:256], "trained_at": trained_at, **given["lineage"]}
+    return {"model_type": _plain(answer.get("model_type", ""))[:256], "trained_at": trained_at, **given["lineage"]}
 
 
 def predictions(answer: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,13 +79,32 @@ def _names(answer: Mapping[str, Any]) -> list[str]:
     columns = answer.get("columns")
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise FrameBroken("no table")
-    return columns
+    return list(map(_text, columns))
 
 
 def _cell(value: object) -> Cell:
     """A value of a table; JSON has no infinity and no NaN, which are null. Raises FrameBroken."""
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, str):
+        return _text(value)
+    if value is None:
         return None
-    if value is None or isinstance(value, str | int | float):
-        return value
-    raise FrameBroken("no table")
+    if not isinstance(value, int | float):
+        raise FrameBroken("no table")
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer that no double holds
+        raise FrameBroken("no number") from None
+
+
+def _text(value: str) -> str:
+    """A text that can be sent on. Raises FrameBroken: JSON may hold halves of characters, which UTF-8 may not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise FrameBroken("no text") from None
+    return value
+
+
+def _plain(value: object) -> str:
+    """What is said in passing, with whatever neither UTF-8 nor PostgreSQL takes left out."""
+    return str(value).encode(errors="replace").decode().replace("\0", "")

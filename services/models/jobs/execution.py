@@ -42,6 +42,7 @@ _LOOK_SECONDS = 0.25
 _RENEW_SECONDS = 2.0
 _DONE = {TRAIN: "Training completed successfully", "predict": "Prediction completed successfully"}
 
+RevokedSince = Callable[[str, datetime], bool]
 
 _log = structlog.get_logger()
 
@@ -73,7 +74,7 @@ class Execution:
     """Runs jobs.
 
     Args:
-        revoked: whether a credential was revoked.
+        revoked: whether a credential was revoked at a moment or later. May raise Unavailable.
         stopping: whether this service ends.
     """
 
@@ -86,7 +87,7 @@ class Execution:
         place: Place,
         tariff: Tariff,
         meter: Meter,
-        revoked: Callable[[str], bool],
+        revoked: RevokedSince,
         clock: Callable[[], datetime],
     ) -> None:
         self._queue = queue
@@ -101,7 +102,7 @@ class Execution:
 
     def run(self, claim: Claim, stopping: Callable[[], bool]) -> None:
         """Runs a job to its end, whatever that is. Raises what the database raises; then its lease ends it."""
-        attempt = _Attempt(self._queue, claim, stopping, self._revoked)
+        attempt = _Attempt(self._queue, claim, stopping, self._revoked, self._clock)
         crashed = ended = None
         try:
             ended = self._made(claim, attempt)
@@ -161,7 +162,7 @@ class Execution:
         if job.kind != TRAIN:
             run = partial(run, self._model(given["model"]))
         target = _target(job, given)
-        answer, version = self._stored(claim, target, run) if target else (run(), None)
+        answer, version = self._stored(claim, attempt, target, run) if target else (run(), None)
         if "failed" in answer:
             return None, refusal(answer)
         now = self._clock()
@@ -182,12 +183,14 @@ class Execution:
         return _Made(artifact, self._payloads.seal(job.manager_id, name, data)), Outcome(COMPLETED, _DONE[job.kind])
 
     def _stored(
-        self, claim: Claim, target: FileTarget, run: Callable[..., dict[str, Any]]
+        self, claim: Claim, attempt: "_Attempt", target: FileTarget, run: Callable[..., dict[str, Any]]
     ) -> tuple[dict[str, Any], Version | None]:
         """The process's answer, and the version that its file is stored as unless it failed."""
         creator = claim.job.created_by
         self._forget(target)
-        storing = ModelStream(lambda body, check: self._weights.files.store(creator, target, body, check)[0])
+        storing = ModelStream(
+            lambda body, check: self._weights.files.store(creator, target, body, check)[0], attempt.watch
+        )
         try:
             answer = run(sink=storing.put)
             if "failed" in answer:
@@ -220,7 +223,7 @@ class Execution:
                 table = task.get(name)
                 if name not in _TABLES or not isinstance(table, dict) or "url" not in table:
                     raise FrameBroken("no table")
-                opened[name] = self._tables.open(Address.parse(table["url"]))
+                opened[name] = self._tables.open(Address.parse(table["url"]), table.get("sha256", ""))
             return opened[name].read(offset, length)
 
         return read
@@ -256,12 +259,20 @@ class _Attempt:
     """One try at a job, seen by who watches over it."""
 
     def __init__(
-        self, queue: Queue, claim: Claim, stopping: Callable[[], bool], revoked: Callable[[str], bool]
+        self,
+        queue: Queue,
+        claim: Claim,
+        stopping: Callable[[], bool],
+        revoked: RevokedSince,
+        clock: Callable[[], datetime],
     ) -> None:
         self._queue = queue
         self._claim = claim
         self._stopping = stopping
         self._revoked = revoked
+        self._clock = clock
+        # The job may have waited for longer than revocations are remembered.
+        self._asked = claim.job.created_at
         self._look = self._renewal = 0.0
         self.process: Process | None = None
 
@@ -273,21 +284,28 @@ class _Attempt:
         return self.process.take_lines() if self.process else []
 
     def watch(self) -> None:
-        """Raises LeaseLost, ServiceStopping, CredentialRevoked."""
+        """Raises LeaseLost, ServiceStopping, CredentialRevoked; Unavailable if that is not known."""
         now = time.monotonic()
         if self._stopping():
             raise ServiceStopping
         if now < self._look:
             return
         self._look = now + _LOOK_SECONDS
-        if self._claim.job.credential_id and self._revoked(self._claim.job.credential_id):
-            raise CredentialRevoked
+        self._check_credential()
         if not self._queue.wanted(self._claim):
             raise LeaseLost
         if now >= self._renewal:
             self._renewal = now + _RENEW_SECONDS
             assert self.process is not None
             self._queue.renew(self._claim, self.process.progress, self.process.take_lines())
+
+    def _check_credential(self) -> None:
+        """Whether the submitter has lost theirs since this was asked last, or the job was submitted."""
+        asked, now = self._asked, self._clock()
+        credential = self._claim.job.credential_id
+        if credential and self._revoked(credential, asked):
+            raise CredentialRevoked
+        self._asked = now
 
 
 def given_name(job_id: str) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import queue
-import shutil
 import tempfile
 import threading
 import time
@@ -12,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from services.models.jobs import folders
 from services.models.jobs.birth import Nursery, NurseryLost
-from services.models.jobs.links import FolderFull, LinkClosed, ProcessKilled, ProcessSettings
+from services.models.jobs.links import LinkClosed, ProcessKilled, ProcessSettings
 from services.models.runners import frames
 from services.models.runners.frames import FrameBroken
 
@@ -48,7 +48,7 @@ class LocalProcesses:
         finally:
             if link is not None:
                 link.hear_out()
-            shutil.rmtree(folder, ignore_errors=True)
+            folders.remove(folder)
 
     def close(self) -> None:
         self._nursery.close()
@@ -125,8 +125,7 @@ class LocalLink:
         now = time.monotonic()
         if now > self._look:
             self._look = now + _LOOK_SECONDS
-            if _size(self._folder) > self._most_bytes:
-                raise FolderFull
+            folders.check(self._folder, self._most_bytes)
         try:
             came = self._incoming.get(timeout=seconds)
         except queue.Empty:
@@ -162,13 +161,3 @@ class LocalLink:
                     self._incoming.put(error)
                     return
                 self._incoming.put((kind, body))
-
-
-def _size(folder: Path) -> int:
-    """Bytes of the files in a folder, which are changing."""
-    total = 0
-    for name, _, files in os.walk(folder):
-        for file in files:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(name, file)).st_blocks * 512  # noqa: PTH118 - many of them
-    return total

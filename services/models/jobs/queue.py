@@ -26,7 +26,7 @@ LEASE = timedelta(seconds=15)
 # How often a job is begun, whatever ends its process or service; and how often its process may die.
 _MOST_ATTEMPTS = 5
 _MOST_CRASHES = 2
-# Jobs that wait.
+# Jobs that wait; half of them may be of one caller.
 MOST_PENDING = 10_000
 _PAGE = 100
 _MOST_LINES = 1000
@@ -127,12 +127,20 @@ class Queue:
 
     Args:
         lease: for how long a holder that says nothing more is taken for alive.
+        most_pending: jobs that may wait.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime], lease: timedelta = LEASE) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        lease: timedelta = LEASE,
+        most_pending: int = MOST_PENDING,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._lease = lease
+        self._most_pending = most_pending
 
     def submit(self, job: Submission, caller: Principal) -> Job:
         """Queues a job. Raises ManagerNotFound, QueueFull."""
@@ -151,9 +159,11 @@ class Queue:
         }
         with self._database.write() as connection:
             hold(connection, job.manager_id)
-            waiting = sa.select(m.jobs.c.id).where(_c.state == PENDING).limit(MOST_PENDING).subquery()
-            if (connection.scalar(sa.select(sa.func.count()).select_from(waiting)) or 0) >= MOST_PENDING:
-                raise QueueFull(f"{MOST_PENDING} jobs are waiting. Try again later.", retry_after=10.0)
+            if _is_waiting(connection, self._most_pending, _c.state == PENDING):
+                raise QueueFull(f"{self._most_pending} jobs are waiting. Try again later.", retry_after=10.0)
+            of_one = self._most_pending // 2
+            if _is_waiting(connection, of_one, _c.state == PENDING, _c.created_by == caller.id):
+                raise QueueFull(f"{of_one} of your jobs are waiting. Try again later.", retry_after=10.0)
             connection.execute(sa.insert(m.jobs).values(row))
             return _find(connection, job.id)
 
@@ -292,10 +302,12 @@ class Queue:
         """Cancels a job that has not ended, deletes one that has. Raises JobNotFound."""
         now = self._clock()
         with self._database.write() as connection:
-            state = _find(connection, job_id, lock=True).state
+            job = _find(connection, job_id, lock=True)
+            state = job.state
             this = sa.update(m.jobs).where(_c.id == job_id)
             if state == PENDING:
-                _end(connection, job_id, Outcome(CANCELED, "Canceled"), now, 0, 0.0)
+                # It may have run before, and have been given back.
+                _end(connection, job_id, Outcome(CANCELED, "Canceled"), now, job.milliseconds, job.cost)
             elif state == RUNNING:
                 connection.execute(this.values(state=CANCELING, updated_at=now))
             elif state in ENDED:
@@ -307,6 +319,11 @@ class Queue:
         query = sa.select(c.number, c.written_at, c.text).where(c.job == job_id, c.number > after).order_by(c.number)
         with self._database.read() as connection:
             return [Line(*row) for row in connection.execute(query)]
+
+
+def _is_waiting(connection: sa.Connection, count: int, *which: sa.ColumnElement[bool]) -> bool:
+    """Whether there are so many such jobs."""
+    return connection.scalar(sa.select(_c.id).where(*which).limit(1).offset(count - 1)) is not None
 
 
 def _hopeless(job: Job) -> Outcome | None:

@@ -12,6 +12,7 @@ from typing import Any
 from services.models.jobs.data_tables import TableInvalid, require
 from services.models.jobs.links import FolderFull, Place, ProcessKilled
 from services.models.jobs.process import Process, ProcessTimeout
+from services.models.jobs.queue import QueueFull
 from services.models.manifest_store import ManifestStore
 from services.models.manifests import ManifestFile
 from services.models.reads import FileNotFound, OpenRange, Reader, within
@@ -24,8 +25,9 @@ _ADDRESS = re.compile(
     r"strongroom://([A-Za-z0-9._-]{1,128})/([A-Za-z0-9._-]{1,128})(?:/([A-Za-z0-9._-]{1,128})(?:/(.+))?)?"
 )
 _MOST_COLUMNS, _LONGEST_NAME = 1000, 256
-# Looks at files at a time, and seconds of one.
+# Looks at files at a time, and seconds of one; and how many wait, each with one of the service's threads.
 _LOOKS, _LOOK_SECONDS = 2, 20.0
+_WAITING = 6
 _KINDS = ("number", "text", "boolean", "null")
 
 
@@ -100,7 +102,8 @@ class StoredTable:
 
     def as_json(self) -> dict[str, Any]:
         """As a job's process takes it, which asks for the bytes."""
-        return {"columns": list(self.columns), "bytes": self.size, "rows": self.count, "url": str(self.address)}
+        of = {"url": str(self.address), "sha256": self.sha256.hex()}
+        return {"columns": list(self.columns), "bytes": self.size, "rows": self.count, **of}
 
     def origin(self) -> dict[str, Any]:
         """What tells which data it was: where it is, and SHA-256 of the file."""
@@ -129,7 +132,8 @@ class StoredTables:
     def find(self, caller: Principal, url: str, where: str) -> StoredTable:
         """The table at an address.
 
-        Raises TableAddressInvalid, PermissionMissing, VersionNotFound, FileNotFound, TableProtected, TableInvalid.
+        Raises TableAddressInvalid, PermissionMissing, VersionNotFound, FileNotFound, TableProtected, TableInvalid,
+        QueueFull.
         """
         address = Address.parse(url)
         if not address.version:
@@ -140,8 +144,13 @@ class StoredTables:
         told = _told(self._describe(file.size, opened), where)
         return StoredTable(address, file.sha256, file.size, *told)
 
-    def open(self, address: Address) -> "OpenTable":
-        """Raises VersionNotFound, FileNotFound."""
+    def open(self, address: Address, sha256: str = "") -> "OpenTable":
+        """The file; the one with that digest, if it is given: a version may be deleted and another take its name.
+
+        Raises VersionNotFound, FileNotFound, TableInvalid.
+        """
+        if sha256 and self._file(address)[1].sha256.hex() != sha256:
+            raise TableInvalid(f"{address} is another file than it was when the job was submitted.")
         names = (address.manager_id, address.model_name, address.version, address.path)
         return OpenTable(self._reader, self._reader.open(*names, 0, None))
 
@@ -178,9 +187,18 @@ class Footers:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._free = threading.BoundedSemaphore(_LOOKS)
+        self._room = threading.BoundedSemaphore(_LOOKS + _WAITING)
 
     def describe(self, size: int, table: OpenTable) -> Mapping[str, Any]:
-        """What a file of that size says of itself, or how that failed. Raises what reading it raises."""
+        """What a file of that size says of itself, or how that failed. Raises QueueFull, and what reading it raises."""
+        if not self._room.acquire(blocking=False):
+            raise QueueFull("Too many tables are being looked at. Try again later.", retry_after=5.0)
+        try:
+            return self._look(size, table)
+        finally:
+            self._room.release()
+
+    def _look(self, size: int, table: OpenTable) -> Mapping[str, Any]:
         # Born without scikit-learn: nobody waits for that who only submits.
         process = Process(self._place, {"operation": "look", "bytes": size}, _LOOK_SECONDS, load=False)
         with self._free:

@@ -202,6 +202,9 @@ _PRLIMIT = {"x86_64": 302, "aarch64": 261}
 _TGKILL = {"x86_64": 234, "aarch64": 131}
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE3, _CLONE_THREAD = 435, 0x10000
+# Of fcntl: to have the kernel send signals to whomever, when a file of this process changes; and leases.
+_FCNTL = {"x86_64": 72, "aarch64": 25}
+_SETOWN, _SETSIG, _SETOWN_EX, _SETLEASE, _NOTIFY = 8, 10, 15, 1024, 1026
 # x86_64 has the same calls a second time, from this number on.
 _X32 = 0x40000000
 
@@ -209,7 +212,7 @@ _LOAD, _EQUAL, _AT_LEAST, _HAS_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
 # Where a filter finds them in struct seccomp_data.
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
 
 
 def _seccomp() -> None:
@@ -245,8 +248,13 @@ def _filter(machine: str) -> list[tuple[int, int, int, int]]:
             (_RETURN, 0, 0, _ALLOW),
             (_RETURN, 0, 0, _ERRNO | _EPERM),
         ]
+    orders = (_SETOWN, _SETSIG, _SETOWN_EX, _SETLEASE, _NOTIFY)
+    steps += [(_EQUAL, 0, 2 + 2 * len(orders), _FCNTL[machine]), (_LOAD, 0, 0, _SECOND_ARGUMENT)]
+    for order in orders:
+        steps += [(_EQUAL, 0, 1, order), (_RETURN, 0, 0, _ERRNO | _EPERM)]
     return [
         *steps,
+        (_RETURN, 0, 0, _ALLOW),
         (_EQUAL, 0, 3, _CLONE[machine]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
         (_HAS_BIT, 1, 0, _CLONE_THREAD),
