@@ -308,7 +308,6 @@ def test_what_changes_something_is_announced_before_and_what_reads_is_not() -> N
     reads = {_name(method) for method in AUDITED if not changes(method) and not method.public}
     assert reads == {
         "SecretService/GetSecret",
-        "MlArtifactService/GetMlArtifact",
         "WeightsService/ReadFile",
         "FileService/GetFile",
         "ModelService/VerifyVersion",
