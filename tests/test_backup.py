@@ -119,12 +119,13 @@ def restored(file: Path, folder: Path, key: Key = KEY, url: str = "") -> Path:
 @everywhere
 def test_everything_is_read_again_from_an_empty_directory(made: Made, tmp_path: Path, request: Any) -> None:
     """The other kind of database than the one that was backed up: rows are told in a form of their own."""
-    report = made.back_up(tmp_path / "backup", Lock(PASSPHRASE))
+    lock, key = (LOCK, KEY) if made.url else (Lock(PASSPHRASE), Key(PASSPHRASE))
+    report = made.back_up(tmp_path / "backup", lock)
     assert (report.root_keys, report.has_root_key) == (("file",), True)
     assert report.weight_bytes > len(made.weights)
     assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o600
     url = "" if made.url else request.getfixturevalue("postgresql_server").create_database()
-    data = restored(tmp_path / "backup", tmp_path / "data", Key(PASSPHRASE), url=url)
+    data = restored(tmp_path / "backup", tmp_path / "data", key, url=url)
     assert not (tmp_path / ".data.restoring").exists()
     assert all(path.stat().st_mode & 0o077 == 0 for path in data.rglob("*"))
     with RunningStack(data, **({"STRONGROOM_DATABASE_URL": url} if url else {})) as stack:
@@ -182,34 +183,73 @@ def test_without_the_root_key_a_backup_opens_only_with_it(made: Made, tmp_path: 
     assert not [name for name in inside if "weights" in name]
 
 
-@pytest.mark.parametrize("change", ["byte", "cut", "piece", "more", "head", "passphrase", "magic"])
-def test_a_changed_file_or_a_wrong_passphrase_restores_nothing(made: Made, tmp_path: Path, change: str) -> None:
-    file = tmp_path / "backup"
-    made.back_up(file, Lock(PASSPHRASE), weights=change == "piece")
-    content, key = bytearray(file.read_bytes()), Key(PASSPHRASE)
+@pytest.fixture(scope="module")
+def to_passphrase(shared: Made, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A backup without weights."""
+    file = tmp_path_factory.mktemp("sealed") / "backup"
+    shared.back_up(file, Lock(PASSPHRASE), weights=False)
+    return file.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def to_recipient(shared: Made, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A backup with weights: of several pieces."""
+    file = tmp_path_factory.mktemp("sealed") / "backup"
+    shared.back_up(file)
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize("change", ["byte", "head", "magic", "passphrase"])
+def test_a_changed_file_or_a_wrong_passphrase_restores_nothing(
+    to_passphrase: bytes, tmp_path: Path, change: str
+) -> None:
+    content, key = bytearray(to_passphrase), Key(PASSPHRASE)
     match change:
         case "byte":
             content[len(content) // 2] ^= 1
-        case "cut":
-            del content[-1:]
-        case "piece":  # and all behind it: every piece that is left is in order, and whole
-            header = content.rindex(b"age-encryption.org/v1")
-            payload = content.index(b"\n", content.index(b"\n--- ", header) + 1) + 1 + 16
-            assert len(content) > payload + 65536 + 16
-            del content[payload + 65536 + 16 :]
-        case "more":
-            content += b"x"
         case "head":
             content[100] ^= 1
         case "magic":
             content[:10] = b"0123456789"
         case "passphrase":
             key = Key(PASSPHRASE + "!")
+    _assert_restores_nothing(tmp_path, bytes(content), key)
+
+
+@pytest.mark.parametrize("change", ["byte", "cut", "piece", "more"])
+def test_a_file_that_was_changed_or_cut_off_restores_nothing(to_recipient: bytes, tmp_path: Path, change: str) -> None:
+    """Behind its head a backup is the same, whatever it is encrypted to."""
+    content = bytearray(to_recipient)
+    match change:
+        case "byte":
+            content[len(content) // 2] ^= 1
+        case "cut":
+            del content[-1:]
+        case "piece":  # and all behind it: every piece that is left is in order, and whole
+            header = content.index(b"age-encryption.org/v1")
+            payload = content.index(b"\n", content.index(b"\n--- ", header) + 1) + 1 + 16
+            assert len(content) > payload + 65536 + 16
+            del content[payload + 65536 + 16 :]
+        case "more":
+            content += b"x"
+    _assert_restores_nothing(tmp_path, bytes(content), KEY)
+
+
+def _assert_restores_nothing(folder: Path, content: bytes, key: Key) -> None:
+    file = folder / "backup"
     file.write_bytes(content)
     with pytest.raises(BackupError) as caught:
-        restored(file, tmp_path / "data", key)
+        restored(file, folder / "data", key)
     assert PASSPHRASE not in str(caught.value)
-    assert not [path for path in tmp_path.rglob("*") if path != file]
+    assert not [path for path in folder.rglob("*") if path != file]
+
+
+@pytest.fixture(scope="module")
+def manifest(to_recipient: bytes, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """That of a real backup."""
+    file = tmp_path_factory.mktemp("manifest") / "backup"
+    file.write_bytes(to_recipient)
+    return opened(file)["manifest.json"]
 
 
 def _forged(file: Path, entries: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> None:
@@ -244,9 +284,7 @@ def _forged(file: Path, entries: dict[str, bytes], kind: bytes = tarfile.REGTYPE
         ("anything/else", tarfile.REGTYPE),
     ],
 )
-def test_a_forged_backup_writes_nothing_elsewhere(made: Made, tmp_path: Path, name: str, kind: bytes) -> None:
-    made.back_up(tmp_path / "real", weights=False)
-    manifest = opened(tmp_path / "real")["manifest.json"]
+def test_a_forged_backup_writes_nothing_elsewhere(manifest: bytes, tmp_path: Path, name: str, kind: bytes) -> None:
     _forged(tmp_path / "backup", {"manifest.json": manifest, name: b'["a"]\n[1]'}, kind)
     before = set(tmp_path.rglob("*"))
     with pytest.raises(BackupError):
@@ -255,7 +293,7 @@ def test_a_forged_backup_writes_nothing_elsewhere(made: Made, tmp_path: Path, na
 
 
 @pytest.mark.parametrize("revision", ["9999", "0000", "00", "heads"])
-def test_a_backup_of_a_later_version_is_refused(made: Made, tmp_path: Path, revision: str) -> None:
+def test_a_backup_of_a_later_version_is_refused(tmp_path: Path, revision: str) -> None:
     revisions = dict.fromkeys(("auth", "models", "secrets"), revision)
     manifest = json.dumps({"format": 1, "revisions": revisions, "root_keys": ["file"]}).encode()
     _forged(tmp_path / "backup", {"manifest.json": manifest})
