@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import deque, namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,8 @@ _KEPT = 8
 # Statements whose text is kept; each is written once, in a module.
 _STATEMENTS = 64
 
-_Convert = Callable[[Any], Any]
+# Of names that are known only when it runs, which mypy does not take.
+_named: Any = namedtuple
 
 
 class _Statement:
@@ -30,7 +31,7 @@ class _Statement:
             for name, bind in binds
         ]
         columns = statement.selected_columns
-        self._row: Any = namedtuple("Row", [str(column.key) for column in columns])
+        self._row = _named("Row", [str(column.key) for column in columns])
         found = [_on(column.type, dialect).result_processor(dialect, None) for column in columns]
         self._converted = [(place, convert) for place, convert in enumerate(found) if convert]
 
