@@ -96,7 +96,7 @@ class Installation:
         self.change_root_key()
         self.settings = SecretsSettings(
             data_dir=folder,
-            database_url=SecretStr(migrated(database_url or f"sqlite:///{folder / 'db' / 'strongroom.db'}", "secrets")),
+            database_url=SecretStr(database_url or f"sqlite:///{folder / 'db' / 'strongroom.db'}"),
             identity_dir=self.identities,
             root_key_file=self.root_key,
             secrets_listen="127.0.0.1:0",
@@ -109,6 +109,7 @@ class Installation:
         """The real service; only the key that signs its callers' tokens is the test's, in auth's place."""
         service_keys = load_service_keys(self.identities)
         verifier = TokenVerifier("secrets", self.tokens.access_keys, service_keys, lambda _credential: False)
+        migrated(settings.database_url.get_secret_value(), "secrets")
         return replace(build(settings), verifier=verifier)
 
     def serving(self) -> AbstractContextManager[str]:
