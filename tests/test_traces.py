@@ -63,8 +63,12 @@ def test_one_trace_leads_from_the_caller_through_the_gateway_to_every_service(
     request_id = answer.headers["x-request-id"]
 
     def whole(spans: list[Seen]) -> bool:
-        services = {one.service for one in in_trace(spans, TRACE)}
-        return services >= {"strongroom-gateway", "strongroom-models", "strongroom-secrets"}
+        """A span is told when it ends, by each part in its own time: a parent may come last."""
+        found = in_trace(spans, TRACE)
+        services = {one.service for one in found}
+        known = {one.span.span_id for one in found} | {bytes.fromhex(PARENT)}
+        parents = {one.span.parent_span_id for one in found}
+        return services >= {"strongroom-gateway", "strongroom-models", "strongroom-secrets"} and parents <= known
 
     spans = in_trace(collector.wait(whole), TRACE)
     known = {one.span.span_id.hex() for one in spans} | {PARENT}
