@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
@@ -15,9 +16,11 @@ import pyrage
 import pytest
 import sqlalchemy as sa
 
+from services.shared import database
 from strongroom import Client
 from strongroom.local import backup, backup_format, restore
 from strongroom.local.backup_format import Key, Lock
+from strongroom.local.backup_tables import loading, migrations_of, snapshot
 from strongroom.local.errors import BackupError
 from tests import postgresql
 from tests.stack import STRONGROOM, RunningStack, Stack, inherited
@@ -134,6 +137,23 @@ def test_everything_is_read_again_from_an_empty_directory(made: Made, tmp_path: 
             client.secrets.put("backup/new", {"a": "b"})
             client.admin.collect_garbage(min_age_seconds=0)
         made.check(stack.url, tmp_path)
+
+
+def test_a_restoration_may_take_its_time_in_postgresql(
+    postgresql_server: postgresql.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Services give up a transaction in which nothing happens; here gigabytes of weights come between two rows."""
+    monkeypatch.setattr(database, "_IDLE", 100)
+    folders = {service: migrations_of(service) / "versions" for service in ("auth", "models", "secrets")}
+    newest = {service: max(file.name[:4] for file in folder.glob("[0-9]*.py")) for service, folder in folders.items()}
+    url = postgresql_server.create_database()
+    with loading(url) as load:
+        load.prepare(newest)
+        time.sleep(0.4)
+        load.finish()
+    with snapshot(url) as taken:
+        time.sleep(0.4)
+        assert taken.revisions == newest
 
 
 def test_a_backup_shows_nothing_to_who_has_it_alone(made: Made, tmp_path: Path) -> None:

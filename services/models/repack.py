@@ -103,8 +103,9 @@ class Repacker:
         sparse = [row.id for row in rows if _worth_it(row.size, BLOCK + int(row.left) + packs.index_size(row.chunks))]
         for pack in sparse[:_MOST_PACKS]:
             with self._database.read() as connection:
-                if chunks := _chunks(connection, pack):
-                    yield chunks
+                chunks = _chunks(connection, pack)
+            if chunks:
+                yield chunks
 
     def _blob(self, chunk: _Moving) -> memoryview:
         return self._store.sound(packs.pack_key(chunk.pack_id), partial(_sound_blob, chunk))

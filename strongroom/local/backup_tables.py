@@ -69,7 +69,7 @@ def snapshot(url: str) -> Iterator[Snapshot]:
             _must_exist(url, service)
             database = Database.connect(url, service=service, pool_size=1)
             stack.callback(database.close)
-            connections[service] = stack.enter_context(database.read())
+            connections[service] = _patient(stack.enter_context(database.read()))
         # Each view begins with the first look at it, one right after the other.
         taken = Snapshot(connections)
         if missing := [service for service, revision in taken.revisions.items() if not revision]:
@@ -130,8 +130,15 @@ def loading(url: str) -> Iterator[Loading]:
         for service in ORDER:
             database = Database.connect(url, service=service, pool_size=1)
             stack.callback(database.close)
-            connections[service] = stack.enter_context(database.write())
+            connections[service] = _patient(stack.enter_context(database.write()))
         yield Loading(connections)
+
+
+def _patient(connection: Connection) -> Connection:
+    """Lets its transaction wait: between two tables come those of other services, and gigabytes of weights."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+    return connection
 
 
 def _must_exist(url: str, service: str) -> None:
