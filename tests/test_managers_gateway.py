@@ -18,6 +18,7 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save_file
 
+from strongroom.auth.v1 import info_pb2, info_pb2_grpc
 from strongroom.models.v1 import managers_pb2 as pb
 from strongroom.models.v1 import managers_pb2_grpc
 from tests.models_installation import refused
@@ -191,6 +192,36 @@ def test_anyone_may_know_how_many_managers_there_are(stack: Stack) -> None:
     while call(stack, "GET", "/").json["total_managers"] < 2 and time.monotonic() < deadline:
         time.sleep(0.5)
     assert call(stack, "GET", "/").json["total_managers"] >= 2
+
+
+@pytest.mark.row("S3.4")
+def test_anyone_may_know_that_the_registry_works_and_how_many_models_it_has(stack: Stack, tmp_path: Path) -> None:
+    before = _registry_health(stack)
+    upload(stack, create(stack), weights(tmp_path))
+    deadline = time.monotonic() + 20
+    while (now := _registry_health(stack))["models"] < before["models"] + 1 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert now["models"] >= before["models"] + 1
+    assert now["uptime_s"] >= before["uptime_s"]
+    with grpc.insecure_channel(stack.target) as channel:
+        answer = info_pb2_grpc.InfoServiceStub(channel).GetRegistryHealth(info_pb2.GetRegistryHealthRequest())
+    assert answer.status == "ok"
+    assert answer.models >= now["models"]
+    assert answer.uptime_s - now["uptime_s"] < 60
+
+
+def _registry_health(stack: Stack) -> dict[str, Any]:
+    answer = call(stack, "GET", "/api/health")
+    assert answer.status == 200
+    assert answer.json.keys() == {"status", "uptime_s", "models"}
+    assert answer.json["status"] == "ok"
+    return dict(answer.json)
+
+
+@pytest.mark.row("S3.4")
+@pytest.mark.parametrize("path", ["/env", "/api/env", "/api/v1/env"])
+def test_nothing_shows_the_environment(stack: Stack, path: str) -> None:
+    assert_problem(admin(stack, "GET", path), 404, "PATH_UNKNOWN")
 
 
 @pytest.mark.row("S0.2")

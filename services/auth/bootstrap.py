@@ -109,7 +109,7 @@ def _register(parts: Parts, channels: Mapping[str, grpc.Channel], public_url: st
     )
     tokens_pb2_grpc.add_TokenServiceServicer_to_server(token_servicer, server)
     info_pb2_grpc.add_InfoServiceServicer_to_server(
-        InfoServicer(_version(), parts.health, parts.managers, core.clock), server
+        InfoServicer(_version(), parts.health, parts.registry, core.clock), server
     )
     documents_pb2_grpc.add_DocumentServiceServicer_to_server(DocumentServicer(Documents.load()), server)
     access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(identities.explainer()), server)

@@ -27,11 +27,11 @@ from services.auth.issuer import TokenIssuer
 from services.auth.key_service import remote_envelope
 from services.auth.key_versions import KeyVersions
 from services.auth.ledger import Ledger
-from services.auth.manager_count import ManagerCount
 from services.auth.outside import Outside, outside
 from services.auth.password_hashing import PasswordHashing
 from services.auth.pepper import Pepper
 from services.auth.quota_counters import QuotaCounters
+from services.auth.registry_counts import RegistryCounts
 from services.auth.sessions import Lifetimes, Sessions
 from services.auth.settings import AuthSettings
 from services.auth.sign_in import SignIn
@@ -202,7 +202,7 @@ class Parts:
     counts: Counts
     gate: Gate
     health: Health
-    managers: ManagerCount
+    registry: RegistryCounts
     cleaner: Cleaner
     trail: Trail
 
@@ -229,8 +229,8 @@ class Parts:
         health = Health(database, core.signing_keys.current, channels, replicas)
         expiring = identities.sessions, identities.throttle, identities.aws, counts.ledger, counts.quotas
         cleaner = Cleaner([part.clean for part in expiring])
-        managers = ManagerCount(channels["models"])
-        return cls(first, core, identities, counts, gate, health, managers, cleaner, trail)
+        registry = RegistryCounts(channels["models"])
+        return cls(first, core, identities, counts, gate, health, registry, cleaner, trail)
 
     def start(self) -> None:
         """May be repeated while another service is waited for."""

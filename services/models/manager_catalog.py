@@ -100,9 +100,14 @@ class ManagerCatalog:
             records = _complete(connection, page[:size], may_read)
         return records, records[-1].id if len(page) > size else ""
 
-    def count(self) -> int:
+    def count(self) -> tuple[int, int]:
+        """How many managers there are, and models in all of them."""
+        count = sa.select(sa.func.count())
         with self._database.read() as connection:
-            return connection.execute(sa.select(sa.func.count()).select_from(t.managers)).scalar_one()
+            managers, models = (
+                connection.execute(count.select_from(table)).scalar_one() for table in (t.managers, t.models)
+            )
+        return managers, models
 
     def best_model(self, manager_id: str, visible: Callable[[str], bool]) -> str:
         """The best of the models that are visible by the manager's primary metric; empty if there is none."""

@@ -72,7 +72,8 @@ class ManagerServicer(managers_pb2_grpc.ManagerServiceServicer):
     def CountManagers(
         self, request: pb.CountManagersRequest, context: grpc.ServicerContext
     ) -> pb.CountManagersResponse:
-        return pb.CountManagersResponse(count=self._catalog.count())
+        managers, models = self._catalog.count()
+        return pb.CountManagersResponse(count=managers, models=models)
 
     def GetManager(self, request: pb.GetManagerRequest, context: grpc.ServicerContext) -> pb.Manager:
         return _manager(self._catalog.get(request.manager_id, _may_read(context)))

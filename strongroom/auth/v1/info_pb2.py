@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from strongroom.options.v1 import options_pb2 as strongroom_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstrongroom/auth/v1/info.proto\x12\x12strongroom.auth.v1\x1a\x1cgoogle/api/annotations.proto\x1a#strongroom/options/v1/options.proto\"\x10\n\x0eGetInfoRequest\"\x87\x01\n\x0fGetInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08\x64ocs_url\x18\x04 \x01(\t\x12\x1b\n\x0etotal_managers\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x11\n\x0f_total_managers\"\x12\n\x10GetHealthRequest\"\xb9\x01\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x11\n\ttimestamp\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x41\n\x06\x63hecks\x18\x04 \x03(\x0b\x32\x31.strongroom.auth.v1.GetHealthResponse.ChecksEntry\x1a-\n\x0b\x43hecksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xe3\x01\n\x0bInfoService\x12\x63\n\x07GetInfo\x12\".strongroom.auth.v1.GetInfoRequest\x1a#.strongroom.auth.v1.GetInfoResponse\"\x0f\xaa\xbb\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x03\x12\x01/\x12o\n\tGetHealth\x12$.strongroom.auth.v1.GetHealthRequest\x1a%.strongroom.auth.v1.GetHealthResponse\"\x15\xaa\xbb\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\t\x12\x07/healthb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstrongroom/auth/v1/info.proto\x12\x12strongroom.auth.v1\x1a\x1cgoogle/api/annotations.proto\x1a#strongroom/options/v1/options.proto\"\x10\n\x0eGetInfoRequest\"\x87\x01\n\x0fGetInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08\x64ocs_url\x18\x04 \x01(\t\x12\x1b\n\x0etotal_managers\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x11\n\x0f_total_managers\"\x12\n\x10GetHealthRequest\"\xb9\x01\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x11\n\ttimestamp\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x41\n\x06\x63hecks\x18\x04 \x03(\x0b\x32\x31.strongroom.auth.v1.GetHealthResponse.ChecksEntry\x1a-\n\x0b\x43hecksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1a\n\x18GetRegistryHealthRequest\"]\n\x19GetRegistryHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x10\n\x08uptime_s\x18\x02 \x01(\r\x12\x13\n\x06models\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\t\n\x07_models2\xf1\x02\n\x0bInfoService\x12\x63\n\x07GetInfo\x12\".strongroom.auth.v1.GetInfoRequest\x1a#.strongroom.auth.v1.GetInfoResponse\"\x0f\xaa\xbb\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x03\x12\x01/\x12o\n\tGetHealth\x12$.strongroom.auth.v1.GetHealthRequest\x1a%.strongroom.auth.v1.GetHealthResponse\"\x15\xaa\xbb\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\t\x12\x07/health\x12\x8b\x01\n\x11GetRegistryHealth\x12,.strongroom.auth.v1.GetRegistryHealthRequest\x1a-.strongroom.auth.v1.GetRegistryHealthResponse\"\x19\xaa\xbb\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/api/healthb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INFOSERVICE'].methods_by_name['GetInfo']._serialized_options = b'\252\273\030\002\030\001\202\323\344\223\002\003\022\001/'
   _globals['_INFOSERVICE'].methods_by_name['GetHealth']._loaded_options = None
   _globals['_INFOSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\252\273\030\002\030\001\202\323\344\223\002\t\022\007/health'
+  _globals['_INFOSERVICE'].methods_by_name['GetRegistryHealth']._loaded_options = None
+  _globals['_INFOSERVICE'].methods_by_name['GetRegistryHealth']._serialized_options = b'\252\273\030\002\030\001\202\323\344\223\002\r\022\013/api/health'
   _globals['_GETINFOREQUEST']._serialized_start=120
   _globals['_GETINFOREQUEST']._serialized_end=136
   _globals['_GETINFORESPONSE']._serialized_start=139
@@ -49,6 +51,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETHEALTHRESPONSE']._serialized_end=482
   _globals['_GETHEALTHRESPONSE_CHECKSENTRY']._serialized_start=437
   _globals['_GETHEALTHRESPONSE_CHECKSENTRY']._serialized_end=482
-  _globals['_INFOSERVICE']._serialized_start=485
-  _globals['_INFOSERVICE']._serialized_end=712
+  _globals['_GETREGISTRYHEALTHREQUEST']._serialized_start=484
+  _globals['_GETREGISTRYHEALTHREQUEST']._serialized_end=510
+  _globals['_GETREGISTRYHEALTHRESPONSE']._serialized_start=512
+  _globals['_GETREGISTRYHEALTHRESPONSE']._serialized_end=605
+  _globals['_INFOSERVICE']._serialized_start=608
+  _globals['_INFOSERVICE']._serialized_end=977
 # @@protoc_insertion_point(module_scope)

@@ -134,3 +134,48 @@ class GetHealthResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetHealthResponse: _TypeAlias = GetHealthResponse  # noqa: Y015
+
+@_typing.final
+class GetRegistryHealthRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRegistryHealthRequest: _TypeAlias = GetRegistryHealthRequest  # noqa: Y015
+
+@_typing.final
+class GetRegistryHealthResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    UPTIME_S_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    """`ok`."""
+    uptime_s: _builtins.int
+    """Seconds since the replica of auth that answers was started."""
+    models: _builtins.int
+    """Models in all managers, as of at most ten seconds ago; unset if the models service has not told yet."""
+    def __init__(
+        self,
+        *,
+        status: _builtins.str = ...,
+        uptime_s: _builtins.int = ...,
+        models: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_models", b"_models", "models", b"models"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_models", b"_models", "models", b"models", "status", b"status", "uptime_s", b"uptime_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__models: _TypeAlias = _typing.Literal["models"]  # noqa: Y015
+    _WhichOneofArgType__models: _TypeAlias = _typing.Literal["_models", b"_models"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__models) -> _WhichOneofReturnType__models | None: ...
+
+Global___GetRegistryHealthResponse: _TypeAlias = GetRegistryHealthResponse  # noqa: Y015

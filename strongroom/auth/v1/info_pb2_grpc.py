@@ -45,6 +45,11 @@ class InfoServiceStub:
                 request_serializer=strongroom_dot_auth_dot_v1_dot_info__pb2.GetHealthRequest.SerializeToString,
                 response_deserializer=strongroom_dot_auth_dot_v1_dot_info__pb2.GetHealthResponse.FromString,
                 _registered_method=True)
+        self.GetRegistryHealth = channel.unary_unary(
+                '/strongroom.auth.v1.InfoService/GetRegistryHealth',
+                request_serializer=strongroom_dot_auth_dot_v1_dot_info__pb2.GetRegistryHealthRequest.SerializeToString,
+                response_deserializer=strongroom_dot_auth_dot_v1_dot_info__pb2.GetRegistryHealthResponse.FromString,
+                _registered_method=True)
 
 
 class InfoServiceServicer:
@@ -65,6 +70,13 @@ class InfoServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRegistryHealth(self, request, context):
+        """The same in short, with how many models there are; UNAVAILABLE (503) names the part that can't do its work.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InfoServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_InfoServiceServicer_to_server(servicer, server):
                     servicer.GetHealth,
                     request_deserializer=strongroom_dot_auth_dot_v1_dot_info__pb2.GetHealthRequest.FromString,
                     response_serializer=strongroom_dot_auth_dot_v1_dot_info__pb2.GetHealthResponse.SerializeToString,
+            ),
+            'GetRegistryHealth': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRegistryHealth,
+                    request_deserializer=strongroom_dot_auth_dot_v1_dot_info__pb2.GetRegistryHealthRequest.FromString,
+                    response_serializer=strongroom_dot_auth_dot_v1_dot_info__pb2.GetRegistryHealthResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class InfoService:
             '/strongroom.auth.v1.InfoService/GetHealth',
             strongroom_dot_auth_dot_v1_dot_info__pb2.GetHealthRequest.SerializeToString,
             strongroom_dot_auth_dot_v1_dot_info__pb2.GetHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRegistryHealth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongroom.auth.v1.InfoService/GetRegistryHealth',
+            strongroom_dot_auth_dot_v1_dot_info__pb2.GetRegistryHealthRequest.SerializeToString,
+            strongroom_dot_auth_dot_v1_dot_info__pb2.GetRegistryHealthResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -152,7 +152,7 @@ class ManagerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CountManagers(self, request, context):
-        """Counts managers, for what anyone may know of an installation.
+        """Counts managers and their models, for what anyone may know of an installation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,7 +55,7 @@ class ManagerServiceStub:
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     CountManagers: _grpc.UnaryUnaryMultiCallable[_managers_pb2.CountManagersRequest, _managers_pb2.CountManagersResponse]
-    """Counts managers, for what anyone may know of an installation."""
+    """Counts managers and their models, for what anyone may know of an installation."""
     GetManager: _grpc.UnaryUnaryMultiCallable[_managers_pb2.GetManagerRequest, _managers_pb2.Manager]
     """Shows a manager and how it was configured. NOT_FOUND with reason MANAGER_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -130,7 +130,7 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     CountManagers: _aio.UnaryUnaryMultiCallable[_managers_pb2.CountManagersRequest, _managers_pb2.CountManagersResponse]  # type: ignore[assignment]
-    """Counts managers, for what anyone may know of an installation."""
+    """Counts managers and their models, for what anyone may know of an installation."""
     GetManager: _aio.UnaryUnaryMultiCallable[_managers_pb2.GetManagerRequest, _managers_pb2.Manager]  # type: ignore[assignment]
     """Shows a manager and how it was configured. NOT_FOUND with reason MANAGER_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -226,7 +226,7 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _managers_pb2.CountManagersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_managers_pb2.CountManagersResponse, _abc.Awaitable[_managers_pb2.CountManagersResponse]]:
-        """Counts managers, for what anyone may know of an installation."""
+        """Counts managers and their models, for what anyone may know of an installation."""
 
     @_abc_1.abstractmethod
     def GetManager(

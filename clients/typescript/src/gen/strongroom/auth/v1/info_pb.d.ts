@@ -112,6 +112,50 @@ export declare type GetHealthResponse = Message<"strongroom.auth.v1.GetHealthRes
 export declare const GetHealthResponseSchema: GenMessage<GetHealthResponse>;
 
 /**
+ * @generated from message strongroom.auth.v1.GetRegistryHealthRequest
+ */
+export declare type GetRegistryHealthRequest = Message<"strongroom.auth.v1.GetRegistryHealthRequest"> & {
+};
+
+/**
+ * Describes the message strongroom.auth.v1.GetRegistryHealthRequest.
+ * Use `create(GetRegistryHealthRequestSchema)` to create a new message.
+ */
+export declare const GetRegistryHealthRequestSchema: GenMessage<GetRegistryHealthRequest>;
+
+/**
+ * @generated from message strongroom.auth.v1.GetRegistryHealthResponse
+ */
+export declare type GetRegistryHealthResponse = Message<"strongroom.auth.v1.GetRegistryHealthResponse"> & {
+  /**
+   * `ok`.
+   *
+   * @generated from field: string status = 1;
+   */
+  status: string;
+
+  /**
+   * Seconds since the replica of auth that answers was started.
+   *
+   * @generated from field: uint32 uptime_s = 2;
+   */
+  uptimeS: number;
+
+  /**
+   * Models in all managers, as of at most ten seconds ago; unset if the models service has not told yet.
+   *
+   * @generated from field: optional uint32 models = 3;
+   */
+  models?: number | undefined;
+};
+
+/**
+ * Describes the message strongroom.auth.v1.GetRegistryHealthResponse.
+ * Use `create(GetRegistryHealthResponseSchema)` to create a new message.
+ */
+export declare const GetRegistryHealthResponseSchema: GenMessage<GetRegistryHealthResponse>;
+
+/**
  * Public information and health.
  *
  * @generated from service strongroom.auth.v1.InfoService
@@ -136,6 +180,16 @@ export declare const InfoService: GenService<{
     methodKind: "unary";
     input: typeof GetHealthRequestSchema;
     output: typeof GetHealthResponseSchema;
+  },
+  /**
+   * The same in short, with how many models there are; UNAVAILABLE (503) names the part that can't do its work.
+   *
+   * @generated from rpc strongroom.auth.v1.InfoService.GetRegistryHealth
+   */
+  getRegistryHealth: {
+    methodKind: "unary";
+    input: typeof GetRegistryHealthRequestSchema;
+    output: typeof GetRegistryHealthResponseSchema;
   },
 }>;
 

@@ -290,6 +290,13 @@ export declare type CountManagersResponse = Message<"strongroom.models.v1.CountM
    * @generated from field: uint32 count = 1;
    */
   count: number;
+
+  /**
+   * Models in all of them.
+   *
+   * @generated from field: uint32 models = 2;
+   */
+  models: number;
 };
 
 /**
@@ -995,7 +1002,7 @@ export declare const ManagerService: GenService<{
     output: typeof StructSchema;
   },
   /**
-   * Counts managers, for what anyone may know of an installation.
+   * Counts managers and their models, for what anyone may know of an installation.
    *
    * @generated from rpc strongroom.models.v1.ManagerService.CountManagers
    */

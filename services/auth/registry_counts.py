@@ -1,4 +1,4 @@
-"""How many managers there are, asked of the models service."""
+"""How many managers and models there are, asked of the models service."""
 
 import threading
 import time
@@ -14,8 +14,8 @@ _FRESH_SECONDS = 10.0
 _DEADLINE = 1.0
 
 
-class ManagerCount:
-    """The count as it was told last.
+class RegistryCounts:
+    """The counts as they were told last.
 
     Args:
         monotonic: seconds that only grow.
@@ -25,10 +25,10 @@ class ManagerCount:
         self._stub = managers_pb2_grpc.ManagerServiceStub(channel)
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._count: int | None = None
+        self._counts: managers_pb2.CountManagersResponse | None = None
         self._asked: float | None = None
 
-    def get(self) -> int | None:
+    def get(self) -> managers_pb2.CountManagersResponse | None:
         """None if the models service has not told yet."""
         now = self._monotonic()
         with self._lock:
@@ -37,8 +37,8 @@ class ManagerCount:
                 self._asked = now
         if not fresh:
             try:
-                self._count = self._stub.CountManagers(managers_pb2.CountManagersRequest(), timeout=_DEADLINE).count
+                self._counts = self._stub.CountManagers(managers_pb2.CountManagersRequest(), timeout=_DEADLINE)
             except grpc.RpcError:
                 # What is known is better than nothing; health says what is wrong.
-                return self._count
-        return self._count
+                return self._counts
+        return self._counts
