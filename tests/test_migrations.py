@@ -28,8 +28,8 @@ def revisions(service: str) -> list[Path]:
 def differences(database: Database, service: str) -> list[object]:
     """Between the tables of the database and those that the service's modules declare."""
     # Some declare theirs beside what uses them.
-    for module in (REPOSITORY / "services" / service).glob("*tables.py"):
-        importlib.import_module(f"services.{service}.{module.stem}")
+    for module in (REPOSITORY / "services" / service).rglob("*tables.py"):
+        importlib.import_module(".".join(module.relative_to(REPOSITORY).with_suffix("").parts))
     declared: sa.MetaData = importlib.import_module(f"services.{service}.tables").METADATA
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})

@@ -5,6 +5,8 @@ from a backup finds that somebody took the generation which would be its next. E
 forgotten, and destroy it, keys included: so it removes nothing until it is rebuilt from the stores.
 """
 
+from contextlib import suppress
+
 import sqlalchemy as sa
 import structlog
 
@@ -47,7 +49,8 @@ class IndexIdentity:
             if connection.execute(sa.select(t.index_identity.c.id)).first() is not None:
                 return  # and no store is asked: one that is down must not keep the service from starting
         marked = self._marked()
-        with self._database.write() as connection:
+        # A replica that starts at the same moment and inserts first has done the work.
+        with suppress(sa.exc.IntegrityError), self._database.write() as connection:
             if connection.execute(sa.select(t.index_identity.c.id)).first() is not None:
                 return
             known = connection.execute(sa.select(t.versions.c.id).limit(1)).first() is not None

@@ -289,6 +289,9 @@ index_identity = sa.Table(
     sa.Column("generation", sa.Integer, nullable=False),
     # Why it does not fit the stores; empty if it does.
     sa.Column("stranger", sa.String(255), nullable=False),
+    # 1: of replicas that start together one makes the row.
+    sa.Column("number", sa.Integer, nullable=False, server_default="1"),
+    sa.Index("index_identity_is_one", "number", unique=True),
 )
 
 # Parameters in one statement; SQLite takes 32,766.
