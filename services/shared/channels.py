@@ -53,6 +53,8 @@ def service_channel(address: str, audience: str, identity: ServiceIdentity) -> g
         # A replica that stands still or is cut off is left while a call still has time to ask another one.
         ("grpc.keepalive_time_ms", 2000),
         ("grpc.keepalive_timeout_ms", 2000),
+        # Of a ping that another one waits for; while it waits, the library sends none of those above.
+        ("grpc.http2.ping_timeout_ms", 2000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         # A name is looked up anew when a replica is gone: another one may have taken its place.
