@@ -150,10 +150,6 @@ def test_no_request_fails_while_replicas_are_rolled(installation: Installation) 
     assert traffic.reasons() == {}
 
 
-@pytest.mark.skipif(
-    not os.environ.get("FAULTS"),
-    reason="a few calls still fail in the moment of a kill (docs/high-availability.md): FAULTS=1 runs it",
-)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_request_that_may_be_repeated_fails_while_replicas_are_killed(installation: Installation) -> None:

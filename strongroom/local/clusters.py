@@ -84,7 +84,9 @@ def _cluster(
         **(_EJECTION if several else {}),
         # While all replicas fail they get requests all the same (Envoy's panic mode): a lone service too busy to answer
         # a health check is not cut off by it. While one is well, none of the others do; Envoy's default is half.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
+        # What is found out about replicas is in force at once. By default Envoy keeps what it finds within a second of
+        # something else until that second is over: one that has just come back gets nothing yet when the other dies.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},
         "circuit_breakers": {
             "thresholds": [{"max_requests": max_requests, "max_pending_requests": max_requests, "max_retries": 64}]
         },
