@@ -102,6 +102,7 @@ class Installation:
             "PYTHONPATH": str(_REPOSITORY),
             "STRONGROOM_DATA_DIR": str(self.folder / "data"),
             "STRONGROOM_DATABASE_URL": database_url,
+            "STRONGROOM_RATE_LIMIT": "off",
             "STRONGROOM_IDENTITY_DIR": str(make_identities(self.folder / "keys")),
         }
         own = {
