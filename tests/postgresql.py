@@ -36,6 +36,18 @@ class Server:
             connection.execute(f'CREATE DATABASE "{name}"')
         return f"{self.url.rpartition('/')[0]}/{name}"
 
+    @contextmanager
+    def away(self, database_url: str) -> Iterator[None]:
+        """Ends all connections to a database, and refuses new ones while the block runs."""
+        name = database_url.rpartition("/")[2]
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            try:
+                yield
+            finally:
+                connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
 
 @contextmanager
 def running(*options: str) -> Iterator[Server]:

@@ -26,6 +26,7 @@ from strongroom.models.v1 import maintenance_pb2
 from tests.ml_jobs import CASES, WEATHER, Ml, table, with_hostile_runner
 from tests.models_installation import Installation, refused
 from tests.mortal import mortal
+from tests.postgresql import Server
 from tests.serving import ADMINISTRATOR
 
 pytestmark = pytest.mark.row("S1.3")
@@ -143,6 +144,18 @@ def test_what_runs_when_its_service_is_killed_is_run_again(tmp_path: Path) -> No
         job = ml.wait(job_id, "completed", seconds=90)
         assert job.attempts == 2
         assert ml.data(job.artifact_id)["model_type"] == "sklearn.ensemble.RandomForestRegressor"
+
+
+@pytest.mark.slow
+def test_a_database_that_is_away_for_a_moment_fails_no_job(tmp_path: Path, postgresql_server: Server) -> None:
+    url = postgresql_server.create_database()
+    with with_hostile_runner(tmp_path, url, job_slots=1, job_lease_seconds=5) as made:
+        ml = Ml(made)
+        job_id = running(ml, ml.config({**SLEEPER, "number": 2}))
+        with postgresql_server.away(url):
+            time.sleep(1)  # several looks at whether the job is still wanted
+        job = ml.wait(job_id, seconds=60)
+        assert (job.status, job.reason) == ("completed", "")
 
 
 def test_data_is_gone_when_the_job_ends_and_never_in_the_database(made: Installation, ml: Ml) -> None:

@@ -33,6 +33,7 @@ from services.models.runners.frames import FrameBroken
 from services.models.versions import Version, Versions
 from services.shared.errors import DomainError, NotFound, Unavailable
 from services.shared.metering import Meter
+from services.shared.status import foreseen
 
 MODEL_FILE, PREDICTIONS_FILE = "model.skops", "predictions.parquet"
 # Those of a task that a process may read by ranges.
@@ -109,12 +110,12 @@ class Execution:
         except (LeaseLost, ProcessKilled, ServiceStopping) as error:
             # Where it was to be canceled, it is by being given back.
             crashed = isinstance(error, ProcessKilled)
-        except Unavailable as error:
-            _log.warning("a job waits for what it needs", job=claim.job.id, error=error.message)
-            crashed = False
-            stopping_or_pause(stopping)
         except Exception as error:
-            ended = None, failure(error, claim.job.id)
+            if isinstance(known := foreseen(error), Unavailable):
+                _log.warning("a job waits for what it needs", job=claim.job.id, error=known.message)
+                stopping_or_pause(stopping)
+            else:
+                ended = None, failure(error, claim.job.id)
         self._finish(claim, attempt, ended, crashed=bool(crashed))
 
     def _finish(
