@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
 from structlog.testing import capture_logs
 
@@ -9,7 +10,16 @@ from services.auth import key_format
 from services.shared.errors import Unauthenticated
 from services.shared.tokens import ServiceIdentity, TokenVerifier
 from services.shared.trust import verifier_for
-from tests.auth_installation import BOOTSTRAP_KEY, LIST_MODELS, Auth, Installation, auth_settings, installation
+from tests.auth_installation import (
+    BOOTSTRAP_KEY,
+    LIST_MODELS,
+    Auth,
+    Installation,
+    auth_settings,
+    installation,
+    reason_of,
+)
+from tests.postgresql import Server
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +142,18 @@ def test_public_methods_pass_without_a_credential_and_ignore_one(auth: Auth, met
 def test_unknown_methods_are_closed_with_a_key_and_without(auth: Auth, method: str) -> None:
     assert auth.check(method).denied_response.status.code == 401
     assert auth.check_key(BOOTSTRAP_KEY, method).denied_response.status.code == 404
+
+
+def test_a_database_that_is_away_lets_the_gateway_ask_another_replica(
+    installed: Installation, postgresql_server: Server
+) -> None:
+    url = postgresql_server.create_database()
+    with installed.auth(database_url=url) as auth:
+        assert auth.check_key(BOOTSTRAP_KEY).HasField("ok_response")
+        with postgresql_server.away(url), pytest.raises(grpc.RpcError) as caught:
+            auth.check_key(key_format.generate().text)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert reason_of(caught.value) == "DEPENDENCY_UNAVAILABLE"
 
 
 def test_an_identity_is_used_again_while_it_is_fresh(auth: Auth) -> None:

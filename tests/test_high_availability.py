@@ -172,6 +172,11 @@ def test_a_database_that_is_away_is_an_error_that_passes() -> None:
     for error in (sa.exc.OperationalError("SELECT", {}, Exception()), sa.exc.TimeoutError()):
         assert (known := foreseen(error)) is not None
         assert (code_of(known).name, known.error_reason) == ("UNAVAILABLE", "DEPENDENCY_UNAVAILABLE")
+    # PostgreSQL ends the session of whoever stood still in a transaction.
+    ended = sa.exc.InternalError("SELECT", {}, Exception(), connection_invalidated=True)
+    assert (known := foreseen(ended)) is not None
+    assert known.error_reason == "DEPENDENCY_UNAVAILABLE"
+    assert foreseen(sa.exc.InternalError("SELECT", {}, Exception())) is None
     assert foreseen(sa.exc.IntegrityError("INSERT", {}, Exception())) is None
 
 

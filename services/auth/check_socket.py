@@ -20,6 +20,7 @@ from services.auth.admission import Admitted, Attempt
 from services.auth.ext_authz import CREDENTIAL_HEADER, SEVERAL_HEADER, Edge, Limited, Verdict, credential_of
 from services.shared.channels import IDENTITY_HEADER
 from services.shared.layers import REQUEST_ID_HEADER
+from services.shared.status import foreseen
 
 # What the gateway says of a request in headers, which it takes from every client.
 METHOD_HEADER = "x-strongroom-method"
@@ -84,9 +85,10 @@ class CheckSocket:
     def _answer(self, attempt: Attempt) -> bytes:
         try:
             return _response(self._edge.judge(attempt), attempt)
-        except Exception:
+        except Exception as error:
             # The gateway fails closed: 503 for its client.
-            _log.exception("check failed", request_id=attempt.request_id)
+            if foreseen(error) is None:
+                _log.exception("check failed", request_id=attempt.request_id)
             return _http(500)
 
 

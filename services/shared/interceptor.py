@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from grpc_status import rpc_status
 
-from services.shared import access, errors, status
+from services.shared import access, status
 from services.shared.call import Call
 from services.shared.certificates import only_gateway
 from services.shared.concurrency import Overloaded, Threads
@@ -155,8 +155,10 @@ def _on_threads(handler: Any, threads: ThreadPoolExecutor) -> Any:
         try:
             only_gateway(context)
             return handler.unary_unary(request, context)
-        except errors.DomainError as error:
-            context.abort_with_status(rpc_status.to_status(status.status_of(error, new_id())))
+        except Exception as error:
+            if (known := status.foreseen(error)) is None:
+                raise
+            context.abort_with_status(rpc_status.to_status(status.status_of(known, new_id())))
 
     run.experimental_thread_pool = threads  # type: ignore[attr-defined]
     return grpc.unary_unary_rpc_method_handler(run, handler.request_deserializer, handler.response_serializer)

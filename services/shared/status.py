@@ -41,7 +41,7 @@ def foreseen(error: BaseException) -> errors.DomainError | None:
     if isinstance(error, grpc.Call) and error.code() in _NO_ANSWER:
         message = "A service that this request needs does not answer. Try again."
         return errors.Unavailable(message, reason="DEPENDENCY_UNAVAILABLE")
-    if isinstance(error, _NO_DATABASE):
+    if isinstance(error, _NO_DATABASE) or (isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated):
         _log.warning("the database does not answer", error=f"{type(error).__name__}: {error}")
         return errors.Unavailable("The database does not answer. Try again.", reason="DEPENDENCY_UNAVAILABLE")
     return error if isinstance(error, errors.DomainError) else None
