@@ -27,7 +27,7 @@ _SINGLE = "strongroom_single"
 _BUSY = 30_000
 # Milliseconds after which PostgreSQL ends a transaction in which nothing happens: a replica that stands still or is cut
 # off gives up its locks.
-_IDLE = 8_000
+_IDLE = 5_000
 # Seconds, and milliseconds where it says user: a server that is gone without a word is noticed.
 _POSTGRESQL = {
     "connect_timeout": 5,

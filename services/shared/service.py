@@ -49,8 +49,8 @@ _OPTIONS = [
     # 200 MiB of it, and were no faster.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 2 << 20),
-    # As often as the gateway and other services ask whether we are alive (two seconds), and a little more.
-    ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+    # More often than the gateway (each second) and other services (two) ask whether we are alive.
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.keepalive_permit_without_calls", 1),
 ]
 

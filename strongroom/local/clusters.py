@@ -100,6 +100,7 @@ _HEALTH_CHECK: dict[str, Any] = {
     "timeout": "2s",
     "interval": "1s",
     "unhealthy_interval": "0.25s",
+    "unhealthy_edge_interval": "0.25s",
     "no_traffic_interval": "0.25s",
     "no_traffic_healthy_interval": "1s",
     "unhealthy_threshold": 2,
@@ -108,7 +109,7 @@ _HEALTH_CHECK: dict[str, Any] = {
 
 # Ends the connection to a replica that stands still or is cut off, and the requests on it, which others may then
 # answer. The services allow pings this often. A lone service is waited for.
-_KEEPALIVE: dict[str, Any] = {"connection_keepalive": {"interval": "2s", "timeout": "4s"}}
+_KEEPALIVE: dict[str, Any] = {"connection_keepalive": {"interval": "1s", "timeout": "2s"}}
 
 # Between two health checks: who breaks connections is left out for some seconds. What the replica itself answers counts
 # for nothing, for it is about requests: one caller's errors would shut out all others.
