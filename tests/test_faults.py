@@ -18,10 +18,6 @@ RECOVERY = float(os.environ.get("STRONGROOM_FAULT_RECOVERY", "30"))
 SEED = int(os.environ.get("STRONGROOM_FAULT_SEED", "0")) or int.from_bytes(os.urandom(4))
 
 
-@pytest.mark.skipif(
-    not os.environ.get("FAULTS"),
-    reason="how soon all recovers tells of the machine while other tests run: FAULTS=1 runs it",
-)
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_acknowledged_is_lost_and_nobody_reads_what_they_may_not(

@@ -194,6 +194,68 @@ class KeyHolder:
             self._read(key, "open", allowed=False)
 
 
+class Trainer:
+    """Submits trainings, a few at a time, and looks at those that were accepted until they have ended."""
+
+    # At most so many that have not ended: more would take the processor from everybody.
+    _AT_ONCE = 2
+    # Seconds for those that are left at the end. Who takes over from a killed replica waits for its lease first.
+    _SECONDS = 90.0
+    # What a job may end with: it is done, or its services or processes were lost too often.
+    _ENDED = ("completed", "failed WORKER_LOST", "failed WORKER_KILLED")
+
+    def __init__(self, url: str, key: str, history: History) -> None:
+        self.name = "jobs"
+        self._rest = Rest(url, key)
+        self._history = history
+        self._config = ""
+        self._running: list[str] = []
+        self._ended: dict[str, str] = {}
+
+    def act(self) -> None:
+        if not self._config:
+            made = self._rest.call("POST", "/api/v1/configs", {"name": secrets.token_hex(4), "data": {}})
+            self._config = made["id"]
+        if len(self._running) < self._AT_ONCE:
+            table = {"columns": ["x", "y"], "data": [[1, 2], [2, 4], [3, 6]]}
+            submitted = self._rest.call("POST", "/api/v1/ml/$train", {"config_id": self._config, "data": table})
+            self._running.append(submitted["job_id"])
+        time.sleep(0.3)
+        self._look(self._running[0])
+        if self._ended:
+            self._look(secrets.choice(list(self._ended)))
+
+    def _look(self, job_id: str) -> None:
+        try:
+            job = self._rest.call("GET", f"/api/v1/jobs/{job_id}")
+        except Failed as error:
+            if error.reason == "JOB_NOT_FOUND":
+                self._history.violate(f"job {job_id} was accepted and is gone")
+            raise
+        state = " ".join(filter(None, (job["status"], job["reason"])))
+        if before := self._ended.get(job_id):
+            if state != before:
+                self._history.violate(f"job {job_id} was {before} and is {state}")
+        elif job["status"] in ("completed", "failed", "canceled"):
+            self._running.remove(job_id)
+            self._ended[job_id] = state
+            if state not in self._ENDED:
+                self._history.violate(f"job {job_id} has ended with {state}: {job['result']}")
+        elif self._running[0] == job_id:
+            self._running.append(self._running.pop(0))
+
+    def settle(self) -> None:
+        until = time.monotonic() + self._SECONDS
+        while self._running and time.monotonic() < until:
+            self._look(self._running[0])
+            time.sleep(0.2)
+        if self._running:
+            self._history.violate(f"{self._SECONDS:g} s after all was well jobs have not ended: {self._running}")
+        for job_id in self._ended:
+            self._look(job_id)
+        self._rest.close()
+
+
 class Collector:
     """Collects garbage at once, without the patience that protects nobody here."""
 
@@ -216,6 +278,7 @@ def callers(url: str, key: str, history: History, folder: Path) -> list[Caller]:
         *(Writer(url, key, history, number) for number in (1, 2)),
         *(Pusher(url, key, history, number, folder) for number in (1, 2)),
         KeyHolder(url, key, history, 1),
+        Trainer(url, key, history),
         Collector(url, key),
     ]
 
