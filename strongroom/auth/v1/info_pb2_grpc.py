@@ -71,7 +71,7 @@ class InfoServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetRegistryHealth(self, request, context):
-        """The same in short, with how many models there are; UNAVAILABLE (503) names the part that can't do its work.
+        """Health in short, and how many models there are; UNAVAILABLE (503) names the part that can't do its work.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

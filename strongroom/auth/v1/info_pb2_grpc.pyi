@@ -38,7 +38,7 @@ class InfoServiceStub:
     GetHealth: _grpc.UnaryUnaryMultiCallable[_info_pb2.GetHealthRequest, _info_pb2.GetHealthResponse]
     """Answers once every service can do its work; UNAVAILABLE (503) names the one that cannot."""
     GetRegistryHealth: _grpc.UnaryUnaryMultiCallable[_info_pb2.GetRegistryHealthRequest, _info_pb2.GetRegistryHealthResponse]
-    """The same in short, with how many models there are; UNAVAILABLE (503) names the part that can't do its work."""
+    """Health in short, and how many models there are; UNAVAILABLE (503) names the part that can't do its work."""
 
 @_typing.type_check_only
 class InfoServiceAsyncStub(InfoServiceStub):
@@ -50,7 +50,7 @@ class InfoServiceAsyncStub(InfoServiceStub):
     GetHealth: _aio.UnaryUnaryMultiCallable[_info_pb2.GetHealthRequest, _info_pb2.GetHealthResponse]  # type: ignore[assignment]
     """Answers once every service can do its work; UNAVAILABLE (503) names the one that cannot."""
     GetRegistryHealth: _aio.UnaryUnaryMultiCallable[_info_pb2.GetRegistryHealthRequest, _info_pb2.GetRegistryHealthResponse]  # type: ignore[assignment]
-    """The same in short, with how many models there are; UNAVAILABLE (503) names the part that can't do its work."""
+    """Health in short, and how many models there are; UNAVAILABLE (503) names the part that can't do its work."""
 
 class InfoServiceServicer(metaclass=_abc_1.ABCMeta):
     """Public information and health."""
@@ -77,6 +77,6 @@ class InfoServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _info_pb2.GetRegistryHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_info_pb2.GetRegistryHealthResponse, _abc.Awaitable[_info_pb2.GetRegistryHealthResponse]]:
-        """The same in short, with how many models there are; UNAVAILABLE (503) names the part that can't do its work."""
+        """Health in short, and how many models there are; UNAVAILABLE (503) names the part that can't do its work."""
 
 def add_InfoServiceServicer_to_server(servicer: InfoServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

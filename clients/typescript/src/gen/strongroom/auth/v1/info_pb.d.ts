@@ -182,7 +182,7 @@ export declare const InfoService: GenService<{
     output: typeof GetHealthResponseSchema;
   },
   /**
-   * The same in short, with how many models there are; UNAVAILABLE (503) names the part that can't do its work.
+   * Health in short, and how many models there are; UNAVAILABLE (503) names the part that can't do its work.
    *
    * @generated from rpc strongroom.auth.v1.InfoService.GetRegistryHealth
    */
