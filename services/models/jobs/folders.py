@@ -3,15 +3,60 @@
 What lies there anybody's code has made: deeper than a path is long, or closed to whoever comes later.
 """
 
+import fcntl
 import os
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
 from services.models.jobs.links import FolderFull
 
+_PREFIX = "strongroom-job-"
+
 # Bytes that an entry counts for at least, empty files and folders too: they take room, and time to be looked at.
 _LEAST = 16 << 10
+
+
+@contextmanager
+def made() -> Iterator[Path]:
+    """A folder of a job's own, locked as long as the block runs, and gone with it."""
+    folder, lock = _locked()
+    try:
+        yield folder
+    finally:
+        remove(folder)
+        os.close(lock)
+
+
+def _locked() -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        with suppress(FileNotFoundError):
+            lock = _descriptor(folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock).st_nlink:
+                return folder, lock
+            # A service that started in between took it for one that was left.
+            os.close(lock)
+
+
+def sweep() -> None:
+    """Removes the folders of services that were killed: nobody has their locks."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            lock = _descriptor(folder)
+            try:
+                if os.fstat(lock).st_uid == os.geteuid():
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove(folder)
+            finally:
+                os.close(lock)
+
+
+def _descriptor(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
 
 def check(folder: Path, most: int) -> None:

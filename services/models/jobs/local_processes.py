@@ -2,7 +2,6 @@
 
 import os
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,21 +33,21 @@ class LocalProcesses:
     def __init__(self, settings: ProcessSettings) -> None:
         self._settings = settings
         self._nursery = Nursery()
+        folders.sweep()
 
     @contextmanager
     def start(self, watch: Callable[[], None], seconds: int, *, load: bool) -> Iterator["LocalLink"]:
-        folder = Path(tempfile.mkdtemp(prefix="strongroom-job-"))
-        link = None
-        try:
-            with self._born(folder, watch, load=load) as pipes:
-                link = LocalLink(folder, self._settings, seconds, pipes)
-                yield link
-        except NurseryLost:
-            raise ProcessKilled from None
-        finally:
-            if link is not None:
-                link.hear_out()
-            folders.remove(folder)
+        with folders.made() as folder:
+            link = None
+            try:
+                with self._born(folder, watch, load=load) as pipes:
+                    link = LocalLink(folder, self._settings, seconds, pipes)
+                    yield link
+            except NurseryLost:
+                raise ProcessKilled from None
+            finally:
+                if link is not None:
+                    link.hear_out()
 
     def close(self) -> None:
         self._nursery.close()
