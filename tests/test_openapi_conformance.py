@@ -63,6 +63,7 @@ def _installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180 + 60 * EXAMPLES)
 @pytest.mark.row("S1.6")
 def test_every_operation_does_as_documented(installation: Stack) -> None:
     schema = schemathesis.openapi.from_dict(DOCUMENT, config=_config())
