@@ -113,7 +113,10 @@ def _in_init(node: ast.ClassDef) -> str:
 
 
 def _called(call: ast.Call) -> str:
-    return call.func.id if isinstance(call.func, ast.Name) else ""
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
 
 
 def _names(item: ast.Assign, name: str) -> bool:

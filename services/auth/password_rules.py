@@ -46,6 +46,8 @@ _LOOK_ALIKES = str.maketrans("@$03", "asoe")
 
 
 class PasswordWeak(InvalidArgument):
+    """The password is one of the first that are tried, or the old one. Take another one."""
+
     reason = "PASSWORD_WEAK"
 
 

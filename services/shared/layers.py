@@ -202,8 +202,9 @@ def _decoded(deserializer: Callable[[bytes], Any], message: bytes) -> Any:
     try:
         return deserializer(message)
     except DecodeError:
-        text = "The message is not of the method's type, or nested too deep."
-        raise errors.InvalidArgument(text, reason="MESSAGE_MALFORMED") from None
+        raise errors.InvalidArgument(
+            "The message is not of the method's type, or nested too deep.", reason="MESSAGE_MALFORMED"
+        ) from None
 
 
 def authorize(call: Call) -> None:

@@ -66,12 +66,12 @@ class ConfigServiceStub:
     """
     UpdateConfig: _grpc.UnaryUnaryMultiCallable[_configs_pb2.UpdateConfigRequest, _configs_pb2.Config]
     """Replaces name and data of a config. Models that were trained with it, and jobs that are queued, keep what it said
-    then.
+    then. NOT_FOUND with reason CONFIG_NOT_FOUND, INVALID_ARGUMENT with reason CONFIG_INVALID.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     DeleteConfig: _grpc.UnaryUnaryMultiCallable[_configs_pb2.DeleteConfigRequest, _empty_pb2.Empty]
-    """Deletes a config. What was trained with it stays.
+    """Deletes a config. What was trained with it stays. NOT_FOUND with reason CONFIG_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -112,12 +112,12 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
     """
     UpdateConfig: _aio.UnaryUnaryMultiCallable[_configs_pb2.UpdateConfigRequest, _configs_pb2.Config]  # type: ignore[assignment]
     """Replaces name and data of a config. Models that were trained with it, and jobs that are queued, keep what it said
-    then.
+    then. NOT_FOUND with reason CONFIG_NOT_FOUND, INVALID_ARGUMENT with reason CONFIG_INVALID.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     DeleteConfig: _aio.UnaryUnaryMultiCallable[_configs_pb2.DeleteConfigRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes a config. What was trained with it stays.
+    """Deletes a config. What was trained with it stays. NOT_FOUND with reason CONFIG_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -191,7 +191,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_configs_pb2.Config, _abc.Awaitable[_configs_pb2.Config]]:
         """Replaces name and data of a config. Models that were trained with it, and jobs that are queued, keep what it said
-        then.
+        then. NOT_FOUND with reason CONFIG_NOT_FOUND, INVALID_ARGUMENT with reason CONFIG_INVALID.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -202,7 +202,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _configs_pb2.DeleteConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes a config. What was trained with it stays.
+        """Deletes a config. What was trained with it stays. NOT_FOUND with reason CONFIG_NOT_FOUND.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

@@ -56,7 +56,7 @@ class JobServiceStub:
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _empty_pb2.Empty]
     """Cancels a job that has not ended: a pending one at once, a running one within a second, `canceling` until then. One
-    that has ended is deleted with its log; what it made stays.
+    that has ended is deleted with its log; what it made stays. NOT_FOUND with reason JOB_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -68,13 +68,13 @@ class JobServiceStub:
     StreamJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _httpbody_pb2.HttpBody]
     """Follows a job by server-sent events (text/event-stream). `event: status` has the job as GetJob shows it, `event:
     log` a line of its log. The id of an event is where the log goes on: whoever connects again sends it as
-    `after_line`.
+    `after_line`. NOT_FOUND with reason JOB_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     """
     ListJobLog: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobLogRequest, _jobs_pb2.ListJobLogResponse]
-    """Lists the lines of a job's log, at most its last 1000."""
+    """Lists the lines of a job's log, at most its last 1000. NOT_FOUND with reason JOB_NOT_FOUND."""
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -101,7 +101,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Cancels a job that has not ended: a pending one at once, a running one within a second, `canceling` until then. One
-    that has ended is deleted with its log; what it made stays.
+    that has ended is deleted with its log; what it made stays. NOT_FOUND with reason JOB_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -113,13 +113,13 @@ class JobServiceAsyncStub(JobServiceStub):
     StreamJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Follows a job by server-sent events (text/event-stream). `event: status` has the job as GetJob shows it, `event:
     log` a line of its log. The id of an event is where the log goes on: whoever connects again sends it as
-    `after_line`.
+    `after_line`. NOT_FOUND with reason JOB_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     """
     ListJobLog: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobLogRequest, _jobs_pb2.ListJobLogResponse]  # type: ignore[assignment]
-    """Lists the lines of a job's log, at most its last 1000."""
+    """Lists the lines of a job's log, at most its last 1000. NOT_FOUND with reason JOB_NOT_FOUND."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """A job is `pending`, `running`, and ends as `completed`, `failed` or `canceled`; `canceling` is one that was told to
@@ -167,7 +167,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Cancels a job that has not ended: a pending one at once, a running one within a second, `canceling` until then. One
-        that has ended is deleted with its log; what it made stays.
+        that has ended is deleted with its log; what it made stays. NOT_FOUND with reason JOB_NOT_FOUND.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -191,7 +191,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """Follows a job by server-sent events (text/event-stream). `event: status` has the job as GetJob shows it, `event:
         log` a line of its log. The id of an event is where the log goes on: whoever connects again sends it as
-        `after_line`.
+        `after_line`. NOT_FOUND with reason JOB_NOT_FOUND.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
@@ -203,6 +203,6 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ListJobLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ListJobLogResponse, _abc.Awaitable[_jobs_pb2.ListJobLogResponse]]:
-        """Lists the lines of a job's log, at most its last 1000."""
+        """Lists the lines of a job's log, at most its last 1000. NOT_FOUND with reason JOB_NOT_FOUND."""
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

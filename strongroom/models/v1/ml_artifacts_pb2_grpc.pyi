@@ -61,13 +61,15 @@ class MlArtifactServiceStub:
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     GetMlArtifactTree: _grpc.UnaryUnaryMultiCallable[_ml_artifacts_pb2.GetMlArtifactTreeRequest, _ml_artifacts_pb2.MlArtifactTree]
-    """Shows an artifact with all below it that the caller may read, without `data`: at most 1000, 32 levels deep.
+    """Shows an artifact with all below it that the caller may read, without `data`: at most 1000, 32 levels deep. NOT_FOUND
+    with reason ARTIFACT_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     DeleteMlArtifact: _grpc.UnaryUnaryMultiCallable[_ml_artifacts_pb2.DeleteMlArtifactRequest, _empty_pb2.Empty]
     """Deletes an artifact that has none below it, and of a trained model the version with its data key, which takes
-    `models.delete` on it. FAILED_PRECONDITION with reason ARTIFACT_HAS_CHILDREN.
+    `models.delete` on it. NOT_FOUND with reason ARTIFACT_NOT_FOUND, FAILED_PRECONDITION with reason
+    ARTIFACT_HAS_CHILDREN.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -103,13 +105,15 @@ class MlArtifactServiceAsyncStub(MlArtifactServiceStub):
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     GetMlArtifactTree: _aio.UnaryUnaryMultiCallable[_ml_artifacts_pb2.GetMlArtifactTreeRequest, _ml_artifacts_pb2.MlArtifactTree]  # type: ignore[assignment]
-    """Shows an artifact with all below it that the caller may read, without `data`: at most 1000, 32 levels deep.
+    """Shows an artifact with all below it that the caller may read, without `data`: at most 1000, 32 levels deep. NOT_FOUND
+    with reason ARTIFACT_NOT_FOUND.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     DeleteMlArtifact: _aio.UnaryUnaryMultiCallable[_ml_artifacts_pb2.DeleteMlArtifactRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes an artifact that has none below it, and of a trained model the version with its data key, which takes
-    `models.delete` on it. FAILED_PRECONDITION with reason ARTIFACT_HAS_CHILDREN.
+    `models.delete` on it. NOT_FOUND with reason ARTIFACT_NOT_FOUND, FAILED_PRECONDITION with reason
+    ARTIFACT_HAS_CHILDREN.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
@@ -172,7 +176,8 @@ class MlArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ml_artifacts_pb2.GetMlArtifactTreeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ml_artifacts_pb2.MlArtifactTree, _abc.Awaitable[_ml_artifacts_pb2.MlArtifactTree]]:
-        """Shows an artifact with all below it that the caller may read, without `data`: at most 1000, 32 levels deep.
+        """Shows an artifact with all below it that the caller may read, without `data`: at most 1000, 32 levels deep. NOT_FOUND
+        with reason ARTIFACT_NOT_FOUND.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
@@ -184,7 +189,8 @@ class MlArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Deletes an artifact that has none below it, and of a trained model the version with its data key, which takes
-        `models.delete` on it. FAILED_PRECONDITION with reason ARTIFACT_HAS_CHILDREN.
+        `models.delete` on it. NOT_FOUND with reason ARTIFACT_NOT_FOUND, FAILED_PRECONDITION with reason
+        ARTIFACT_HAS_CHILDREN.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """

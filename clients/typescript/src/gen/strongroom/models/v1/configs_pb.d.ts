@@ -278,7 +278,7 @@ export declare const ConfigService: GenService<{
   },
   /**
    * Replaces name and data of a config. Models that were trained with it, and jobs that are queued, keep what it said
-   * then.
+   * then. NOT_FOUND with reason CONFIG_NOT_FOUND, INVALID_ARGUMENT with reason CONFIG_INVALID.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    *
@@ -290,7 +290,7 @@ export declare const ConfigService: GenService<{
     output: typeof ConfigSchema;
   },
   /**
-   * Deletes a config. What was trained with it stays.
+   * Deletes a config. What was trained with it stays. NOT_FOUND with reason CONFIG_NOT_FOUND.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    *

@@ -378,7 +378,7 @@ export declare const JobService: GenService<{
   },
   /**
    * Cancels a job that has not ended: a pending one at once, a running one within a second, `canceling` until then. One
-   * that has ended is deleted with its log; what it made stays.
+   * that has ended is deleted with its log; what it made stays. NOT_FOUND with reason JOB_NOT_FOUND.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    *
@@ -404,7 +404,7 @@ export declare const JobService: GenService<{
   /**
    * Follows a job by server-sent events (text/event-stream). `event: status` has the job as GetJob shows it, `event:
    * log` a line of its log. The id of an event is where the log goes on: whoever connects again sends it as
-   * `after_line`.
+   * `after_line`. NOT_FOUND with reason JOB_NOT_FOUND.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    * buf:lint:ignore RPC_REQUEST_STANDARD_NAME
@@ -417,7 +417,7 @@ export declare const JobService: GenService<{
     output: typeof HttpBodySchema;
   },
   /**
-   * Lists the lines of a job's log, at most its last 1000.
+   * Lists the lines of a job's log, at most its last 1000. NOT_FOUND with reason JOB_NOT_FOUND.
    *
    * @generated from rpc strongroom.models.v1.JobService.ListJobLog
    */

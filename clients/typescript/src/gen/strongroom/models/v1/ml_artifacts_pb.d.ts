@@ -322,7 +322,8 @@ export declare const MlArtifactService: GenService<{
     output: typeof MlArtifactSchema;
   },
   /**
-   * Shows an artifact with all below it that the caller may read, without `data`: at most 1000, 32 levels deep.
+   * Shows an artifact with all below it that the caller may read, without `data`: at most 1000, 32 levels deep. NOT_FOUND
+   * with reason ARTIFACT_NOT_FOUND.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    *
@@ -335,7 +336,8 @@ export declare const MlArtifactService: GenService<{
   },
   /**
    * Deletes an artifact that has none below it, and of a trained model the version with its data key, which takes
-   * `models.delete` on it. FAILED_PRECONDITION with reason ARTIFACT_HAS_CHILDREN.
+   * `models.delete` on it. NOT_FOUND with reason ARTIFACT_NOT_FOUND, FAILED_PRECONDITION with reason
+   * ARTIFACT_HAS_CHILDREN.
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    *
