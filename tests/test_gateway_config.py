@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from strongroom.local import gateway
 from strongroom.local.clusters import clusters
@@ -41,6 +42,24 @@ def test_envoy_accepts_the_configuration(tmp_path: Path, contract: Contract) -> 
 def test_values_cannot_break_out_of_their_place(tmp_path: Path, contract: Contract) -> None:
     host = '"}}, evil: {'
     assert json.dumps(host) in render(tmp_path, contract, host)
+
+
+def test_limits_that_take_long_to_reach_are_those_of_the_page(tmp_path: Path, contract: Contract) -> None:
+    """The others in that table have tests at the gateway itself: test_tls_gateway.py, test_edge_smuggling.py."""
+    config = yaml.safe_load(render(tmp_path, contract))
+    public = next(one for one in config["static_resources"]["listeners"] if one["name"] == "public")
+    chain = public["filter_chains"][0]
+    manager = chain["filters"][0]["typed_config"]
+    monitor = config["overload_manager"]["resource_monitors"][0]["typed_config"]
+    assert monitor["max_active_downstream_connections"] == 10_000
+    assert public["listener_filters_timeout"] == "5s"
+    assert chain["transport_socket_connect_timeout"] == manager["request_headers_timeout"] == "10s"
+    assert manager["stream_idle_timeout"] == "600s"
+    assert manager["common_http_protocol_options"]["idle_timeout"] == "3600s"
+    page = (Path(__file__).resolve().parent.parent / "docs" / "tls.md").read_text()
+    for limit in ("10000 connections", "5 s until a connection", "10 s for a request's headers", "600 s in which"):
+        assert f"| {limit}" in page or f"; {limit}" in page, limit
+    assert "| an hour without a request on a connection |" in page
 
 
 def test_methods_between_services_are_not_routed(contract: Contract) -> None:
