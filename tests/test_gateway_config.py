@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from services.shared.settings import ServiceSettings
 from strongroom.local import gateway
 from strongroom.local.clusters import clusters
 from strongroom.local.contract import SERVICES, Contract, lua_pattern, regex
@@ -114,6 +115,17 @@ def test_a_lone_service_is_not_cut_off_and_of_several_those_that_fail_are(tmp_pa
     [group] = made["secrets"]["load_assignment"]["endpoints"]
     places = [place["endpoint"]["address"]["socket_address"] for place in group["lb_endpoints"]]
     assert [place["port_value"] for place in places] == [20003, 20004]
+
+
+def test_every_replica_is_asked_for_its_health_more_often_than_one_gives_notice(tmp_path: Path) -> None:
+    """So a service that is told to stop is out of the gateway's list before it takes no more requests."""
+    tls = GatewayTls(Sources(), tmp_path)
+    made = {one["name"]: one for one in clusters(ADDRESSES, Path("jwks.sock"), Path("admin.sock"), None, tls)}
+    notice = ServiceSettings.model_fields["notice_seconds"].default
+    for service in SERVICES:
+        [check] = made[service]["health_checks"]
+        assert "grpc_health_check" in check
+        assert float(check["interval"].rstrip("s")) + float(check["timeout"].rstrip("s")) <= notice
 
 
 @pytest.mark.parametrize("service", SERVICES)
