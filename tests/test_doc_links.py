@@ -2,9 +2,15 @@
 
 import re
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
+
+from services.auth.settings import AuthSettings
+from services.models.settings import ModelsSettings
+from services.secrets.settings import SecretsSettings
+from services.shared.settings import ServiceSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _FOLDERS = ("docs", "bench", "examples", "clients", "deploy", "tests", "services", "strongroom", "protos", "gateway")
@@ -91,3 +97,20 @@ def test_every_variable_that_is_named_is_read(document: Path) -> None:
     asked = {variable for variable in named if not _NAMED_BY_USERS.match(variable)}
     known = words_of_the_code()
     assert {one for one in asked if one not in known and one.removeprefix("STRONGROOM_").lower() not in known} == set()
+
+
+# What makes passwords cheap is for tests alone; which alias counted is nothing that anybody sets.
+_FOR_NOBODY = {"password_cheap", "aliases_used"}
+
+
+@pytest.mark.parametrize("settings", [AuthSettings, ModelsSettings, SecretsSettings])
+def test_every_setting_is_in_a_page(settings: type[ServiceSettings]) -> None:
+    text = "".join(document.read_text() for document in (REPOSITORY / "docs").glob("*.md"))
+    named = {name for written in re.findall(r"\bSTRONGROOM_[A-Z_{},]+", text) for name in _spelt_out(written)}
+    assert {name for name in settings.model_fields if name not in _FOR_NOBODY} - named == set()
+
+
+def _spelt_out(written: str) -> list[str]:
+    """The fields behind `STRONGROOM_{A,B}_{C,D}`."""
+    parts = [part.split(",") for part in re.split(r"[{}]", written.removeprefix("STRONGROOM_"))]
+    return ["".join(choice).lower() for choice in product(*parts)]
