@@ -75,6 +75,23 @@ def test_the_index_names_every_page() -> None:
     assert sorted(map(name, missing)) == []
 
 
+# https://diataxis.fr: who learns, who works, who looks something up and who wants to understand need other pages.
+KINDS = {
+    "Learn: a tutorial": ["tutorial.md"],
+    "Do: how-to guides": ["hardening.md", "deployment.md", "high-availability.md"],
+    "Look up: reference": ["rest.md", "cli.md", "errors.md", "grpc.md"],
+    "Understand: explanation": ["architecture.md", "threat-model.md", "comparison.md"],
+}
+
+
+def test_the_index_has_pages_of_four_kinds() -> None:
+    index = (REPOSITORY / "docs" / "README.md").read_text()
+    kinds = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", index, re.DOTALL | re.MULTILINE))
+    assert list(kinds) == list(KINDS)
+    for kind, pages in KINDS.items():
+        assert [page for page in pages if f"({page})" not in kinds[kind]] == [], kind
+
+
 def test_the_readme_leads_to_the_index() -> None:
     assert "docs/README.md" in links(REPOSITORY / "README.md")
 
