@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+
 from services.shared.status import CODES
 
 # https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto, as the transcoder maps them.
@@ -28,12 +30,8 @@ HTTP_STATUS = {
     "DEADLINE_EXCEEDED": 504,
 }
 _ROOTS = {cls.__name__: code.name for cls, code in CODES.items()}
-_CODE_OF_STATUS = {
-    400: "INVALID_ARGUMENT",
-    413: "INVALID_ARGUMENT",
-    431: "INVALID_ARGUMENT",
-    408: "DEADLINE_EXCEEDED",
-} | {status: code for code, status in reversed(HTTP_STATUS.items())}
+_CODE_OF_STATUS = {status: code for code, status in reversed(HTTP_STATUS.items())}
+_GRPC = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,17 @@ def _of_services(folder: Path) -> Iterator[Reason]:
 
 def _of_gateway(folder: Path) -> Iterator[Reason]:
     text = "\n".join(path.read_text() for path in sorted(folder.glob("*.lua")))
+    codes = _CODE_OF_STATUS | _codes_of_gateway(text)
     for status, name, says in re.findall(r'\[(\d+)\] = \{"([A-Z_]+)", "([^"]+)"\}', text):
-        yield Reason(name, int(status), _CODE_OF_STATUS.get(int(status), ""), says)
+        yield Reason(name, int(status), codes.get(int(status), ""), says)
     for status, name, says in re.findall(r'request\.refuse\(handle, (\d+), "([A-Z_]+)", ("[^"]*"|detail)', text):
-        yield Reason(name, int(status), _CODE_OF_STATUS.get(int(status), ""), says.strip('"').replace("detail", ""))
+        yield Reason(name, int(status), codes.get(int(status), ""), says.strip('"').replace("detail", ""))
+
+
+def _codes_of_gateway(text: str) -> dict[int, str]:
+    """What it says over gRPC of what it refuses itself."""
+    [table] = re.findall(r"^local CODE_OF_STATUS = \{(.*)\}$", text, re.MULTILINE)
+    return {int(status): _GRPC[int(code)] for status, code in re.findall(r"\[(\d+)\] = (\d+)", table)}
 
 
 def _reason(name: str, code: str, says: str) -> Reason:

@@ -3,14 +3,16 @@
 import http.client
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tests.stack import Stack
 from tests.test_gateway_rest import Answer
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_HEADERS, _RESET, _SETTINGS, _GOAWAY = 1, 3, 4, 7
-_END_STREAM, _END_HEADERS = 1, 4
+_HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY = 1, 3, 4, 6, 7
+_MAX_CONCURRENT_STREAMS = 3
+_END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 
 
 def send(stack: Stack, request: bytes) -> Answer:
@@ -53,6 +55,30 @@ def send_http2(stack: Stack, headers: list[tuple[str, str]]) -> Http2Outcome:
             if kind == _HEADERS:
                 return Http2Outcome(_status(payload))
     return Http2Outcome(0)
+
+
+def open_streams(stack: Stack, headers: list[tuple[str, str]], more: int) -> bool:
+    """Opens as many streams as the server says a connection may have, and so many more, none of which ends.
+
+    Whether the connection lives: it answers when it is asked for a sign of life (PING) after the last of them.
+    """
+    block = b"".join(b"\x00" + _string(name) + _string(value) for name, value in headers)
+    host, _, port = stack.target.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
+        stream = connection.makefile("rb")
+        with suppress(ConnectionError):
+            while frame := _read(stream):
+                kind, payload = frame
+                if kind == _SETTINGS and payload:
+                    allowed = dict(struct.iter_unpack(">HI", payload))[_MAX_CONCURRENT_STREAMS]
+                    numbers = range(1, 2 * (allowed + more), 2)
+                    opened = b"".join(_frame(_HEADERS, _END_HEADERS, number, block) for number in numbers)
+                    # It holds from its acknowledgement on (RFC 9113, section 6.5.3).
+                    connection.sendall(_frame(_SETTINGS, _ACK, 0, b"") + opened + _frame(_PING, 0, 0, bytes(8)))
+                elif kind == _PING:
+                    return True
+    return False
 
 
 def _string(text: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from strongroom import AsyncClient, Client
+from strongroom.connection import DEADLINE, LONG_DEADLINE
 from strongroom.errors import StrongroomError
 
 # What needs AWS, and what makes no calls.
@@ -23,13 +25,16 @@ Outcome = tuple[object, ...]
 
 
 class Recorder(grpc.GenericRpcHandler):
-    """A server that writes down what it is asked, and has nothing."""
+    """A server that writes down what it is asked, and has nothing. `deadlines` are the seconds it had, each time."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[bytes]]] = []
+        self.deadlines: list[float] = []
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            remaining = context.time_remaining()
+            self.deadlines.append(math.inf if remaining is None else remaining)
             self.calls.append((details.method, list(requests)))
             status = status_pb2.Status(code=code_pb2.NOT_FOUND, message="There is nothing here.")
             status.details.add().Pack(error_details_pb2.ErrorInfo(reason="NOTHING_HERE"))
@@ -129,3 +134,10 @@ def test_every_method_makes_the_same_calls(tmp_path: Path) -> None:
     # Nothing goes on that could be waited for, and nobody is signed in.
     assert silent <= {"rotation.finished", "secret_rotation.finished", "sessions.sign_out"}
     assert len(made) > 100
+    # As docs/clients.md says: of calls that move or read weights an hour, of all others half a minute.
+    assert {_bound(seconds) for seconds in recorder.deadlines} == {DEADLINE, LONG_DEADLINE}
+
+
+def _bound(seconds: float) -> float:
+    """The deadline that the server was told as so many seconds: gRPC rounds them, and some have passed."""
+    return next((bound for bound in (DEADLINE, LONG_DEADLINE) if bound / 2 < seconds < bound * 1.1), seconds)

@@ -2,9 +2,15 @@
 
 import re
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
+
+from services.auth.settings import AuthSettings
+from services.models.settings import ModelsSettings
+from services.secrets.settings import SecretsSettings
+from services.shared.settings import ServiceSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _FOLDERS = ("docs", "bench", "examples", "clients", "deploy", "tests", "services", "strongroom", "protos", "gateway")
@@ -69,6 +75,23 @@ def test_the_index_names_every_page() -> None:
     assert sorted(map(name, missing)) == []
 
 
+# https://diataxis.fr: who learns, who works, who looks something up and who wants to understand need other pages.
+KINDS = {
+    "Learn: a tutorial": ["tutorial.md"],
+    "Do: how-to guides": ["hardening.md", "deployment.md", "high-availability.md"],
+    "Look up: reference": ["rest.md", "cli.md", "errors.md", "grpc.md"],
+    "Understand: explanation": ["architecture.md", "threat-model.md", "comparison.md"],
+}
+
+
+def test_the_index_has_pages_of_four_kinds() -> None:
+    index = (REPOSITORY / "docs" / "README.md").read_text()
+    kinds = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", index, re.DOTALL | re.MULTILINE))
+    assert list(kinds) == list(KINDS)
+    for kind, pages in KINDS.items():
+        assert [page for page in pages if f"({page})" not in kinds[kind]] == [], kind
+
+
 def test_the_readme_leads_to_the_index() -> None:
     assert "docs/README.md" in links(REPOSITORY / "README.md")
 
@@ -91,3 +114,20 @@ def test_every_variable_that_is_named_is_read(document: Path) -> None:
     asked = {variable for variable in named if not _NAMED_BY_USERS.match(variable)}
     known = words_of_the_code()
     assert {one for one in asked if one not in known and one.removeprefix("STRONGROOM_").lower() not in known} == set()
+
+
+# What makes passwords cheap is for tests alone; which alias counted is nothing that anybody sets.
+_FOR_NOBODY = {"password_cheap", "aliases_used"}
+
+
+@pytest.mark.parametrize("settings", [AuthSettings, ModelsSettings, SecretsSettings])
+def test_every_setting_is_in_a_page(settings: type[ServiceSettings]) -> None:
+    text = "".join(document.read_text() for document in (REPOSITORY / "docs").glob("*.md"))
+    named = {name for written in re.findall(r"\bSTRONGROOM_[A-Z_{},]+", text) for name in _spelt_out(written)}
+    assert {name for name in settings.model_fields if name not in _FOR_NOBODY} - named == set()
+
+
+def _spelt_out(written: str) -> list[str]:
+    """The fields behind `STRONGROOM_{A,B}_{C,D}`."""
+    parts = [part.split(",") for part in re.split(r"[{}]", written.removeprefix("STRONGROOM_"))]
+    return ["".join(choice).lower() for choice in product(*parts)]

@@ -14,7 +14,7 @@ from tests.stack import STRONGROOM, Stack, inherited
 TESTS = Path(__file__).resolve().parent
 DOCS = TESTS.parent / "docs"
 # The line above a block says by which test it is executed, or why by none.
-_BLOCK = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```(sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _HERE = f"executed by tests/{Path(__file__).name}"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 

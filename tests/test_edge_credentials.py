@@ -56,19 +56,15 @@ def test_a_credential_in_the_url_of_a_grpc_call_is_refused(stack: Stack) -> None
     refused(caught.value, grpc.StatusCode.INVALID_ARGUMENT, "CREDENTIAL_IN_URL")
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        "GET /{key} HTTP/1.1\r\nhost: a\r\nx_underscore: 1\r\n\r\n",
-        "GET /%00{key} HTTP/1.1\r\nhost: a\r\n\r\n",
-        "GET http://a/{key}#f HTTP/1.1\r\nhost: a\r\n\r\n",
-        "GET /{key} HTTP/1.1\r\n\r\n",
-        "GET /{key} HTTP/9.9\r\nhost: a\r\n\r\n",
-        "POST /{key} HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
-    ],
-)
-def test_what_the_codec_refuses_is_not_logged_with_a_credential(stack: Stack, head: str) -> None:
-    send(stack, head.format(key=stack.admin_key).encode())
+# What Envoy's codec refuses, before any filter of ours sees it.
+REFUSED_BY_THE_CODEC = [
+    "GET /{key} HTTP/1.1\r\nhost: a\r\nx_underscore: 1\r\n\r\n",
+    "GET /%00{key} HTTP/1.1\r\nhost: a\r\n\r\n",
+    "GET http://a/{key}#f HTTP/1.1\r\nhost: a\r\n\r\n",
+    "GET /{key} HTTP/1.1\r\n\r\n",
+    "GET /{key} HTTP/9.9\r\nhost: a\r\n\r\n",
+    "POST /{key} HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
+]
 
 
 def encoded(text: str, times: int) -> str:
@@ -148,7 +144,9 @@ def test_no_query_parameter_of_ours_is_named_like_a_credential() -> None:
 
 
 def test_no_log_has_a_credential(stack: Stack) -> None:
-    """After what the tests above have sent; Envoy writes its log every ten seconds."""
+    """Nor after what the tests above have sent; Envoy writes its log every ten seconds."""
+    for head in REFUSED_BY_THE_CODEC:
+        assert send(stack, head.format(key=stack.admin_key).encode()).status in (0, 400, 401, 404, 426), head
     marker = f"/marker-{time.time_ns()}"
     call(stack, "GET", marker)
     log = stack.data_dir / "logs" / "gateway.log"

@@ -16,6 +16,7 @@ from services.auth.guesses import Guesses
 from strongroom import rates
 from strongroom.auth.v1 import tokens_pb2, tokens_pb2_grpc
 from strongroom.local import gateway
+from strongroom.local.clusters import PROTOCOLS, STRANGERS
 from strongroom.local.contract import Contract
 from strongroom.local.errors import StartError
 from strongroom.local.limits import BULK, BULK_FACTOR
@@ -85,12 +86,16 @@ def test_over_grpc_it_is_resource_exhausted_with_retry_info(stack: Stack, keys: 
 
 
 def assert_exhausted(error: grpc.RpcError) -> None:
-    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, error
+    assert_told_to_wait(error, grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+
+
+def assert_told_to_wait(error: grpc.RpcError, code: grpc.StatusCode, reason: str) -> None:
+    assert error.code() == code, error
     status = rpc_status.from_call(error)
     assert status is not None
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     assert [status.details[0].Unpack(info), status.details[1].Unpack(retry)] == [True, True]
-    assert (info.reason, info.domain) == ("RATE_LIMITED", "strongroom")
+    assert (info.reason, info.domain) == (reason, "strongroom")
     assert 1 <= retry.retry_delay.seconds <= 450
 
 
@@ -208,6 +213,21 @@ def test_requests_that_never_end_do_not_keep_health_out(stack: Stack, method: st
     with Idle(stack.target, method):
         for path in ("/health", "/"):
             assert call(stack, "GET", path).status == 200
+
+
+def test_more_requests_than_a_service_takes_at_a_time_are_refused_with_a_reason(stack: Stack) -> None:
+    """Watching a service's health is a request that does not end."""
+    with grpc.insecure_channel(stack.target) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        watching = [watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(STRANGERS[PROTOCOLS])]
+        assert {next(answers).status for answers in watching} == {health_pb2.HealthCheckResponse.SERVING}
+        with pytest.raises(grpc.RpcError) as caught:
+            next(watch(health_pb2.HealthCheckRequest(), timeout=10))
+        for answers in watching:
+            answers.cancel()
+    assert_told_to_wait(caught.value, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+    assert caught.value.details().startswith("More requests are under way")
+    assert call(stack, "GET", "/health").status == 200
 
 
 def test_bulk_methods_exist() -> None:

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.calls import identity as identity_token
 from strongroom.auth.v1 import tokens_pb2, tokens_pb2_grpc
+from tests.raw_http import open_streams, send, send_http2
 from tests.raw_http import request as raw
-from tests.raw_http import send, send_http2
 from tests.stack import Stack
 from tests.test_gateway_grpc import refused
 from tests.test_gateway_rest import admin, assert_problem, call
@@ -257,6 +257,14 @@ def test_a_plain_request_over_http2_is_answered(stack: Stack) -> None:
 def test_http2_headers_that_break_the_rules_are_refused(stack: Stack, headers: list[tuple[str, str]]) -> None:
     filled = [(name, value.replace("{key}", stack.admin_key)) for name, value in headers]
     assert send_http2(stack, filled).status in (0, 400, 401, 404)
+
+
+def test_who_opens_more_streams_than_were_allowed_is_cut_off(stack: Stack) -> None:
+    """Clients heed what they are told, and wait; who does not loses the connection, and others lose nothing."""
+    endless = h2("/api/v1/sessions", method="POST")
+    assert open_streams(stack, endless, more=0)
+    assert not open_streams(stack, endless, more=1)
+    assert call(stack, "GET", "/health").status == 200
 
 
 # Tokens.

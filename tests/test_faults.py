@@ -1,4 +1,4 @@
-"""Half a minute of faults under a mixed load (`make faults` takes five), and that the judge of it is not blind."""
+"""Twenty seconds of faults under a mixed load (`make faults` takes five minutes); and the judge of it is not blind."""
 
 import os
 from pathlib import Path

@@ -5,7 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+from services.shared.settings import ServiceSettings
 from strongroom.local import gateway
 from strongroom.local.clusters import clusters
 from strongroom.local.contract import SERVICES, Contract, lua_pattern, regex
@@ -41,6 +43,24 @@ def test_envoy_accepts_the_configuration(tmp_path: Path, contract: Contract) -> 
 def test_values_cannot_break_out_of_their_place(tmp_path: Path, contract: Contract) -> None:
     host = '"}}, evil: {'
     assert json.dumps(host) in render(tmp_path, contract, host)
+
+
+def test_limits_that_take_long_to_reach_are_those_of_the_page(tmp_path: Path, contract: Contract) -> None:
+    """The others in that table have tests at the gateway itself: test_tls_gateway.py, test_edge_smuggling.py."""
+    config = yaml.safe_load(render(tmp_path, contract))
+    public = next(one for one in config["static_resources"]["listeners"] if one["name"] == "public")
+    chain = public["filter_chains"][0]
+    manager = chain["filters"][0]["typed_config"]
+    monitor = config["overload_manager"]["resource_monitors"][0]["typed_config"]
+    assert monitor["max_active_downstream_connections"] == 10_000
+    assert public["listener_filters_timeout"] == "5s"
+    assert chain["transport_socket_connect_timeout"] == manager["request_headers_timeout"] == "10s"
+    assert manager["stream_idle_timeout"] == "600s"
+    assert manager["common_http_protocol_options"]["idle_timeout"] == "3600s"
+    page = (Path(__file__).resolve().parent.parent / "docs" / "tls.md").read_text()
+    for limit in ("10000 connections", "5 s until a connection", "10 s for a request's headers", "600 s in which"):
+        assert f"| {limit}" in page or f"; {limit}" in page, limit
+    assert "| an hour without a request on a connection |" in page
 
 
 def test_methods_between_services_are_not_routed(contract: Contract) -> None:
@@ -95,6 +115,17 @@ def test_a_lone_service_is_not_cut_off_and_of_several_those_that_fail_are(tmp_pa
     [group] = made["secrets"]["load_assignment"]["endpoints"]
     places = [place["endpoint"]["address"]["socket_address"] for place in group["lb_endpoints"]]
     assert [place["port_value"] for place in places] == [20003, 20004]
+
+
+def test_every_replica_is_asked_for_its_health_more_often_than_one_gives_notice(tmp_path: Path) -> None:
+    """So a service that is told to stop is out of the gateway's list before it takes no more requests."""
+    tls = GatewayTls(Sources(), tmp_path)
+    made = {one["name"]: one for one in clusters(ADDRESSES, Path("jwks.sock"), Path("admin.sock"), None, tls)}
+    notice = ServiceSettings.model_fields["notice_seconds"].default
+    for service in SERVICES:
+        [check] = made[service]["health_checks"]
+        assert "grpc_health_check" in check
+        assert float(check["interval"].rstrip("s")) + float(check["timeout"].rstrip("s")) <= notice
 
 
 @pytest.mark.parametrize("service", SERVICES)

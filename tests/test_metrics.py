@@ -23,6 +23,9 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "strongroom.json"
 _NAME = re.compile(r"\b(?:strongroom|envoy|process)_[a-z0-9_]+|\bup\b")
 # What Prometheus makes of one metric.
 _SUFFIX = re.compile(r"_(bucket|sum|count|created)$")
+# What Prometheus adds to all that it asks for.
+_OF_PROMETHEUS = {"job", "instance", "le"}
+_LISTEN = ("STRONGROOM_METRICS_LISTEN", "STRONGROOM_GATEWAY_METRICS_LISTEN")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,34 @@ def test_every_query_is_promql_over_metrics_that_there_are(scraped: dict[str, st
     assert asked, query
     for name in asked:
         assert name in known or _SUFFIX.sub("", name) in known, name
+
+
+@pytest.mark.parametrize("query", [rule["expr"] for rule in rules()] + queries())
+def test_every_query_chooses_by_labels_that_the_metric_has(query: str) -> None:
+    """Of another label it would find nothing, and the alert never fire."""
+    page = documented()
+    for name, chosen in re.findall(r"\b(strongroom_[a-z_]+)\{([^}]*)\}", query):
+        labels = page[name if name in page else _SUFFIX.sub("", name)]
+        assert set(re.findall(r"(\w+)\s*(?:=|!)", chosen)) <= set(re.findall(r"\w+", labels)) | _OF_PROMETHEUS, query
+
+
+def test_every_alert_of_the_page_is_there() -> None:
+    named = re.findall(r"^\| (`Strongroom[^|]*) \|", PAGE.read_text(), re.MULTILINE)
+    assert {name for row in named for name in re.findall(r"`(\w+)`", row)} == {rule["alert"] for rule in rules()}
+
+
+def test_prometheus_asks_the_parts_of_the_compose_file_where_they_answer() -> None:
+    asked = yaml.safe_load((ALERTS.parent / "prometheus.yml").read_text())
+    targets = {one for job in asked["scrape_configs"] for each in job["static_configs"] for one in each["targets"]}
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    listening = {name: part.get("environment", {}) for name, part in compose.items()}
+    ports = {name: told.get(_LISTEN[name == "gateway"]) for name, told in listening.items()}
+    assert targets == {f"{name}:{port.rpartition(':')[2]}" for name, port in ports.items() if port}
+    assert asked["rule_files"] == [ALERTS.name]
+    jobs = {job["job_name"] for job in asked["scrape_configs"]}
+    for query in [rule["expr"] for rule in rules()] + queries():
+        for chosen in re.findall(r'job=~?"([^"]+)"', query):
+            assert any(re.fullmatch(chosen, job) for job in jobs), query
 
 
 def test_every_alert_says_what_it_means_and_what_to_do() -> None:

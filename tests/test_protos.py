@@ -111,7 +111,7 @@ def test_generated_files_are_up_to_date(tmp_path: Path) -> None:
     make_typescript.generate(tmp_path / "build" / "image.binpb", tmp_path / typescript)
     generated = {
         path.relative_to(tmp_path): path.read_bytes()
-        for folder in ("strongroom", "gateway", "docs", typescript)
+        for folder in ("strongroom", "gateway", "docs", "services", typescript)
         for path in (tmp_path / folder).rglob("*")
         if path.is_file() and path.name != "__init__.py"
     }

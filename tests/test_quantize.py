@@ -210,7 +210,6 @@ def npy(header: bytes, data: bytes = b"", version: bytes = b"\x01\x00") -> bytes
 
 
 GOOD = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 32)}\n"
-OBJECTS = np.empty((2, 32), object)
 
 
 @pytest.mark.row("S0.10")

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import grpc
 import pytest
@@ -130,7 +129,7 @@ def test_an_unknown_store_is_refused(three: Replicated) -> None:
         three.running.admin.sync_stores("north")
 
 
-def test_a_replica_of_the_service_makes_no_copy_twice(three: Replicated, tmp_path: Path) -> None:
+def test_two_replicas_of_the_service_leave_all_stores_the_same(three: Replicated) -> None:
     with three.running.models():
         three.running.admin.push("v1", {"a": noise(8, 2 * MIB)})
         three.synced()

@@ -1,12 +1,15 @@
 """The layers around every method, through a real channel to a real server."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from services.shared import layers
@@ -18,7 +21,7 @@ from services.shared.settings import ServiceSettings
 from services.shared.tokens import ServiceIdentity, TokenVerifier, load_service_keys
 from strongroom.models.v1 import weights_pb2, weights_pb2_grpc
 from strongroom.secrets.v1 import keys_pb2, keys_pb2_grpc, secrets_pb2, secrets_pb2_grpc
-from tests.serving import ADMINISTRATOR, TokenMaker, make_identities, make_token_maker
+from tests.serving import ADMINISTRATOR, TokenMaker, make_identities, make_token_maker, wait_healthy
 
 
 class _Secrets(secrets_pb2_grpc.SecretServiceServicer):
@@ -51,7 +54,7 @@ class _Weights(weights_pb2_grpc.WeightsServiceServicer):
 
 
 class _Stack:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, notice_seconds: float = 0) -> None:
         self.tokens: TokenMaker = make_token_maker()
         self.identities = make_identities(folder / "keys")
         self.revoked: set[str] = set()
@@ -60,7 +63,7 @@ class _Stack:
         )
         names = ("strongroom.secrets.v1.SecretService", "strongroom.secrets.v1.KeyService")
         service = Service("secrets", (*names, "strongroom.models.v1.WeightsService"), self._register, verifier)
-        self.server = Server(service, ServiceSettings(secrets_listen="127.0.0.1:0"))
+        self.server = Server(service, ServiceSettings(secrets_listen="127.0.0.1:0", notice_seconds=notice_seconds))
         self.server.start()
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.server.port}")
         self.secrets = secrets_pb2_grpc.SecretServiceStub(self.channel)
@@ -303,3 +306,18 @@ def test_an_upload_ends_when_its_credential_is_revoked(stack: _Stack, leaving: l
 
     code, info, _ = _error(lambda: stack.weights.WriteChunks(messages(), metadata=leaving, timeout=5))
     assert (code, info.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID")
+
+
+def test_a_service_that_gives_notice_serves_and_says_that_it_will_not(tmp_path: Path) -> None:
+    """The gateway, which asks for its health, sends requests elsewhere before any is refused."""
+    ending, began = _Stack(tmp_path, notice_seconds=0.3), time.monotonic()
+    health = health_pb2_grpc.HealthStub(ending.channel)
+    wait_healthy(f"127.0.0.1:{ending.server.port}")
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(ending.server.give_notice)
+        told = (answer.status for answer in health.Watch(health_pb2.HealthCheckRequest(), timeout=20))
+        assert health_pb2.HealthCheckResponse.NOT_SERVING in told
+        assert ending.get("a").name == ADMINISTRATOR.id
+    assert time.monotonic() - began >= 0.3
+    ending.channel.close()
+    ending.server.stop(grace=1)

@@ -47,6 +47,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (program / "package.json").write_text('{"type": "module"}')
     for path in (*TESTS.glob("*.ts"), EXAMPLES / "client.ts", EXAMPLES / "client.js"):
         shutil.copy(path, program)
+    [shown] = re.findall(
+        r"^```ts\n(.*?)^```$", (REPOSITORY / "docs" / "clients.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    (program / "shown.ts").write_text(shown)
     (program / "tsconfig.json").write_text(json.dumps({"compilerOptions": SETTINGS, "include": ["*.ts"]}))
     return program
 

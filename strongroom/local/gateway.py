@@ -29,6 +29,8 @@ _ENTRIES = ("main", "cleartext")
 MAX_MESSAGE = 16 << 20
 # Seconds over which Envoy spreads the closing of connections while it drains.
 DRAIN_SECONDS = 5
+# Of what Envoy says about itself, with a level as the services have it; requests have a format in `envoy.yaml`.
+_LOG_FORMAT = '{"time":"%Y-%m-%dT%T.%e%z","event":"%j","level":"%l","logger":"%n"}'
 
 METRICS_LISTEN = "STRONGROOM_GATEWAY_METRICS_LISTEN"
 METRICS_SOCKET = "stats.sock"
@@ -113,7 +115,7 @@ def _lua(name: str) -> str:
 def command(config: Path) -> list[str]:
     """The command line that runs Envoy."""
     options = ["--disable-hot-restart", "--log-level", "warning", "--drain-time-s", str(DRAIN_SECONDS)]
-    return [envoy(), "--config-path", str(config), *options]
+    return [envoy(), "--config-path", str(config), *options, "--log-format", _LOG_FORMAT]
 
 
 def envoy() -> str:

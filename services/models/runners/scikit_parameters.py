@@ -110,8 +110,6 @@ ESTIMATORS: Mapping[str, tuple[str, Schema]] = {
         {"n_estimators": _count(10_000), "contamination": {"anyOf": [_one_of("auto"), _SHARE]}, "random_state": _SEED},
     ),
 }
-# They learn from the features alone.
-WITHOUT_TARGET = frozenset({"KMeans", "IsolationForest"})
 
 TRANSFORMERS: Mapping[str, tuple[str, Schema]] = {
     "StandardScaler": ("preprocessing", {"with_mean": _BOOLEAN, "with_std": _BOOLEAN}),
