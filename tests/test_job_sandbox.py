@@ -1,4 +1,4 @@
-"""What seccomp refuses by itself, on kernels whose Landlock knows nothing of signals (before Linux 6.12)."""
+"""What seccomp refuses by itself: signals, of which Landlock knows nothing before Linux 6.12, and to live on alone."""
 
 import subprocess
 import sys
@@ -46,3 +46,43 @@ def test_no_file_is_made_to_signal_another_process() -> None:
 
 def test_without_it_the_other_process_is_killed() -> None:
     assert _tried("free")[-1] == "killed"
+
+
+_ORPHAN = """
+import os, sys
+from services.models.runners import sandbox
+
+leash, held = os.pipe()  # ends with the last process that has it
+nursery = os.getpid()
+if not os.fork():
+    os.close(leash)
+    sandbox.die_with_parent(nursery)
+    if sys.argv[1] == "shut in":
+        assert sandbox._LIBC.prctl(sandbox._PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+        sandbox._seccomp()
+    told = sandbox._LIBC.prctl(sandbox._PR_SET_PDEATHSIG, 0, 0, 0, 0)
+    print("refused" if told else "done", flush=True)
+    os.write(held, b"x")
+    os.read(0, 1)
+    print("outlived it", flush=True)
+    os._exit(0)
+os.read(leash, 1)
+"""
+
+
+def _left(how: str) -> list[str]:
+    command = [sys.executable, "-c", _ORPHAN, how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.wait(timeout=60)
+        # Whoever is left hears of it, and speaks.
+        return process.communicate(timeout=60)[0].splitlines()
+
+
+@pytest.mark.row("S1.3")
+def test_no_job_outlives_what_made_it() -> None:
+    """prctl(2): the signal at the parent's death is given up with one call, and whoever is killed next to it stays."""
+    assert _left("shut in") == ["refused"]
+
+
+def test_without_it_a_job_stays() -> None:
+    assert _left("free") == ["done", "outlived it"]

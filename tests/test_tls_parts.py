@@ -33,6 +33,8 @@ from tests.serving import ADMINISTRATOR, make_identities, make_token_maker
 NAME = "secrets"
 # Seconds until everybody has looked at the files again, by a clock that goes ten times as fast as ours.
 _SPREAD = 0.4
+# Seconds until a connection's certificate is looked at again.
+_CONNECTION = 2.0
 
 
 def _fast() -> float:
@@ -105,7 +107,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         verifier,
         certificates=Certificates(pki.folder, NAME, _fast),
     )
-    server = Server(service, ServiceSettings(secrets_listen="127.0.0.1:0"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("services.shared.service._CONNECTION_SECONDS", _CONNECTION)
+        server = Server(service, ServiceSettings(secrets_listen="127.0.0.1:0"))
     server.start()
     yield Running(pki, identities, f"127.0.0.1:{server.port}")
     server.stop(grace=1)
@@ -244,6 +248,19 @@ def test_rotation_under_traffic_loses_no_call(running: Running, tmp_path: Path) 
     assert running.shown() == read_pair(running.pki.of(NAME)).fingerprint
     with _channel(running, tmp_path / "models.pem") as channel:
         assert refused(lambda: health(channel)) == UNREACHED
+
+
+def test_a_connection_ends_with_the_trust_in_its_certificate(running: Running, tmp_path: Path) -> None:
+    """Whoever has stolen the authority's key made themselves a gateway, and keeps the connection open."""
+    forged = tmp_path / "gateway.pem"
+    forged.touch(mode=0o600)
+    forged.write_bytes(running.pki._load().issue("gateway", [], datetime.now(UTC)))
+    with _channel(running, forged) as channel:
+        ask = channel.unary_unary(access.CHECK_METHOD)
+        assert ask(b"", timeout=5) == b"asked"
+        running.pki.rotate_authority(distrust=True)
+        time.sleep(2 * _CONNECTION)
+        assert refused(lambda: ask(b"", timeout=5)) == UNREACHED
 
 
 def test_an_authority_is_no_certificate_of_a_part(running: Running) -> None:

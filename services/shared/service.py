@@ -37,6 +37,9 @@ _RETRY_SECONDS = 0.05
 _CHECK_SECONDS = 2.0
 # Seconds that a stranger's message may take from the headers on.
 _MESSAGE_SECONDS = 10.0
+# Seconds until a part has to show its certificate again: on a connection nobody looks whether it is still good and its
+# authority trusted. Calls that are under way end on the old one.
+_CONNECTION_SECONDS = 60.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _OPTIONS = [
@@ -108,11 +111,10 @@ class Server:
         )
         self._serving = False
         self._interceptor = LayerInterceptor(methods, stack, threads, settings.workers, settings.waiting_calls)
-        self._server = grpc.server(
-            threads,
-            interceptors=[self._interceptor],
-            options=[("grpc.max_receive_message_length", service.max_request_bytes), *_OPTIONS],
-        )
+        options = [("grpc.max_receive_message_length", service.max_request_bytes), *_OPTIONS]
+        if service.certificates is not None:
+            options.append(("grpc.max_connection_age_ms", int(_CONNECTION_SECONDS * 1000)))
+        self._server = grpc.server(threads, interceptors=[self._interceptor], options=options)
         service.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if service.reflected:

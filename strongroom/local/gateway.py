@@ -70,6 +70,7 @@ def render(settings: GatewaySettings, contract: Contract) -> str:
         "encrypted": {"transport_protocol": "tls"} if settings.tls.at_edge else None,
         "in_the_clear": refusal(_lua("cleartext")) if settings.tls.at_edge else None,
         "idle": f"{settings.policy.idle_seconds}s",
+        "memory": settings.policy.memory_bytes,
         "hsts": settings.policy.hsts,
         "max_message": MAX_MESSAGE,
         "max_public": PUBLIC_BYTES,

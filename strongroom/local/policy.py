@@ -1,8 +1,10 @@
 """What the environment tells the gateway: which websites may ask, how often a client may, and whose tokens count."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from strongroom import rates
@@ -21,6 +23,10 @@ _DELAY_SECONDS = 90
 
 HSTS = "STRONGROOM_HSTS_SECONDS"
 IDLE = "STRONGROOM_IDLE_SECONDS"
+MEMORY = "STRONGROOM_GATEWAY_MEMORY_MB"
+_LEAST_MEMORY_MB = 128
+# What the container may take, where it has a limit.
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
 _DAY = 86_400
 _YEAR = 365 * _DAY
 AUTH_MODE = "STRONGROOM_AUTH_MODE"
@@ -45,6 +51,8 @@ class Policy:
     hsts: int = _YEAR
     # Seconds for which nothing may move in a request or its answer.
     idle_seconds: int = 600
+    # Bytes that the gateway may take, most of them for answers that callers do not read.
+    memory_bytes: int = 1 << 30
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Policy":
@@ -85,7 +93,20 @@ def _numbers(environment: Mapping[str, str]) -> dict[str, int]:
         raise StartError(f"{HSTS} is a number of seconds, at most two years; 0 for none.")
     if not idle.isdecimal() or not 1 <= int(idle) <= _DAY:
         raise StartError(f"{IDLE} is a number of seconds, from 1 to a day.")
-    return {"hsts": int(hsts), "idle_seconds": int(idle)}
+    memory = environment.get(MEMORY) or str(max(_LEAST_MEMORY_MB, _machine_bytes() >> 21))
+    if not memory.isdecimal() or int(memory) < _LEAST_MEMORY_MB:
+        raise StartError(f"{MEMORY} is a number of MiB, {_LEAST_MEMORY_MB} or more.")
+    return {"hsts": int(hsts), "idle_seconds": int(idle), "memory_bytes": int(memory) << 20}
+
+
+def _machine_bytes() -> int:
+    """The memory there is, for all that runs here."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = _CONTAINER.read_text().strip()
+    except OSError:
+        return whole
+    return min(whole, int(limit)) if limit.isdecimal() else whole
 
 
 def _origins(text: str) -> tuple[str, ...]:

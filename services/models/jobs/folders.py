@@ -82,23 +82,46 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def remove(folder: Path) -> None:
-    """Deletes it once its process is gone: what lies in a folder is moved up before that goes, so no path gets long."""
-    with suppress(OSError):
-        while entries := list(os.scandir(folder)):
-            for entry in entries:
-                if _opened(entry):
-                    for inner in list(os.scandir(entry)):
-                        _opened(inner)  # to be moved, it has to be writable
-                        Path(inner).rename(folder / token_hex(16))
-                    Path(entry).rmdir()
-                else:
-                    Path(entry).unlink()
+    """Deletes it: what lies in a folder is moved up before that goes, so no path gets long.
+
+    By descriptors: a process may still be at work in it for a moment after its service was killed, and what is a folder
+    when it is listed may be a link elsewhere when it is emptied.
+    """
+    with suppress(OSError), _opened(str(folder)) as root:
+        while names := _names(root):
+            for name in names:
+                _remove(name, root)
         folder.rmdir()
 
 
-def _opened(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, which then can be looked into."""
-    folder = entry.is_dir(follow_symlinks=False)
-    if folder:
-        Path(entry).chmod(0o700)
-    return folder
+def _remove(name: str, root: int) -> None:
+    try:
+        os.unlink(name, dir_fd=root)
+    except IsADirectoryError:
+        with _opened(name, root) as folder:
+            for inner in _names(folder):
+                with suppress(NotADirectoryError), _opened(inner, folder):
+                    pass  # to be moved, a folder has to be writable
+                os.rename(inner, token_hex(16), src_dir_fd=folder, dst_dir_fd=root)
+        os.rmdir(name, dir_fd=root)
+
+
+def _names(folder: int) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
+
+
+@contextmanager
+def _opened(name: str, within: int | None = None) -> Iterator[int]:
+    """A folder, which then can be looked into. Raises NotADirectoryError for all else, links too."""
+    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=within)
+    try:
+        # It may be closed to us, and fchmod(2) does not take a descriptor of this kind.
+        Path(f"/proc/self/fd/{place}").chmod(0o700)
+        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
+    finally:
+        os.close(place)
+    try:
+        yield folder
+    finally:
+        os.close(folder)

@@ -205,6 +205,8 @@ _CLONE3, _CLONE_THREAD = 435, 0x10000
 # Of fcntl: to have the kernel send signals to whomever, when a file of this process changes; and leases.
 _FCNTL = {"x86_64": 72, "aarch64": 25}
 _SETOWN, _SETSIG, _SETOWN_EX, _SETLEASE, _NOTIFY = 8, 10, 15, 1024, 1026
+# Of prctl: to outlive whoever made it.
+_PRCTL = {"x86_64": 157, "aarch64": 167}
 # x86_64 has the same calls a second time, from this number on.
 _X32 = 0x40000000
 
@@ -248,13 +250,17 @@ def _filter(machine: str) -> list[tuple[int, int, int, int]]:
             (_RETURN, 0, 0, _ALLOW),
             (_RETURN, 0, 0, _ERRNO | _EPERM),
         ]
-    orders = (_SETOWN, _SETSIG, _SETOWN_EX, _SETLEASE, _NOTIFY)
-    steps += [(_EQUAL, 0, 2 + 2 * len(orders), _FCNTL[machine]), (_LOAD, 0, 0, _SECOND_ARGUMENT)]
-    for order in orders:
-        steps += [(_EQUAL, 0, 1, order), (_RETURN, 0, 0, _ERRNO | _EPERM)]
+    signals = (_SETOWN, _SETSIG, _SETOWN_EX, _SETLEASE, _NOTIFY)
+    for number, argument, orders in (
+        (_FCNTL[machine], _SECOND_ARGUMENT, signals),
+        (_PRCTL[machine], _FIRST_ARGUMENT, (_PR_SET_PDEATHSIG,)),
+    ):
+        steps += [(_EQUAL, 0, 2 + 2 * len(orders), number), (_LOAD, 0, 0, argument)]
+        for order in orders:
+            steps += [(_EQUAL, 0, 1, order), (_RETURN, 0, 0, _ERRNO | _EPERM)]
+        steps.append((_RETURN, 0, 0, _ALLOW))
     return [
         *steps,
-        (_RETURN, 0, 0, _ALLOW),
         (_EQUAL, 0, 3, _CLONE[machine]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
         (_HAS_BIT, 1, 0, _CLONE_THREAD),
