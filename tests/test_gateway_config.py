@@ -51,8 +51,8 @@ def test_limits_that_take_long_to_reach_are_those_of_the_page(tmp_path: Path, co
     public = next(one for one in config["static_resources"]["listeners"] if one["name"] == "public")
     chain = public["filter_chains"][0]
     manager = chain["filters"][0]["typed_config"]
-    monitor = config["overload_manager"]["resource_monitors"][0]["typed_config"]
-    assert monitor["max_active_downstream_connections"] == 10_000
+    limits = [monitor["typed_config"] for monitor in config["overload_manager"]["resource_monitors"]]
+    assert 10_000 in [limit.get("max_active_downstream_connections") for limit in limits]
     assert public["listener_filters_timeout"] == "5s"
     assert chain["transport_socket_connect_timeout"] == manager["request_headers_timeout"] == "10s"
     assert manager["stream_idle_timeout"] == "600s"
