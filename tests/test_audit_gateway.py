@@ -282,6 +282,7 @@ def test_a_part_that_does_not_answer_is_named_and_not_left_out(own: RunningStack
         os.kill(admin.stack.state["pids"]["models"], signal.SIGCONT)
 
 
+@pytest.mark.slow
 @pytest.mark.row("S1.9")
 def test_on_postgresql_as_well(tmp_path: Path, postgresql_url: str) -> None:
     running = RunningStack(tmp_path / "data", STRONGROOM_DATABASE_URL=postgresql_url, STRONGROOM_RATE_LIMIT="off")

@@ -84,6 +84,7 @@ def test_sessions_go_on_and_known_people_sign_in_during_a_flood(stack: Stack) ->
     assert 503 not in {answer.status for answer in answers}
 
 
+@pytest.mark.slow
 def test_more_than_the_gateway_sends_on_are_told_when_to_try_again(stack: Stack) -> None:
     with concurrent.futures.ThreadPoolExecutor(48) as crowd:
         answers = list(crowd.map(lambda number: sign_in(stack, f"crowd-{number}@example.com"), range(48)))

@@ -38,6 +38,7 @@ def _places(seed: bytes) -> list[int]:
     return [at for at in range(len(seed)) if len(set(seed[max(at - 32, 0) : at + 33])) > 1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("atheris") is None, reason="atheris has no wheel for this platform")
 def test_fuzzing_finds_nothing() -> None:
     """All targets in one run: what they read is instrumented once."""

@@ -211,6 +211,7 @@ class Traffic:
             thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.row("S2.6")
 def test_no_request_fails_while_the_signing_key_rotates(trusting: Trusting) -> None:
     admin = administrator(trusting.stack)

@@ -108,6 +108,7 @@ def test_only_who_maintains_the_system_sees_its_stores(three: Stack) -> None:
         assert "not allowed" in refused.err
 
 
+@pytest.mark.slow
 @pytest.mark.row("S4.5")
 def test_the_database_is_lost_and_rebuilt(running: RunningStack, three: Stack, stores: Path, tmp_path: Path) -> None:
     strongroom = Terminal.of(three)

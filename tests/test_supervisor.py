@@ -199,6 +199,7 @@ def test_auth_answers_the_gateway_on_a_socket_that_nobody_else_may_open(one: Sta
     wait_for(lambda: admin(one, "GET", "/api/v1/caller").status == 200)
 
 
+@pytest.mark.slow
 def test_a_revoked_admin_key_is_told_with_the_way_out(tmp_path: Path) -> None:
     running = RunningStack(tmp_path / "data")
     with running as first:
