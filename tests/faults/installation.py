@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -67,6 +68,8 @@ class Installation:
         self._prepare(database_url, environment)
         self._processes = ExitStack()
         self._launcher: subprocess.Popen[bytes]
+        # One order at a time: answers come in the order of the orders.
+        self._launching = threading.Lock()
         self._relays: subprocess.Popen[bytes] | None = None
         self.gateway: subprocess.Popen[bytes]
 
@@ -143,7 +146,8 @@ class Installation:
             "environment": replica.environment,
             "log": str(self.folder / f"{name}.log"),
         }
-        replica.pid = int(_ask(self._launcher, order))
+        with self._launching:
+            replica.pid = int(_ask(self._launcher, order))
         if wait:
             wait_healthy(f"127.0.0.1:{replica.port}")
             self.wait_used(name)
