@@ -52,9 +52,9 @@ One place for a team's models, the secrets they need and the keys that open them
 **Credentials** go into a header, never into the URL: `X-API-Key: KEY`, or `Authorization: Bearer TOKEN` with an access
 token. What an operation needs stands in its description.
 
-**Bodies and answers** are JSON with the names of the fields below. Whole numbers of 64 bits are strings in answers.
-Messages and optional fields that are unset are left out. A name that the path shows with "several parts" is written
-with its slashes: `/api/v1/secrets/prod/db`.
+**Bodies and answers** are JSON with the names of the fields below. Sizes and counts are numbers, exact up to
+2^53. Messages and optional fields that are unset are left out. A name that the path shows with "several parts" is
+written with its slashes: `/api/v1/secrets/prod/db`.
 
 **Lists** come in pages: send `next_page_token` as `page_token` for the next one.
 

@@ -139,6 +139,17 @@ def test_everything_is_read_again_from_an_empty_directory(made: Made, tmp_path: 
         made.check(stack.url, tmp_path)
 
 
+def test_a_restoration_counts_what_the_backup_counted(shared: Made, tmp_path: Path) -> None:
+    with Client(shared.stack.url, api_key=shared.admin_key) as client:
+        client.models.push("counted", Path(__file__), version="v1")
+        client.models.delete("counted", "v1")
+        client.admin.collect_garbage()  # which marks whose index it is, in a file that is no weights
+    report = shared.back_up(tmp_path / "backup")
+    assert any(name.startswith("files/weights/index/") for name in opened(tmp_path / "backup"))
+    options = restore.Options(tmp_path / "data", tmp_path / "backup")
+    assert restore.restore(options, {}, KEY) == report
+
+
 def test_a_restoration_may_take_its_time_in_postgresql(
     postgresql_server: postgresql.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,8 +17,9 @@ Made from the commands themselves by `python -m tests.test_cli_reference`; `--he
 examples and defaults.
 
 `STRONGROOM_URL` (`http://127.0.0.1:8080`) and `STRONGROOM_API_KEY` or `STRONGROOM_TOKEN` say where and who;
-`strongroom login` keeps them in a profile. Most commands have `--json`, which prints what REST would answer. Exit
-status: 0 done, 1 refused or failed, 2 wrong usage. Errors are one line on standard error.
+`strongroom login` keeps them in a profile. Most commands have `--json`, which prints what REST would answer, and JSON
+of its own where the command is no call of REST, such as `doctor`. Exit status: 0 done, 1 refused or failed, 2 wrong
+usage. Errors are one line on standard error.
 """
 # What every command has.
 _UNSAID = {"--help", "--json"}

@@ -12,6 +12,7 @@ import typer
 from strongroom.cli import notation
 from strongroom.cli.session import (
     Json,
+    OwnJson,
     as_json,
     complain,
     connected,
@@ -46,7 +47,7 @@ def login(
         str | None,
         typer.Option(envvar="STRONGROOM_CA_FILE", help="Authorities to believe about https: the server's ca.pem."),
     ] = None,
-    json: Json = False,
+    json: OwnJson = False,
 ) -> None:
     """Keep address and key, or session, in a profile that only you can read.
 
@@ -77,7 +78,7 @@ def logout(
     everywhere: Annotated[
         bool, typer.Option("--everywhere", help="End all of your sessions, on other machines too.")
     ] = False,
-    json: Json = False,
+    json: OwnJson = False,
 ) -> None:
     """Forget the key of the profile, or end its session."""
     with failing_in_one_line():
@@ -97,7 +98,7 @@ def logout(
         say(f"forgot the key for {kept.url}" if kept.api_key else "nobody was logged in")
 
 
-def passwd(password_stdin: PasswordStdin = False, json: Json = False) -> None:
+def passwd(password_stdin: PasswordStdin = False, json: OwnJson = False) -> None:
     """Change your password. Your other sessions end.
 
     From standard input: the current password in the first line, the new one in the second.
@@ -117,7 +118,7 @@ def whoami(json: Json = False) -> None:
     print_message(caller, lambda: say(_identity(caller)), as_json_document=json)
 
 
-def status(json: Json = False) -> None:
+def status(json: OwnJson = False) -> None:
     """Say whether Strongroom works and who you are to it; exit status 1 if a part does not."""
     from strongroom.errors import Unauthenticated, Unavailable
     from strongroom.profiles import current

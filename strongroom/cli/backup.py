@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom.cli.access_code import from_file
-from strongroom.cli.session import Json, complain, counted, fail, human_size, misused, print_json
+from strongroom.cli.session import OwnJson, complain, counted, fail, human_size, misused, print_json
 
 if TYPE_CHECKING:
     from strongroom.local.backup import Report
@@ -31,7 +31,7 @@ def backup(
     ] = None,
     weights: Annotated[bool, typer.Option(help="Include the weights in the data directory.")] = True,
     root_key: Annotated[bool, typer.Option(help="Include the root key, if it is a file.")] = True,
-    json: Json = False,
+    json: OwnJson = False,
 ) -> None:
     """Back up the installation in a data directory, while it runs, to one encrypted file.
 
@@ -65,7 +65,7 @@ def restore(
         str | None,
         typer.Option("--identity-file", metavar="FILE", help="The key that belongs to the recipient is in this file."),
     ] = None,
-    json: Json = False,
+    json: OwnJson = False,
 ) -> None:
     """Restore a backup into a data directory that is empty or not there, and a database that is empty.
 

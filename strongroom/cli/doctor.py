@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli.session import Json, fail, print_json, say
+from strongroom.cli.session import OwnJson, fail, print_json, say
 
 if TYPE_CHECKING:
     from strongroom.doctor.findings import Finding
@@ -21,7 +21,7 @@ def doctor(
     data_dir: Annotated[Path, typer.Option(envvar="STRONGROOM_DATA_DIR", help="A data directory here.")] = Path(
         ".strongroom"
     ),
-    json: Json = False,
+    json: OwnJson = False,
 ) -> None:
     """Look at what commonly goes wrong, here and at STRONGROOM_URL; exit status 1 if something does not work."""
     from strongroom.doctor.findings import works

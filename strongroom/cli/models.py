@@ -252,7 +252,7 @@ def _files(version: Any) -> str:
 
 
 def _sha256(file: Any) -> str:
-    return str(file.sha256) if file.sha256_verified else f"{file.sha256} (claimed)"
+    return str(file.sha256) if file.sha256_verified else f"{file.sha256} (claimed, not yet verified)"
 
 
 def _unseen(_progress: Any) -> None:
@@ -293,9 +293,17 @@ def _beside(work: Callable[[], T]) -> T:
 @contextmanager
 def _progress_bar(title: str) -> Iterator[Callable[[Any], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    # rich's own column of the speed has no binary units, in which all other sizes are printed.
+    speed = TextColumn("{task.fields[speed]}", style="progress.data.speed")
+    columns = (TextColumn(title), BarColumn(), DownloadColumn(binary_units=True), speed, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda progress: bar.update(task, total=progress.total, completed=progress.done)
+        task = bar.add_task(title, total=None, speed="?")
+
+        def report(progress: Any) -> None:
+            bar.update(task, total=progress.total, completed=progress.done)
+            now = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            bar.update(task, speed=f"{human_size(now)}/s" if now else "?")
+
+        yield report

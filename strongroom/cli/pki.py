@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli.session import Json, fail, print_json, print_table, say
+from strongroom.cli.session import OwnJson, fail, print_json, print_table, say
 
 if TYPE_CHECKING:
     from strongroom.local.pki import Pki
@@ -65,7 +65,7 @@ def rotate(
 
 
 @app.command("show")
-def show(data_dir: DataDir = _DATA_DIR, folder: Folder = None, json: Json = False) -> None:
+def show(data_dir: DataDir = _DATA_DIR, folder: Folder = None, json: OwnJson = False) -> None:
     """Say whose certificates there are, for which names, and until when; exit status 1 if one is of no use."""
     with _certificates(data_dir, folder) as pki:
         shown = pki.show()

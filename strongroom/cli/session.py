@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from strongroom.session import TokenStore
 
 Json = Annotated[bool, typer.Option("--json", help="Print what REST would answer.")]
+# Of a command that is no call of REST.
+OwnJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Manager = Annotated[str, typer.Option("--manager", "-m", help="The manager that holds the model.")]
 
 # Seconds between two lines about a lost connection.

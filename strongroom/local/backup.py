@@ -27,7 +27,7 @@ DATABASE_URL = "STRONGROOM_DATABASE_URL"
 STORES = "STRONGROOM_STORES"
 MANIFEST, FILES, TABLES = "manifest.json", "files", "tables"
 # Marks of the index, which tell an old index from the one of these weights (services/models/index_identity.py).
-_MARKS = "index"
+MARKS = "index"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class _Maker:
             self._layout.identities,
             self._layout.pki,
             root / "audit",
-            *([root / "weights" / _MARKS] if self._with_weights else []),
+            *([root / "weights" / MARKS] if self._with_weights else []),
         ]
         for folder in folders:
             for file in _files(folder):
@@ -127,7 +127,7 @@ class _Maker:
     def _add_weights(self, archive: tarfile.TarFile) -> None:
         weights = self._layout.root / "weights"
         for file in _files(weights):
-            if file.relative_to(weights).parts[0] == _MARKS:
+            if file.relative_to(weights).parts[0] == MARKS:
                 continue
             try:
                 opened = file.open("rb")

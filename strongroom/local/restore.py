@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.shared.database import sqlite_file
 from strongroom.local import backup_format
-from strongroom.local.backup import DATABASE_URL, FILES, MANIFEST, TABLES, Report
+from strongroom.local.backup import DATABASE_URL, FILES, MANIFEST, MARKS, TABLES, Report
 from strongroom.local.backup_format import Key
 from strongroom.local.backup_tables import ORDER, Loading, loading
 from strongroom.local.errors import BackupError, StartError
@@ -138,7 +138,7 @@ class _Unpacking:
             for folder in reversed(file.relative_to(self._root).parents[:-1]):
                 (self._root / folder).mkdir(mode=0o700, exist_ok=True)
             self._write(archive, entry, file)
-            if name.startswith("weights/"):
+            if name.startswith("weights/") and not name.startswith(f"weights/{MARKS}/"):
                 self.report.weights += 1
                 self.report.weight_bytes += entry.size
             self.report.has_root_key |= name == "root.key"
