@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from strongroom.cli import completion
+
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from strongroom.session import TokenStore
 
 Json = Annotated[bool, typer.Option("--json", help="Print what REST would answer.")]
-Manager = Annotated[str, typer.Option("--manager", "-m", help="The manager that holds the model.")]
+Manager = Annotated[
+    str,
+    typer.Option("--manager", "-m", help="The manager that holds the model.", autocompletion=completion.managers),
+]
 
 # Seconds between two lines about a lost connection.
 _QUIET = 2.0
