@@ -13,6 +13,7 @@ from strongroom.cli import (
     artifacts,
     audit,
     catalog,
+    completion,
     configs,
     doctor,
     jobs,
@@ -79,6 +80,7 @@ def main() -> None:
     """The entry point of the command. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 Ctrl-C."""
     # What gRPC itself writes to standard error would stand beside our one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    completion.take_whole_words()
     try:
         status = app(prog_name="strongroom", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from strongroom.cli import completion
 from strongroom.cli.markdown import read_markdown
 from strongroom.cli.names import check_name, split
 from strongroom.cli.session import (
@@ -23,15 +24,22 @@ from strongroom.cli.session import (
 if TYPE_CHECKING:
     from strongroom.models.v1.catalog_pb2 import Parent
 
-Model = Annotated[str, typer.Argument(metavar="NAME", help="A model.")]
-Version = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A version; or NAME:ALIAS.")]
-Either = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A model, or a version of it.")]
+Model = Annotated[str, typer.Argument(metavar="NAME", help="A model.", autocompletion=completion.models)]
+Version = Annotated[
+    str, typer.Argument(metavar="NAME@VERSION", help="A version; or NAME:ALIAS.", autocompletion=completion.references)
+]
+Either = Annotated[
+    str,
+    typer.Argument(metavar="NAME[@VERSION]", help="A model, or a version of it.", autocompletion=completion.references),
+]
 
 
 def alias(
     name: Model,
-    alias: Annotated[str, typer.Argument(metavar="[ALIAS]", help="The alias.")] = "",
-    version: Annotated[str, typer.Argument(metavar="[VERSION]", help="The version it shall name.")] = "",
+    alias: Annotated[str, typer.Argument(metavar="[ALIAS]", help="The alias.", autocompletion=completion.aliases)] = "",
+    version: Annotated[
+        str, typer.Argument(metavar="[VERSION]", help="The version it shall name.", autocompletion=completion.versions)
+    ] = "",
     delete: Annotated[bool, typer.Option("--delete", help="Remove the alias; its version stays.")] = False,
     if_better: Annotated[
         str, typer.Option(metavar="METRIC", help="Only if the version beats the one it names now in this metric.")
@@ -73,7 +81,10 @@ def _list_aliases(name: str, manager: str, *, json: bool) -> None:
 
 def stage(
     reference: Version,
-    stage: Annotated[str, typer.Argument(help="none, development, staging, production or archived.")],
+    stage: Annotated[
+        str,
+        typer.Argument(help="none, development, staging, production or archived.", autocompletion=completion.stages),
+    ],
     manager: Manager = "default",
     json: Json = False,
 ) -> None:
@@ -129,7 +140,10 @@ def lineage(
     parents: Annotated[
         list[str] | None,
         typer.Option(
-            "--from", metavar="[RELATIONSHIP=]PARENT", help="NAME@VERSION or an address; repeat it. Replaces all."
+            "--from",
+            metavar="[RELATIONSHIP=]PARENT",
+            help="NAME@VERSION or an address; repeat it. Replaces all.",
+            autocompletion=completion.versions_of_models,
         ),
     ] = None,
     manager: Manager = "default",
@@ -156,7 +170,7 @@ def search(
     regex: Annotated[str, typer.Argument(help="A regular expression (RE2) in NAME@VERSION or card.")] = "",
     query: Annotated[str, typer.Option(help="Text in name or card, in whatever case.")] = "",
     tags: Annotated[list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="May be repeated.")] = None,
-    stage: Annotated[str, typer.Option(help="At this stage.")] = "",
+    stage: Annotated[str, typer.Option(help="At this stage.", autocompletion=completion.stages)] = "",
     models: Annotated[bool, typer.Option("--models", help="Find models instead of versions.")] = False,
     manager: Manager = "default",
     json: Json = False,

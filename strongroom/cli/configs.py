@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from strongroom.cli import completion
 from strongroom.cli.session import (
     Json,
     as_json,
@@ -22,7 +23,7 @@ from strongroom.cli.session import (
 
 app = typer.Typer(help="Keep configs: what is trained, and how.", no_args_is_help=True)
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="A config's id.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="A config's id.", autocompletion=completion.configs)]
 File = Annotated[Path | None, typer.Option("--file", "-f", help="A JSON file with the data; - reads standard input.")]
 Setting = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Data, such as estimator=Ridge target=cases.")

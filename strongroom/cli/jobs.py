@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from strongroom.cli import completion
 from strongroom.cli.session import (
     Json,
     as_json,
@@ -18,12 +19,14 @@ from strongroom.cli.train import followed
 
 app = typer.Typer(help="See, follow and cancel jobs.", no_args_is_help=True)
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.", autocompletion=completion.jobs)]
 
 
 @app.command("list")
 def list_jobs(
-    status: Annotated[str, typer.Option(help="Those in this state alone, such as running.")] = "",
+    status: Annotated[
+        str, typer.Option(help="Those in this state alone, such as running.", autocompletion=completion.states)
+    ] = "",
     json: Json = False,
 ) -> None:
     """List jobs, the newest first."""

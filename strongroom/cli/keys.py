@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Create, rotate and revoke API keys.", no_args_is_help=True)
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `strongroom keys list`.")]
+Id = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="The key's id, from `strongroom keys list`.", autocompletion=completion.keys),
+]
+ActiveId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="The key's id, from `strongroom keys list`.", autocompletion=completion.active_keys
+    ),
+]
 Set = Annotated[
     str,
     typer.Option("--permission-set", help="One of `strongroom keys sets`.", autocompletion=completion.permission_sets),
@@ -122,7 +131,7 @@ def show(key_id: Id, json: Json = False) -> None:
 
 @app.command()
 def update(
-    key_id: Id,
+    key_id: ActiveId,
     name: Annotated[str | None, typer.Option(help="A new name.")] = None,
     description: Annotated[str | None, typer.Option(help="A new description.")] = None,
     permission_set: Set = "",
@@ -154,7 +163,7 @@ def update(
 
 @app.command()
 def revoke(
-    key_id: Id,
+    key_id: ActiveId,
     cascade: Annotated[bool, typer.Option("--cascade", help="The keys made with it as well.")] = False,
     json: Json = False,
 ) -> None:
@@ -184,7 +193,7 @@ def extend(
 
 @app.command()
 def rotate(
-    key_id: Id,
+    key_id: ActiveId,
     grace: Annotated[str, typer.Option(help="How long the secret before works on: 1d, 12h, 30m, 0.")] = "1d",
     json: Json = False,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from strongroom.cli import completion
 from strongroom.cli.session import (
     Json,
     as_json,
@@ -22,8 +23,10 @@ from strongroom.cli.session import (
 
 app = typer.Typer(help="Managers: each has keys and models of its own.", no_args_is_help=True)
 
-Manager = Annotated[str, typer.Argument(metavar="MANAGER", help="The manager's id.")]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")]
+Manager = Annotated[
+    str, typer.Argument(metavar="MANAGER", help="The manager's id.", autocompletion=completion.managers)
+]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.", autocompletion=completion.models)]
 Where = Annotated[str, typer.Argument(metavar="PATH", help="Where the model is in the manager.")]
 Code = Annotated[
     Path | None,
@@ -204,7 +207,14 @@ def rotate_key(
 @app.command()
 def metrics(
     manager: Manager,
-    model: Annotated[str, typer.Argument(metavar="MODEL[@VERSION]", help="A model; without a version its newest.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL[@VERSION]",
+            help="A model; without a version its newest.",
+            autocompletion=completion.versions_of_models,
+        ),
+    ],
     values: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="Metrics to set.")] = None,
     json: Json = False,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from strongroom.cli import completion
 from strongroom.cli.access_code import AccessCodeFile, from_file
 from strongroom.cli.names import LATEST, check_name, split
 from strongroom.cli.session import (
@@ -34,18 +35,31 @@ from strongroom.cli.session import (
 T = TypeVar("T")
 
 Reference = Annotated[
-    str, typer.Argument(metavar="NAME[@VERSION|:ALIAS]", help="A model; without a version its newest.")
+    str,
+    typer.Argument(
+        metavar="NAME[@VERSION|:ALIAS]",
+        help="A model; without a version its newest.",
+        autocompletion=completion.references,
+    ),
 ]
-Exact = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A version of a model.")]
+Exact = Annotated[
+    str,
+    typer.Argument(metavar="NAME@VERSION", help="A version of a model.", autocompletion=completion.versions_of_models),
+]
 
 
 def push(
-    name: Annotated[str, typer.Argument(help="Name of the model: letters, digits, '.', '_' and '-'.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="Name of the model: letters, digits, '.', '_' and '-'.", autocompletion=completion.models),
+    ],
     path: Annotated[str, typer.Argument(help="File or folder to push.")],
     version: Annotated[str, typer.Option("--version", "-v", help="Name of the version; the time if not given.")] = "",
     manager: Manager = "default",
     access_code_file: AccessCodeFile = None,
-    alias: Annotated[str, typer.Option("--alias", "-a", help="Then point this alias to it.")] = "",
+    alias: Annotated[
+        str, typer.Option("--alias", "-a", help="Then point this alias to it.", autocompletion=completion.aliases)
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much would be sent.")] = False,
     compression_level: Annotated[
         int, typer.Option(min=0, max=9, help="Compress what shrinks: 1 is fastest, 9 smallest, 0 none.")
@@ -131,7 +145,9 @@ def pull(
 
 
 def ls(
-    name: Annotated[str | None, typer.Argument(help="A model, to list its versions.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A model, to list its versions.", autocompletion=completion.models)
+    ] = None,
     manager: Manager = "default",
     json: Json = False,
 ) -> None:

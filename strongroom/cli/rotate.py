@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from strongroom.cli import completion
 from strongroom.cli.access_code import from_file
 from strongroom.cli.session import (
     Json,
@@ -17,8 +18,13 @@ from strongroom.cli.session import (
 
 
 def rotate(
-    manager: Annotated[str, typer.Option("--manager", "-m", help="The manager whose keys are rotated.")] = "default",
-    model: Annotated[str, typer.Option("--model", help="Re-encrypt this model alone.")] = "",
+    manager: Annotated[
+        str,
+        typer.Option("--manager", "-m", help="The manager whose keys are rotated.", autocompletion=completion.managers),
+    ] = "default",
+    model: Annotated[
+        str, typer.Option("--model", help="Re-encrypt this model alone.", autocompletion=completion.models)
+    ] = "",
     reencrypt: Annotated[bool, typer.Option("--reencrypt", help="Write all weights anew under new keys.")] = False,
     password_file: Annotated[
         str | None, typer.Option("--password-file", metavar="FILE", help="Make the new key of this password.")

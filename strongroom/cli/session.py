@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from strongroom.cli import completion
+
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print what REST would answer.")]
 # Of a command that is no call of REST.
 OwnJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Manager = Annotated[str, typer.Option("--manager", "-m", help="The manager that holds the model.")]
+Manager = Annotated[
+    str,
+    typer.Option("--manager", "-m", help="The manager that holds the model.", autocompletion=completion.managers),
+]
 
 # Seconds between two lines about a lost connection.
 _QUIET = 2.0

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from strongroom.cli import completion
 from strongroom.cli.session import Json, as_json, connected, fail, misused, print_json, print_message, say, visible
 
 if TYPE_CHECKING:
@@ -36,7 +37,16 @@ _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 def train(
     data: Data,
-    config: Annotated[str, typer.Option("--config", "-c", metavar="CONFIG", help="A config's id, or its name.")],
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="CONFIG",
+            help="A config's id, or its name.",
+            autocompletion=completion.named_configs,
+        ),
+    ],
     follow: Follow = False,
     json: Json = False,
 ) -> None:
