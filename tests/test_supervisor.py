@@ -234,9 +234,9 @@ def test_two_run_side_by_side(stack: Stack, one: Stack) -> None:
 
 
 def test_a_second_up_on_the_same_directory_is_refused(one: Stack) -> None:
-    refused = up("--data-dir", str(one.data_dir), "--port", str(free_port()))
+    refused = up("--port", str(free_port()), STRONGROOM_DATA_DIR=str(one.data_dir))
     assert refused.returncode == 1
-    assert refused.stderr.startswith("strongroom: Strongroom already runs on")
+    assert refused.stderr.startswith(f"strongroom: Strongroom already runs on {one.data_dir};")
     assert refused.stderr.count("\n") == 1
     assert admin(one, "GET", "/api/v1/caller").status == 200
 
