@@ -246,9 +246,9 @@ def test_a_second_up_on_the_same_directory_is_refused(one: Stack) -> None:
 def test_a_port_in_use_is_one_clear_line(stack: Stack, tmp_path: Path) -> None:
     refused = up("--data-dir", str(tmp_path / "data"), "--port", stack.url.rpartition(":")[2])
     assert refused.returncode == 1
-    assert re.fullmatch(
-        r"strongroom: Port \d+ of 127\.0\.0\.1 is in use; choose another with --port\.\n", refused.stderr
-    )
+    said = r"strongroom: Port \d+ of 127\.0\.0\.1 is in use; choose another: strongroom up --port \d+\n"
+    assert re.fullmatch(said, refused.stderr)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.slow

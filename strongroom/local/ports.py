@@ -29,7 +29,8 @@ def check_free(host: str, port: int) -> None:
     if error is None:
         return
     if error.errno == errno.EADDRINUSE:
-        raise StartError(f"Port {port} of {host} is in use; choose another with --port.")
+        other = port + 10 if port < 65_000 else port - 10
+        raise StartError(f"Port {port} of {host} is in use; choose another: strongroom up --port {other}")
     raise StartError(f"Cannot listen on {host}, port {port}: {error.strerror}.")
 
 

@@ -45,6 +45,8 @@ def up(options: Options, environment: Mapping[str, str], console: Console) -> No
     Telemetry.read(environment)
     Sources.read(environment, None)
     layout = Layout(options.data_dir.absolute())
+    if options.port and not layout.root.exists():
+        check_free(options.host, options.port)  # or a start that fails would leave folders behind
     layout.create()
     with layout.locked():
         end_leftovers(layout)
