@@ -39,8 +39,10 @@ def connected(profile: "Profile | None" = None, session: "TokenStore | None" = N
 
     allocator.tune()
     with failing_in_one_line() as failing:
+        typed = profile is not None
         profile = profile or profiles.current()
         failing.url = profile.url
+        failing.credential, failing.another = _told(profile, typed=typed)
         with waits_told(retries.log), client_of(profile, session) as client:
             yield client
 
@@ -68,6 +70,9 @@ class _Failing:
     """What is known of the place where a failure happens."""
 
     url: str = "Strongroom"
+    # The key or token that is shown there, in words, and how to come by another.
+    credential: str = ""
+    another: str = ""
 
 
 @contextmanager
@@ -81,7 +86,7 @@ def failing_in_one_line() -> Iterator[_Failing]:
     except StrongroomError as error:
         if os.environ.get("STRONGROOM_DEBUG"):
             raise
-        fail(_advice(error, failing.url))
+        fail(_advice(error, failing))
 
 
 class _Waits(logging.Handler):
@@ -111,15 +116,33 @@ def waits_told(log: logging.Logger) -> Iterator[None]:
         log.removeHandler(handler)
 
 
-def _advice(error: "StrongroomError", url: str) -> str:
+def _told(profile: "Profile", *, typed: bool) -> tuple[str, str]:
+    """The key or token of a profile in words, never its text, and how to come by another; both empty if it has none."""
+    from strongroom import profiles
+
+    if not profile.api_key and not profile.token:
+        return "", ""
+    kind = "key" if profile.api_key else "token"
+    if typed:
+        return f"the {kind} that was given", ""
+    for name in profiles.overriding():
+        return f"the {kind} in {name}", f"Set another, or: unset {name}; strongroom login"
+    return f"the {kind} of the profile", "Run: strongroom login"
+
+
+def _advice(error: "StrongroomError", failing: _Failing) -> str:
     from strongroom.errors import PermissionDenied, Unauthenticated, Unavailable
 
     if isinstance(error, PermissionDenied):
         return f"not allowed: {error.message}"
+    if isinstance(error, Unauthenticated) and error.reason == "CREDENTIAL_INVALID" and failing.credential:
+        # To ask for a key would say nothing to somebody who has given one.
+        why = f"it was revoked, has expired or is of another installation. {failing.another}"
+        return f"{failing.credential} is not known at {failing.url}: {why}"
     if isinstance(error, Unauthenticated) and error.reason != "SIGN_IN_FAILED":
         return f"{error.message.rstrip('.')}. Set STRONGROOM_API_KEY or run: strongroom login"
     if isinstance(error, Unavailable) and not error.reason:
-        return f"{url} can't be reached. Is Strongroom running there? ({error.message})"
+        return f"{failing.url} can't be reached. Is Strongroom running there? ({error.message})"
     return error.message
 
 
