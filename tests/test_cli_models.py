@@ -115,6 +115,7 @@ def test_failures_are_one_line_and_status_1(strongroom: Terminal, stack: Stack, 
     source = tmp_path / "w.bin"
     source.write_bytes(b"weights")
     (tmp_path / "empty").mkdir()
+    nowhere = "http://127.0.0.1:9"
     for said, done in {
         "does not exist": strongroom("push", "m", tmp_path / "missing"),
         "holds no files": strongroom("push", "m", tmp_path / "empty"),
@@ -123,7 +124,8 @@ def test_failures_are_one_line_and_status_1(strongroom: Terminal, stack: Stack, 
         "not-a-manager": strongroom("push", "m", source, "--manager", "not-a-manager"),
         f"the key in STRONGROOM_API_KEY is not known at {stack.url}": Terminal(stack.url, "sr_wrong")("ls"),
         "strongroom login ": Terminal(stack.url, "")("ls"),
-        "can't be reached": Terminal("http://127.0.0.1:9", "sr_x")("ls"),
+        f"Nothing answers at {nowhere}. Start it: strongroom up\n": Terminal(nowhere, "sr_x")("ls"),
+        "does not speak TLS: write http://": Terminal(f"https://{stack.target}", "sr_x")("ls"),
         "looks like": Terminal("ftp://127.0.0.1", "sr_x")("ls"),
     }.items():
         assert done.status == 1

@@ -18,6 +18,7 @@ from strongroom.cli.session import (
     counted,
     fail,
     failing_in_one_line,
+    is_here,
     misused,
     print_json,
     print_message,
@@ -174,8 +175,7 @@ class _Passwords:
 
 def _warn_of_listeners(url: str) -> None:
     """Whoever listens on the way learns what is sent over plain HTTP."""
-    parts = urlsplit(url)
-    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+    if urlsplit(url).scheme == "http" and not is_here(url):
         complain(f"warning: {url} is not encrypted; others on the way can read what you send", 0)
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 
@@ -133,7 +134,7 @@ def _told(profile: "Profile", *, typed: bool) -> tuple[str, str]:
 def _advice(error: "StrongroomError", failing: _Failing) -> str:
     from strongroom.errors import PermissionDenied, Unauthenticated, Unavailable
 
-    if isinstance(error, PermissionDenied):
+    if isinstance(error, PermissionDenied) and error.reason != "TLS_REQUIRED":
         return f"not allowed: {error.message}"
     if isinstance(error, Unauthenticated) and error.reason == "CREDENTIAL_INVALID" and failing.credential:
         # To ask for a key would say nothing to somebody who has given one.
@@ -142,8 +143,21 @@ def _advice(error: "StrongroomError", failing: _Failing) -> str:
     if isinstance(error, Unauthenticated) and error.reason != "SIGN_IN_FAILED":
         return f"{error.message.rstrip('.')}. Set STRONGROOM_API_KEY or run: strongroom login"
     if isinstance(error, Unavailable) and not error.reason:
-        return f"{failing.url} can't be reached. Is Strongroom running there? ({error.message})"
+        return _unreachable(failing.url, error.message)
     return error.message
+
+
+def _unreachable(url: str, said: str) -> str:
+    """Why nothing comes back, as far as gRPC's words tell."""
+    if "Connection refused" in said:
+        way_out = "Start it: strongroom up" if is_here(url) else "Is Strongroom running there?"
+        return f"Nothing answers at {url}. {way_out}"
+    return f"{url} can't be reached. Is Strongroom running there? ({said})"
+
+
+def is_here(url: str) -> bool:
+    """Whether the address is one of this machine."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
