@@ -233,6 +233,18 @@ def test_who_says_no_gets_no_key(stack: Stack, strongroom: Terminal) -> None:
     assert "cli-no" not in strongroom("keys", "list").out
 
 
+def test_a_terminal_is_asked_before_the_key_it_uses_is_revoked(stack: Stack, strongroom: Terminal) -> None:
+    made = strongroom("keys", "create", "cli-own", "--permission-set", "full_access", "--json").json
+    environment = dict(os.environ) | {"STRONGROOM_URL": stack.url, "STRONGROOM_API_KEY": made["key"]}
+    dialogue = Dialogue([str(STRONGROOM), "keys", "revoke", made["id"]], environment)
+    dialogue.answer("unless there is another administrator. Revoke it?", "n")
+    status, shown = dialogue.end()
+    assert (status, "nothing was revoked" in shown) == (1, True)
+    own = Terminal(stack.url, made["key"])
+    assert own("keys", "revoke", made["id"], "--yes").out.startswith("revoked cli-own ")
+    assert own("ls").status == 1
+
+
 def test_the_shell_completes_what_the_server_knows(strongroom: Terminal) -> None:
     words = {"COMP_WORDS": "strongroom keys create k --permission-set tr", "COMP_CWORD": "5"}
     assert strongroom(_STRONGROOM_COMPLETE="complete_bash", **words).out.split() == ["train", "training_pipeline"]

@@ -181,10 +181,10 @@ def say(line: str) -> None:
     typer.echo(visible(line))
 
 
-def confirmed(question: str, *, yes: bool) -> None:
+def confirmed(question: str, *, yes: bool, otherwise: str = "nothing was deleted") -> None:
     """Asks before something is gone for good, where there is somebody to answer."""
     if not yes and sys.stdin.isatty() and not typer.confirm(question):
-        fail("nothing was deleted")
+        fail(otherwise)
 
 
 def visible(text: str) -> str:
