@@ -146,9 +146,16 @@ def status(json: Json = False) -> None:
     for grant in caller.grants:
         say(f"  {notation.spelled(grant)}")
     if limits:
-        # The limit may be followed by its windows: `100, 100;w=60`.
-        most = limits.get("limit", "?").partition(",")[0]
-        say(f"requests left: {limits.get('remaining', '?')} of {most}")
+        say(f"requests left: {limits.get('remaining', '?')} of {_most(limits)}")
+
+
+def _most(limits: dict[str, str]) -> str:
+    """`100 a minute`."""
+    # Some gateways put the windows behind the limit: `100, 100;w=60`.
+    limit, _, windows = limits.get("limit", "?").partition(",")
+    seconds = (limits.get("policy") or windows).partition(";w=")[2]
+    period = {"1": "second", "60": "minute", "3600": "hour"}.get(seconds, f"{seconds} s")
+    return f"{limit} {'an' if period == 'hour' else 'a' if period.isalpha() else 'in'} {period}" if seconds else limit
 
 
 class _Passwords:
