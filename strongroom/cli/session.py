@@ -144,6 +144,8 @@ def _advice(error: "StrongroomError", failing: _Failing) -> str:
         return f"{error.message.rstrip('.')}. Set STRONGROOM_API_KEY or run: strongroom login"
     if isinstance(error, Unavailable) and not error.reason:
         return _unreachable(failing.url, error.message)
+    if error.reason == "MODEL_NOT_FOUND":
+        return f"{error.message} See: strongroom ls"
     return error.message
 
 
