@@ -17,8 +17,8 @@ INSTALL := $(UV) pip install --quiet --python $(BIN)/python --build-constraints 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-up: install ## run everything on http://127.0.0.1:8080, data in .strongroom
-	@$(BIN)/strongroom up
+up: install ## run everything on http://127.0.0.1:8080, data in .strongroom; ARGS="--port 8090" for another port
+	@$(BIN)/strongroom up $(ARGS)
 
 install: $(VENV)/installed ## only make the environment: .venv/bin/strongroom
 

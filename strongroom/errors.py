@@ -121,6 +121,9 @@ _NOT_BELIEVED = (
     "The server's certificate is not one to believe for this address. Name its authority (ca.pem) with "
     "STRONGROOM_CA_FILE, ca_file or --ca-file, and reach it by a name that the certificate has."
 )
+# What OpenSSL makes of an answer in the clear.
+_IN_THE_CLEAR = "WRONG_VERSION_NUMBER"
+_NO_TLS = "The server does not speak TLS: write http:// if it is on this machine, or make certificates (docs/tls.md)."
 
 
 def from_rpc(error: grpc.RpcError) -> StrongroomError:
@@ -130,6 +133,8 @@ def from_rpc(error: grpc.RpcError) -> StrongroomError:
     info, retry = _details(error)
     if not info.reason and code is grpc.StatusCode.UNAVAILABLE and any(sign in said for sign in _UNPROVEN):
         return ServerUnproven(_NOT_BELIEVED, code=code.name, reason="CERTIFICATE_NOT_TRUSTED")
+    if not info.reason and code is grpc.StatusCode.UNAVAILABLE and _IN_THE_CLEAR in said:
+        return ServerUnproven(_NO_TLS, code=code.name, reason="TLS_NOT_SPOKEN")
     if not info.reason and code in _NOT_OURS:
         message = f"The connection broke ({said or code.name}). Run it again."
         return Unavailable(message, code=code.name, reason="CONNECTION_BROKEN")

@@ -91,8 +91,22 @@ def test_login_keeps_what_works(stack: Stack, tmp_path: Path) -> None:
 def test_login_keeps_nothing_that_fails(stack: Stack, tmp_path: Path) -> None:
     done = Terminal(stack.url, "", home=str(tmp_path))("login", stdin="sr_wrong\n")
     assert done.status == 1
-    assert "sr_wrong" not in done.err
+    unknown = f"is not known at {stack.url}: it was revoked, has expired or is of another installation."
+    assert done.err == f"strongroom: the key that was given {unknown}\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_key_is_told_by_where_it_comes_from(stack: Stack, strongroom: Terminal, tmp_path: Path) -> None:
+    made = strongroom("keys", "create", "cli-gone", "--permission-set", "read_only", "--json").json
+    kept = Terminal(stack.url, "", home=str(tmp_path))
+    assert kept("login", stdin=made["key"]).status == 0
+    strongroom("keys", "revoke", made["id"])
+    told = kept("ls").err
+    assert told.startswith(f"strongroom: the key of the profile is not known at {stack.url}: ")
+    assert told.endswith(" Run: strongroom login\n")
+    told = kept("ls", STRONGROOM_TOKEN="a.b.c").err
+    assert told.startswith("strongroom: the token in STRONGROOM_TOKEN is not known at ")
+    assert told.endswith(" unset STRONGROOM_TOKEN; strongroom login\n")
 
 
 def test_status_says_who_you_are(strongroom: Terminal) -> None:
@@ -217,6 +231,18 @@ def test_who_says_no_gets_no_key(stack: Stack, strongroom: Terminal) -> None:
     status, shown = dialogue.end()
     assert (status, "nothing was created" in shown) == (1, True)
     assert "cli-no" not in strongroom("keys", "list").out
+
+
+def test_a_terminal_is_asked_before_the_key_it_uses_is_revoked(stack: Stack, strongroom: Terminal) -> None:
+    made = strongroom("keys", "create", "cli-own", "--permission-set", "full_access", "--json").json
+    environment = dict(os.environ) | {"STRONGROOM_URL": stack.url, "STRONGROOM_API_KEY": made["key"]}
+    dialogue = Dialogue([str(STRONGROOM), "keys", "revoke", made["id"]], environment)
+    dialogue.answer("unless there is another administrator. Revoke it?", "n")
+    status, shown = dialogue.end()
+    assert (status, "nothing was revoked" in shown) == (1, True)
+    own = Terminal(stack.url, made["key"])
+    assert own("keys", "revoke", made["id"], "--yes").out.startswith("revoked cli-own ")
+    assert own("ls").status == 1
 
 
 def test_the_shell_completes_what_the_server_knows(strongroom: Terminal) -> None:

@@ -111,19 +111,26 @@ def test_wrong_usage_is_status_2(arguments: tuple[str, ...]) -> None:
         assert done.err.count("\n") == 1
 
 
+def test_a_word_that_is_nearly_a_command_is_told() -> None:
+    told = Terminal("http://127.0.0.1:9", "sr_x")("aliases").err
+    assert told == "strongroom: No such command 'aliases'. Did you mean 'alias'? See: strongroom --help\n"
+
+
 def test_failures_are_one_line_and_status_1(strongroom: Terminal, stack: Stack, tmp_path: Path) -> None:
     source = tmp_path / "w.bin"
     source.write_bytes(b"weights")
     (tmp_path / "empty").mkdir()
+    nowhere = "http://127.0.0.1:9"
     for said, done in {
         "does not exist": strongroom("push", "m", tmp_path / "missing"),
         "holds no files": strongroom("push", "m", tmp_path / "empty"),
         "`latest`": strongroom("push", "m", source, "--version", "latest"),
-        "no model": strongroom("show", "nope@v1"),
+        "There is no model 'nope'. See: strongroom ls\n": strongroom("show", "nope@v1"),
         "not-a-manager": strongroom("push", "m", source, "--manager", "not-a-manager"),
-        "strongroom login": Terminal(stack.url, "sr_wrong")("ls"),
+        f"the key in STRONGROOM_API_KEY is not known at {stack.url}": Terminal(stack.url, "sr_wrong")("ls"),
         "strongroom login ": Terminal(stack.url, "")("ls"),
-        "can't be reached": Terminal("http://127.0.0.1:9", "sr_x")("ls"),
+        f"Nothing answers at {nowhere}. Start it: strongroom up\n": Terminal(nowhere, "sr_x")("ls"),
+        "does not speak TLS: write http://": Terminal(f"https://{stack.target}", "sr_x")("ls"),
         "looks like": Terminal("ftp://127.0.0.1", "sr_x")("ls"),
     }.items():
         assert done.status == 1

@@ -126,6 +126,16 @@ def test_a_dead_part_is_named_with_the_last_trouble_of_its_log(data_dir: Path) -
     assert "no such host" in finding.message
 
 
+def test_an_address_that_others_hear_is_a_warning(data_dir: Path) -> None:
+    assert "network" not in found(here.look(data_dir))
+    state = json.loads((data_dir / "run" / "state.json").read_text())
+    (data_dir / "run" / "state.json").write_text(json.dumps(state | {"overheard": "0.0.0.0"}))
+    finding = found(here.look(data_dir))["network"]
+    assert finding.level is Level.WARNING
+    assert "0.0.0.0 is served without TLS" in finding.message
+    assert "strongroom pki init" in finding.advice
+
+
 @pytest.mark.parametrize("state", [None, "{", "[]", '{"url": 1}'])
 def test_a_folder_on_which_nothing_runs_is_a_warning(data_dir: Path, state: str | None) -> None:
     file = data_dir / "run" / "state.json"

@@ -23,6 +23,7 @@ from strongroom.local.limits import BULK, BULK_FACTOR
 from strongroom.local.policy import Policy
 from strongroom.models.v1 import weights_pb2, weights_pb2_grpc
 from tests.stack import RunningStack, Stack
+from tests.terminal import Terminal
 from tests.test_attacks import Idle, processor_seconds
 from tests.test_edge_origins import FRIEND, metric
 from tests.test_gateway_rest import Answer, admin, assert_problem, call
@@ -59,6 +60,7 @@ def assert_limited(answer: Answer) -> None:
     assert 1 <= int(answer.headers["retry-after"]) <= 450
     assert answer.headers["x-ratelimit-remaining"] == "0"
     assert answer.headers["x-ratelimit-limit"].startswith(str(LIMIT))
+    assert answer.headers["ratelimit-policy"] == f"{LIMIT};w=3600"
 
 
 @pytest.mark.row("S3.7")
@@ -70,7 +72,8 @@ def test_a_key_is_limited_and_told_when_to_try_again(stack: Stack, keys: Iterato
     limited = call(stack, "GET", "/api-keys", {**key, "Origin": FRIEND})
     assert_limited(limited)
     assert limited.headers["access-control-allow-origin"] == FRIEND
-    assert call(stack, "GET", "/api/v1/caller", {"X-API-Key": next(keys)}).status == 200, "others have their own"
+    other = Terminal(stack.url, next(keys))("status").out
+    assert other.endswith(f"\nrequests left: {LIMIT - 1} of {LIMIT} an hour\n"), "others have their own"
 
 
 @pytest.mark.row("S3.7")

@@ -205,6 +205,9 @@ def test_the_command_line(stack: Stack) -> None:
         "secrets", "rotation", "set", name, "-r", "random", "-o", "length=20", "--schedule", "0 3 1 1 *"
     )
     assert planned.out.startswith(f"{name} rotates by random, next at ")
+    assert planned.out.endswith("-01-01 03:00 UTC\n")
+    zoned = ("-r", "random", "-o", "length=20", "--schedule", "0 3 1 1 *", "--time-zone", "Europe/Vienna")
+    assert strongroom("secrets", "rotation", "set", name, *zoned).out.endswith("-01-01 03:00 Europe/Vienna\n")
     waits = strongroom("secrets", "rotate", name)
     assert waits.status == 1
     assert waits.err.endswith("; --now does not wait for that\n")

@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from strongroom.local.console import Console, Report
+from strongroom.local.ports import is_loopback, reachable
 from strongroom.local.process import start_time
 from strongroom.local.supervisor import Backoff
 from tests.stack import STRONGROOM, RunningStack, Stack, free_port
@@ -235,9 +237,9 @@ def test_two_run_side_by_side(stack: Stack, one: Stack) -> None:
 
 
 def test_a_second_up_on_the_same_directory_is_refused(one: Stack) -> None:
-    refused = up("--data-dir", str(one.data_dir), "--port", str(free_port()))
+    refused = up("--port", str(free_port()), STRONGROOM_DATA_DIR=str(one.data_dir))
     assert refused.returncode == 1
-    assert refused.stderr.startswith("strongroom: Strongroom already runs on")
+    assert refused.stderr.startswith(f"strongroom: Strongroom already runs on {one.data_dir};")
     assert refused.stderr.count("\n") == 1
     assert admin(one, "GET", "/api/v1/caller").status == 200
 
@@ -245,9 +247,9 @@ def test_a_second_up_on_the_same_directory_is_refused(one: Stack) -> None:
 def test_a_port_in_use_is_one_clear_line(stack: Stack, tmp_path: Path) -> None:
     refused = up("--data-dir", str(tmp_path / "data"), "--port", stack.url.rpartition(":")[2])
     assert refused.returncode == 1
-    assert re.fullmatch(
-        r"strongroom: Port \d+ of 127\.0\.0\.1 is in use; choose another with --port\.\n", refused.stderr
-    )
+    said = r"strongroom: Port \d+ of 127\.0\.0\.1 is in use; choose another: strongroom up --port \d+\n"
+    assert re.fullmatch(said, refused.stderr)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.slow
@@ -302,6 +304,28 @@ def test_waits_double_until_a_part_lives() -> None:
     backoff = Backoff(first=1, longest=5)
     assert [backoff.next(lived=0) for _ in range(5)] == [1, 2, 4, 5, 5]
     assert backoff.next(lived=61) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "private", "called"),
+    [
+        ("127.0.0.1", True, "127.0.0.1"),
+        ("localhost", True, "localhost"),
+        ("::1", True, "::1"),
+        ("0.0.0.0", False, "127.0.0.1"),
+        ("::", False, "::1"),
+        ("192.0.2.1", False, "192.0.2.1"),
+    ],
+)
+def test_where_others_hear_it_and_what_callers_can_type(host: str, private: bool, called: str) -> None:
+    assert (is_loopback(host), reachable(host)) == (private, called)
+
+
+def test_a_start_that_others_can_hear_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().ready(Report("http://127.0.0.1:8080", Path("data"), 1.0, None))
+    assert "warning" not in capsys.readouterr().out
+    Console().ready(Report("http://127.0.0.1:8080", Path("data"), 1.0, None, overheard="0.0.0.0"))
+    assert "anyone on the way can read keys: strongroom pki init, see docs/tls.md\n" in capsys.readouterr().out
 
 
 def _answers(url: str) -> bool:

@@ -250,3 +250,9 @@ def test_the_commands(strongroom: Callable[..., tuple[int, str]], tmp_path: Path
     assert status == 1
     assert "holds no private key" in text
     assert "PRIVATE" not in text
+
+
+def test_the_environment_says_where_the_certificates_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("STRONGROOM_PKI_DIR", raising=False)
+    monkeypatch.setenv("STRONGROOM_DATA_DIR", str(tmp_path))
+    assert CliRunner().invoke(app, ["pki", "show"]).output.startswith(f"strongroom: {tmp_path}/pki/ca.pem ")

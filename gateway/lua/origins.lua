@@ -7,7 +7,7 @@ local wire = require("wire")
 local METHODS = "GET,POST,PUT,DELETE,OPTIONS"
 local HEADERS = "content-type,authorization,x-api-key,x-access-code,if-match,if-none-match"
 local EXPOSED = "retry-after,www-authenticate,x-ratelimit-limit,x-ratelimit-remaining,x-ratelimit-reset,ratelimit-limit,"
-  .. "ratelimit-remaining,ratelimit-reset,x-request-id,etag,offset"
+  .. "ratelimit-remaining,ratelimit-reset,ratelimit-policy,x-request-id,etag,offset"
 local MAX_AGE = "600"
 local DEFAULT_PORTS = {http = ":80", https = ":443"}
 

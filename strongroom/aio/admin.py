@@ -26,12 +26,15 @@ class Admin:
         return await self._connection.call(self._tokens.GetCaller, tokens_pb2.GetCallerRequest(), repeat=Repeat.SAFE)
 
     async def caller_and_limits(self) -> tuple[tokens_pb2.GetCallerResponse, dict[str, str]]:
-        """The caller, and what this call found of its rate limit: `limit`, `remaining`, `reset`; empty without one."""
+        """The caller, and what this call found of its rate limit: `limit`, `remaining`, `reset`, `policy`.
+
+        Empty without one. The policy is `100;w=60`: so many requests in so many seconds.
+        """
         request = tokens_pb2.GetCallerRequest()
         caller, headers = await self._connection.answer(self._tokens.GetCaller, request, repeat=Repeat.SAFE)
         # https://www.ietf.org/archive/id/draft-ietf-httpapi-ratelimit-headers-03.html, with Envoy's prefix or without.
         names = {name.removeprefix("x-"): value for name, value in headers.items()}
-        limits = {part: names.get(f"ratelimit-{part}", "") for part in ("limit", "remaining", "reset")}
+        limits = {part: names.get(f"ratelimit-{part}", "") for part in ("limit", "remaining", "reset", "policy")}
         return caller, {part: value for part, value in limits.items() if value}
 
     async def collect_garbage(

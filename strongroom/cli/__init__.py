@@ -107,4 +107,6 @@ def _misused(error: typer.TyperException) -> int:
         # A command that needs another word: its help says which.
         typer.echo(message, err=True)
         return error.exit_code
-    return complain(f"{message.rstrip('.')}. See: {context.command_path} --help", error.exit_code)
+    message = message.rstrip(".")
+    stop = "" if message.endswith("?") else "."
+    return complain(f"{message}{stop} See: {context.command_path} --help", error.exit_code)

@@ -19,6 +19,7 @@ from strongroom.cli.session import (
     counted,
     fail,
     failing_in_one_line,
+    is_here,
     misused,
     print_json,
     print_message,
@@ -146,9 +147,16 @@ def status(json: OwnJson = False) -> None:
     for grant in caller.grants:
         say(f"  {notation.spelled(grant)}")
     if limits:
-        # The limit may be followed by its windows: `100, 100;w=60`.
-        most = limits.get("limit", "?").partition(",")[0]
-        say(f"requests left: {limits.get('remaining', '?')} of {most}")
+        say(f"requests left: {limits.get('remaining', '?')} of {_most(limits)}")
+
+
+def _most(limits: dict[str, str]) -> str:
+    """`100 a minute`."""
+    # Some gateways put the windows behind the limit: `100, 100;w=60`.
+    limit, _, windows = limits.get("limit", "?").partition(",")
+    seconds = (limits.get("policy") or windows).partition(";w=")[2]
+    period = {"1": "second", "60": "minute", "3600": "hour"}.get(seconds, f"{seconds} s")
+    return f"{limit} {'an' if period == 'hour' else 'a' if period.isalpha() else 'in'} {period}" if seconds else limit
 
 
 class _Passwords:
@@ -175,8 +183,7 @@ class _Passwords:
 
 def _warn_of_listeners(url: str) -> None:
     """Whoever listens on the way learns what is sent over plain HTTP."""
-    parts = urlsplit(url)
-    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+    if urlsplit(url).scheme == "http" and not is_here(url):
         complain(f"warning: {url} is not encrypted; others on the way can read what you send", 0)
 
 

@@ -9,6 +9,7 @@ from strongroom.cli import completion, key_wizard, notation
 from strongroom.cli.session import (
     Json,
     as_json,
+    confirmed,
     connected,
     misused,
     moment,
@@ -165,10 +166,14 @@ def update(
 def revoke(
     key_id: ActiveId,
     cascade: Annotated[bool, typer.Option("--cascade", help="The keys made with it as well.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, if it is the key that you use.")] = False,
     json: Json = False,
 ) -> None:
     """Revoke a key: it fails at the next request."""
     with connected() as client:
+        if not yes and client.tokens.caller().principal == f"key:{key_id}":
+            question = "You use this key. Nobody may get in any more, unless there is another administrator. Revoke it?"
+            confirmed(question, yes=yes, otherwise="nothing was revoked")
         key = client.keys.revoke(key_id, cascade=cascade)
     with_others = " and the keys made with it" if cascade else ""
     line = f"revoked {key.name} ({key.id}){with_others}"

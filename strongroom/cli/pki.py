@@ -16,7 +16,10 @@ app = typer.Typer(
     help="Certificates for the gateway and between the parts, of an authority of your own.", no_args_is_help=True
 )
 
-DataDir = Annotated[Path, typer.Option(help="The data directory; the certificates are in its folder pki.")]
+DataDir = Annotated[
+    Path,
+    typer.Option(envvar="STRONGROOM_DATA_DIR", help="The data directory; the certificates are in its folder pki."),
+]
 Folder = Annotated[
     Path | None, typer.Option("--folder", envvar="STRONGROOM_PKI_DIR", help="The folder, if it is another.")
 ]

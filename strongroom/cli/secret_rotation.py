@@ -42,7 +42,7 @@ def rotate(
         if not now and (scheduled := client.secret_rotation.get(name)).schedule:
             due = scheduled.next_run_at.ToDatetime(UTC)
             if scheduled.state == "idle" and due > datetime.now(UTC):
-                fail(f"{name} rotates at {moment(scheduled.next_run_at)}; --now does not wait for that")
+                fail(f"{name} rotates at {_next(scheduled)}; --now does not wait for that")
         rotation = client.secret_rotation.rotate(name)
         rotation = client.secret_rotation.finished(rotation) if wait else rotation
     print_message(rotation, lambda: say(_outcome(rotation, waited=wait)), as_json_document=json)
@@ -149,8 +149,19 @@ def _value(text: str) -> Any:
 
 
 def _planned(rotation: "pb.SecretRotation") -> str:
-    when = f"next at {moment(rotation.next_run_at)}" if rotation.schedule else "when it is asked for"
+    when = f"next at {_next(rotation)}" if rotation.schedule else "when it is asked for"
     return f"{rotation.name} rotates by {rotation.rotator}, {when}"
+
+
+def _next(rotation: "pb.SecretRotation") -> str:
+    """When it rotates next, by the clock that its schedule is written for."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    due = rotation.next_run_at.ToDatetime(UTC)
+    try:
+        return f"{due.astimezone(ZoneInfo(rotation.time_zone or 'UTC')):%Y-%m-%d %H:%M} {rotation.time_zone or 'UTC'}"
+    except (ZoneInfoNotFoundError, ValueError):  # this machine does not know all zones
+        return f"{due:%Y-%m-%d %H:%M} UTC"
 
 
 def _outcome(rotation: "pb.SecretRotation", *, waited: bool) -> str:

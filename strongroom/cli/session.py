@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 
@@ -46,8 +47,10 @@ def connected(profile: "Profile | None" = None, session: "TokenStore | None" = N
 
     allocator.tune()
     with failing_in_one_line() as failing:
+        typed = profile is not None
         profile = profile or profiles.current()
         failing.url = profile.url
+        failing.credential, failing.another = _told(profile, typed=typed)
         with waits_told(retries.log), client_of(profile, session) as client:
             yield client
 
@@ -75,6 +78,9 @@ class _Failing:
     """What is known of the place where a failure happens."""
 
     url: str = "Strongroom"
+    # The key or token that is shown there, in words, and how to come by another.
+    credential: str = ""
+    another: str = ""
 
 
 @contextmanager
@@ -88,7 +94,7 @@ def failing_in_one_line() -> Iterator[_Failing]:
     except StrongroomError as error:
         if os.environ.get("STRONGROOM_DEBUG"):
             raise
-        fail(_advice(error, failing.url))
+        fail(_advice(error, failing))
 
 
 class _Waits(logging.Handler):
@@ -118,16 +124,49 @@ def waits_told(log: logging.Logger) -> Iterator[None]:
         log.removeHandler(handler)
 
 
-def _advice(error: "StrongroomError", url: str) -> str:
+def _told(profile: "Profile", *, typed: bool) -> tuple[str, str]:
+    """The key or token of a profile in words, never its text, and how to come by another; both empty if it has none."""
+    from strongroom import profiles
+
+    if not profile.api_key and not profile.token:
+        return "", ""
+    kind = "key" if profile.api_key else "token"
+    if typed:
+        return f"the {kind} that was given", ""
+    for name in profiles.overriding():
+        return f"the {kind} in {name}", f"Set another, or: unset {name}; strongroom login"
+    return f"the {kind} of the profile", "Run: strongroom login"
+
+
+def _advice(error: "StrongroomError", failing: _Failing) -> str:
     from strongroom.errors import PermissionDenied, Unauthenticated, Unavailable
 
-    if isinstance(error, PermissionDenied):
+    if isinstance(error, PermissionDenied) and error.reason != "TLS_REQUIRED":
         return f"not allowed: {error.message}"
+    if isinstance(error, Unauthenticated) and error.reason == "CREDENTIAL_INVALID" and failing.credential:
+        # To ask for a key would say nothing to somebody who has given one.
+        why = f"it was revoked, has expired or is of another installation. {failing.another}"
+        return f"{failing.credential} is not known at {failing.url}: {why}"
     if isinstance(error, Unauthenticated) and error.reason != "SIGN_IN_FAILED":
         return f"{error.message.rstrip('.')}. Set STRONGROOM_API_KEY or run: strongroom login"
     if isinstance(error, Unavailable) and not error.reason:
-        return f"{url} can't be reached. Is Strongroom running there? ({error.message})"
+        return _unreachable(failing.url, error.message)
+    if error.reason == "MODEL_NOT_FOUND":
+        return f"{error.message} See: strongroom ls"
     return error.message
+
+
+def _unreachable(url: str, said: str) -> str:
+    """Why nothing comes back, as far as gRPC's words tell."""
+    if "Connection refused" in said:
+        way_out = "Start it: strongroom up" if is_here(url) else "Is Strongroom running there?"
+        return f"Nothing answers at {url}. {way_out}"
+    return f"{url} can't be reached. Is Strongroom running there? ({said})"
+
+
+def is_here(url: str) -> bool:
+    """Whether the address is one of this machine."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
@@ -151,10 +190,10 @@ def say(line: str) -> None:
     typer.echo(visible(line))
 
 
-def confirmed(question: str, *, yes: bool) -> None:
+def confirmed(question: str, *, yes: bool, otherwise: str = "nothing was deleted") -> None:
     """Asks before something is gone for good, where there is somebody to answer."""
     if not yes and sys.stdin.isatty() and not typer.confirm(question):
-        fail("nothing was deleted")
+        fail(otherwise)
 
 
 def visible(text: str) -> str:

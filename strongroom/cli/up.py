@@ -8,7 +8,9 @@ import typer
 
 
 def command(
-    data_dir: Annotated[Path, typer.Option(help="Where keys, databases and weights are kept.")] = Path(".strongroom"),
+    data_dir: Annotated[
+        Path, typer.Option(envvar="STRONGROOM_DATA_DIR", help="Where keys, databases and weights are kept.")
+    ] = Path(".strongroom"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the gateway; 0 takes a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address of the gateway; 0.0.0.0 for every interface.")] = "127.0.0.1",
     tls_cert: Annotated[

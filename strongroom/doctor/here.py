@@ -110,6 +110,9 @@ def _processes(layout: Layout) -> Iterator[Finding]:
         advice = f"Start it again: strongroom up --data-dir {layout.root}"
         yield failure("processes", "`strongroom up` was killed", advice)
         return
+    if state.overheard:
+        advice = "strongroom pki init, see docs/tls.md; STRONGROOM_TLS=off if something in front of it speaks TLS."
+        yield warning("network", f"{state.overheard} is served without TLS: anyone on the way can read keys", advice)
     for part in _PARTS:
         pid = state.pids.get(part)
         if pid is None or start_time(pid) != state.started.get(part):

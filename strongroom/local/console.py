@@ -20,6 +20,8 @@ class Report:
     shown_key: str | None = field(default=None, repr=False)
     # What a caller has to be told to trust.
     ca_file: Path | None = None
+    # The address under which others hear callers speak in the clear; empty if none do.
+    overheard: str = ""
 
 
 class Console:
@@ -41,6 +43,9 @@ class Console:
     def ready(self, report: Report) -> None:
         """Where everything is and how to use it."""
         self.say(f"Strongroom is ready at {report.url} ({report.seconds:.1f} s)", "bold green")
+        if report.overheard:
+            heard = f"{report.overheard} is served without TLS: anyone on the way can read keys"
+            self._row("warning", f"{heard}: strongroom pki init, see docs/tls.md", "yellow")
         key, file = report.shown_key, report.admin_key_file
         if key:
             self._row("admin key", f"{key}   (shown this once)", "bold")

@@ -59,6 +59,18 @@ def descriptors(method: Method, rate: Rate | None) -> dict[str, Any]:
     return {"rate_limits": [{"actions": [_metadata(name, path), *bulk]} for name, path in sources]}
 
 
+def told(method: Method, rate: Rate | None) -> dict[str, Any]:
+    """The field of a route by which answers say of how many seconds the limit is: Envoy's own headers do not.
+
+    https://www.ietf.org/archive/id/draft-ietf-httpapi-ratelimit-headers-07.html#section-3.2
+    """
+    if rate is None or method.static:
+        return {}
+    most = rate.requests * (BULK_FACTOR if method.name in BULK else 1)
+    header = {"key": "ratelimit-policy", "value": f"{most};w={rate.seconds}"}
+    return {"response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]}
+
+
 def _metadata(filter_name: str, path: list[str]) -> dict[str, Any]:
     key = {"key": filter_name, "path": [{"key": name} for name in path]}
     return {"metadata": {"descriptor_key": _CREDENTIAL, "metadata_key": key}}

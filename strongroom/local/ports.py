@@ -1,6 +1,7 @@
 """Loopback ports for the parts."""
 
 import errno
+import ipaddress
 import random
 import socket
 
@@ -28,8 +29,24 @@ def check_free(host: str, port: int) -> None:
     if error is None:
         return
     if error.errno == errno.EADDRINUSE:
-        raise StartError(f"Port {port} of {host} is in use; choose another with --port.")
+        other = port + 10 if port < 65_000 else port - 10
+        raise StartError(f"Port {port} of {host} is in use; choose another: strongroom up --port {other}")
     raise StartError(f"Cannot listen on {host}, port {port}: {error.strerror}.")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether programs of this machine alone reach a server that listens there."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        # A zone may stand behind an address, `fe80::1%eth0`.
+        return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+    except (OSError, ValueError):
+        return False
+
+
+def reachable(host: str) -> str:
+    """An address under which a listener on every address is reached."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name to look up, nothing is bound
 
 
 def bind_error(host: str, port: int) -> OSError | None:

@@ -7,6 +7,8 @@ import ssl
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from strongroom.local.ports import reachable
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -23,7 +25,7 @@ class _KnownConnection(http.client.HTTPConnection):
     """Speaks TLS with whoever shows one of the certificates, and sends nobody else a byte of the request."""
 
     def __init__(self, edge: Edge, timeout: float) -> None:
-        super().__init__(_reachable(edge.host), edge.port, timeout=timeout)
+        super().__init__(reachable(edge.host), edge.port, timeout=timeout)
         self._known = edge.certificates or ()
 
     def connect(self) -> None:
@@ -54,7 +56,7 @@ def _get(edge: Edge, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
     """Status and body; 0 without an answer."""
     connection: http.client.HTTPConnection
     if edge.certificates is None:
-        connection = http.client.HTTPConnection(_reachable(edge.host), edge.port, timeout=2)
+        connection = http.client.HTTPConnection(reachable(edge.host), edge.port, timeout=2)
     else:
         connection = _KnownConnection(edge, timeout=2)
     try:
@@ -65,8 +67,3 @@ def _get(edge: Edge, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
         return 0, b""
     finally:
         connection.close()
-
-
-def _reachable(host: str) -> str:
-    """An address under which a listener on every address is reached."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name to look up, nothing is bound

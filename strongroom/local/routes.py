@@ -5,7 +5,7 @@ from typing import Any
 from strongroom.local.authorization import NAME
 from strongroom.local.clusters import PROTOCOLS, PUBLIC, SESSIONS, SIGN_IN
 from strongroom.local.contract import PUBLIC_PROTOCOLS, SERVICES, Contract, Method, regex, transcoder
-from strongroom.local.limits import descriptors
+from strongroom.local.limits import descriptors, told
 from strongroom.local.retries import retries
 from strongroom.rates import Rate
 
@@ -80,6 +80,7 @@ def _route(method: Method, rate: Rate | None) -> dict[str, Any]:
         "name": method.path,
         "match": match,
         "route": action,
+        **told(method, rate),
         **({"request_body_buffer_limit": _KEPT_BYTES} if method.client_streaming else {}),
         # The services limit gRPC messages themselves.
         "typed_per_filter_config": {**filters, **_UNLIMITED},

@@ -23,6 +23,8 @@ class State:
     sockets: str
     ports: dict[str, int]
     metrics: dict[str, int]
+    # The address under which others hear callers speak in the clear; empty if none do.
+    overheard: str = ""
     supervisor: int = field(default_factory=os.getpid)
     boot: str = field(default_factory=lambda: _boot_id())
     pids: dict[str, int] = field(default_factory=dict)

@@ -15,13 +15,13 @@ from strongroom.local.credentials import BOOTSTRAP_KEY, Credentials, provide
 from strongroom.local.environment import CHECK_SOCKET, gateway_environment, service_command, service_environment
 from strongroom.local.layout import Layout, write_private
 from strongroom.local.policy import PUBLIC_URL, Policy
-from strongroom.local.ports import check_free, free_ports
+from strongroom.local.ports import check_free, free_ports, is_loopback, reachable
 from strongroom.local.process import Part
 from strongroom.local.questions import Edge, is_refused
 from strongroom.local.state import State, end_leftovers, remove_sockets
 from strongroom.local.supervisor import Supervisor
 from strongroom.local.telemetry import Telemetry
-from strongroom.local.tls import CERTIFICATE, KEY, GatewayTls, Sources, Upkeep, pki_of
+from strongroom.local.tls import CERTIFICATE, KEY, SWITCH, GatewayTls, Sources, Upkeep, pki_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ def up(options: Options, environment: Mapping[str, str], console: Console) -> No
     Telemetry.read(environment)
     Sources.read(environment, None)
     layout = Layout(options.data_dir.absolute())
+    if options.port and not layout.root.exists():
+        check_free(options.host, options.port)  # or a start that fails would leave folders behind
     layout.create()
     with layout.locked():
         end_leftovers(layout)
@@ -52,7 +54,7 @@ def up(options: Options, environment: Mapping[str, str], console: Console) -> No
         check_free(options.host, port)
         credentials = provide(layout, environment)
         tls = _tls(layout, environment)
-        state = _new_state(layout, Edge(options.host, port), tls)
+        state = _new_state(layout, Edge(options.host, port), tls, environment)
         # Where callers reach it, unless somebody knows better: tokens name it as their issuer.
         environment = {**environment, PUBLIC_URL: environment.get(PUBLIC_URL) or state.url}
         try:
@@ -77,15 +79,19 @@ def _tls(layout: Layout, environment: Mapping[str, str]) -> GatewayTls:
     return tls
 
 
-def _new_state(layout: Layout, edge: Edge, tls: GatewayTls) -> State:
+def _new_state(layout: Layout, edge: Edge, tls: GatewayTls, environment: Mapping[str, str]) -> State:
     chosen = free_ports(2 * len(SERVICES) + 1)
     ports = dict(zip(SERVICES, chosen, strict=False)) | {"gateway": edge.port}
     metrics = dict(zip((*SERVICES, "gateway"), chosen[len(SERVICES) :], strict=True))
     host = edge.host
     if tls.at_edge and host not in tls.names and tls.names:
         host = tls.names[0]  # under another it is not believed
+    host = reachable(host)  # nobody can call every interface
     name = f"[{host}]" if ":" in host else host
-    state = State(f"{'https' if tls.at_edge else 'http'}://{name}:{edge.port}", str(layout.sockets()), ports, metrics)
+    url = f"{'https' if tls.at_edge else 'http'}://{name}:{edge.port}"
+    # Where somebody has switched TLS off, something in front of the gateway speaks it.
+    private = tls.at_edge or bool(environment.get(SWITCH)) or is_loopback(edge.host)
+    state = State(url, str(layout.sockets()), ports, metrics, overheard="" if private else edge.host)
     state.save(layout)
     return state
 
@@ -111,7 +117,8 @@ def _supervisor(
     def ready() -> None:
         seconds = time.monotonic() - began
         file = credentials.admin_key_file
-        console.ready(Report(state.url, layout.root, seconds, file, credentials.shown_key, tls.ca_file))
+        report = Report(state.url, layout.root, seconds, file, credentials.shown_key, tls.ca_file, state.overheard)
+        console.ready(report)
         if _is_dead(file, edge()):
             way_out = f"For another, start with {BOOTSTRAP_KEY}=<a new one>."
             console.trouble(f"The key in {file} is refused: it was revoked or rotated. {way_out}")
